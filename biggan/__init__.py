@@ -1,0 +1,1 @@
+"""An exact, resumable, observable BigGAN trainer (Brock, Donahue, Simonyan, ICLR 2019)."""
