@@ -1,0 +1,167 @@
+"""The checkpoint's file format: one safetensors file, verified by a digest, either whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from biggan.config import Config, from_dict
+from biggan.errors import UserError
+
+FORMAT = "biggan-1"
+
+
+class CheckpointError(UserError):
+    """A file that is no whole checkpoint."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint: the state's tensors after `step` G steps, and the configuration of its run."""
+
+    path: Path
+    step: int
+    config: Config
+    digest: str
+    finite: bool
+    tensors: dict[str, Tensor]
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], step: int, config: Mapping[str, Any]) -> str:
+    """Write the file beside `path`, fsync, and rename it; return its digest.
+
+    Raises `UserError` where it cannot be written (a full disk); `path` and all else are then as they were.
+    """
+    from safetensors.torch import save_file
+
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    finite = all(bool(torch.isfinite(tensor).all()) for tensor in whole.values())
+    metadata = {
+        "format": FORMAT,
+        "step": str(step),
+        "finite": json.dumps(finite),
+        "config": json.dumps(config, sort_keys=True),
+    }
+    metadata["digest"] = digest(whole, metadata)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(whole, temporary, metadata=metadata)
+        os.chmod(temporary, 0o644)  # the library makes it the owner's alone
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    except Exception as error:  # safetensors has error types of its own for a failed write
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"could not save the checkpoint {path}: {error}. Earlier checkpoints are whole. Free some space or give "
+            f"another --out, then resume."
+        ) from error
+    return metadata["digest"]
+
+
+def sync(path: Path) -> None:
+    """Have the file's or folder's contents on the disk before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """BLAKE2b over the metadata (but the digest itself) and every tensor's name, dtype, shape and bytes."""
+    hash_ = hashlib.blake2b(digest_size=32)
+    for key in sorted(set(metadata) - {"digest"}):
+        hash_.update(f"{key}={metadata[key]}\n".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        hash_.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        hash_.update(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return hash_.hexdigest()
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read and verify a checkpoint.
+
+    Raises `CheckpointError` where the file is missing, torn, altered, or of another kind: what is wrong, and what
+    to do about it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}: expected a file RUN/checkpoints/step-*.safetensors.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({error}): it was cut short or altered. Use an earlier checkpoint."
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} has the format {metadata.get('format')!r}, expected {FORMAT!r}: it is not a checkpoint of this "
+            f"program, or one of another version."
+        )
+    if digest(tensors, metadata) != metadata.get("digest"):
+        raise CheckpointError(
+            f"{path} does not verify: its contents differ from the digest that was stored with them. It was altered "
+            f"after it was written. Use an earlier checkpoint."
+        )
+    return Checkpoint(
+        path=path,
+        step=int(metadata["step"]),
+        config=from_dict(json.loads(metadata["config"])),
+        digest=metadata["digest"],
+        finite=json.loads(metadata["finite"]),
+        tensors=tensors,
+    )
+
+
+def peek(path: Path) -> dict[str, str]:
+    """The metadata alone, unverified; empty where the file cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError, ValueError):
+        return {}
+
+
+def checkpoint_paths(run: Path) -> list[Path]:
+    """The run's checkpoint files, oldest first."""
+    return sorted((run / "checkpoints").glob("step-*.safetensors"))
+
+
+def newest_checkpoint(run: Path) -> tuple[Checkpoint, list[str]]:
+    """The newest checkpoint of a run that verifies and is finite, and why each newer one was passed over.
+
+    Where every whole one holds NaN or Inf, the newest of these. Raises `CheckpointError` where none is whole.
+    """
+    passed: list[str] = []
+    fallback: Checkpoint | None = None
+    for path in reversed(checkpoint_paths(run)):
+        try:
+            checkpoint = read_checkpoint(path)
+        except CheckpointError as error:
+            passed.append(str(error))
+            continue
+        if checkpoint.finite:
+            return checkpoint, passed
+        passed.append(f"{path} holds NaN or Inf.")
+        fallback = fallback or checkpoint
+    if fallback is not None:
+        return fallback, [*passed, f"No checkpoint is finite; taking {fallback.path}."]
+    reasons = " ".join(passed) or "It has none yet."
+    raise CheckpointError(f"{run} has no checkpoint to go on from. {reasons}")

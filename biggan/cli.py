@@ -1,0 +1,198 @@
+"""The commands: `biggan-train` and `biggan-sample`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from biggan.errors import UserError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from biggan.options import Options
+    from biggan.session import Session
+
+EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OF = {"finished": EXIT_DONE, "interrupted": EXIT_INTERRUPTED, "stopped": EXIT_FAILED}
+
+
+def train_main(argv: list[str] | None = None) -> int:
+    """`biggan-train`. Returns the exit code: 0 done, 2 bad input, 130 interrupted (saved), 1 anything else."""
+    return _guarded("biggan-train", _train, sys.argv[1:] if argv is None else argv)
+
+
+def sample_main(argv: list[str] | None = None) -> int:
+    """`biggan-sample`. Returns the exit code: 0 done, 2 bad input, 1 anything else."""
+    return _guarded("biggan-sample", _sample, sys.argv[1:] if argv is None else argv)
+
+
+def _guarded(program: str, command: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Run a command; what is the user's to mend becomes one paragraph and exit code 2."""
+    try:
+        return command(argv)
+    except UserError as error:
+        print(textwrap.fill(f"{program}: error: {error}", width=110, break_long_words=False), file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"\n{program}: stopped at once; the last checkpoint stands.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _train(argv: list[str]) -> int:
+    from biggan.options import parse
+
+    options = parse(argv)
+    if options.flags["json"] and not options.flags["dry_run"]:
+        raise UserError("--json goes with --dry-run. Add --dry-run, or leave --json away.")
+    if options.flags["dry_run"] and not options.flags["resume"]:
+        return _dry_run(options)
+    session = _resume(argv, options) if options.flags["resume"] else _start(options)
+    if session is None:
+        return EXIT_DONE
+    return _run(session, quiet=options.flags["quiet"])
+
+
+def _start(options: Options) -> Session:
+    from biggan.session import open_new
+
+    return open_new(options.config, options.preset)
+
+
+def _resume(argv: list[str], options: Options) -> Session | None:
+    from biggan.options import parse
+    from biggan.session import find_checkpoint, open_resumed
+
+    path = Path(options.flags["resume"])
+    checkpoint, passed = find_checkpoint(path)
+    options = parse(argv, base=checkpoint.config)
+    if options.flags["dry_run"]:
+        _dry_run(options)
+        return None
+    return open_resumed(options.config, path, checkpoint, passed, allow_change=options.flags["allow_change"])
+
+
+def _dry_run(options: Options) -> int:
+    from biggan.config import to_dict
+    from biggan.estimate import estimate
+    from biggan.losses import make_loss
+    from biggan.session import notes_on
+
+    make_loss(options.config.loss)
+    found = estimate(options.config)
+    if options.flags["json"]:
+        print(json.dumps(found | {"preset": options.preset, "config": to_dict(options.config)}))
+        return EXIT_DONE
+    import yaml
+
+    print(yaml.safe_dump(to_dict(options.config), sort_keys=False), end="")
+    counts, memory = found["parameters"], found["memory"]
+    print(f"\nparameters: G {counts['G']:,}  D {counts['D']:,}")
+    parts = ", ".join(f"{name.replace('_', ' ')} {_size(amount)}" for name, amount in memory.items())
+    print(f"memory, one process: {_size(found['memory_bytes'])} ({parts})")
+    for note in notes_on(options.config):
+        print(note)
+    return EXIT_DONE
+
+
+def _run(session: Session, *, quiet: bool) -> int:
+    from biggan.observers import Observer, SampleGrids, TensorBoard
+    from biggan.progress import Progress
+    from biggan.retention import CheckpointStore
+    from biggan.trainer import Trainer
+    from spectra.monitor import Monitor
+
+    config, run = session.config, session.run
+    networks = session.state.networks() if config.monitor == "spectra" else {}
+    observers: list[Observer] = [
+        Monitor(networks, run.path, start_step=session.state.step, **dataclasses.asdict(config.spectra)),
+        CheckpointStore(),
+        SampleGrids(),
+    ]
+    if config.tensorboard.every:
+        observers.append(TensorBoard())
+    if not quiet:
+        observers.append(Progress())
+        for note in session.notes:
+            print(note)
+        threads = "1 thread" if config.threads == 1 else f"{config.threads} threads"
+        print(f"training in {run.path} on {config.device}, {threads}, up to step {config.steps}", flush=True)
+    status = Trainer(config, session.state, session.source, run, observers).train()
+    if status == "interrupted":
+        print(f"interrupted; step {session.state.step} is saved. To go on:\n  biggan-train --resume {run.path}")
+    elif status == "stopped":
+        print(
+            f"stopped on non-finite numbers at step {session.state.step}, which is saved; see {run.path}/events.jsonl"
+        )
+    elif not quiet:
+        _summary(session)
+    return EXIT_OF[status]
+
+
+def _summary(session: Session) -> None:
+    run, step = session.run, session.state.step
+    checkpoint = run.checkpoints / f"step-{step:08d}.safetensors"
+    places = {
+        "samples": run.samples / f"step-{step:08d}.png",
+        "checkpoint": checkpoint,
+        "record": run.path / "records",
+        "events": run.path / "events.jsonl",
+    }
+    print(f"finished at step {step}.")
+    for name, path in places.items():
+        if path.exists():
+            print(f"  {name:<12}{path}")
+    print("next:")
+    print(f"  biggan-sample --ckpt {checkpoint} --truncation 0.5")
+    print(f"  tensorboard --logdir {run.path}")
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def _sample(argv: list[str]) -> int:
+    arguments = _sample_parser().parse_args(argv)
+    from biggan.sampling import save_checkpoint_grid
+
+    path = save_checkpoint_grid(
+        Path(arguments.ckpt),
+        Path(arguments.out) if arguments.out else None,
+        per_class=arguments.per_class,
+        classes=arguments.classes,
+        truncation=arguments.truncation,
+        seed=arguments.seed,
+        raw=arguments.raw,
+        passes=arguments.standing_passes,
+    )
+    print(path)
+    return EXIT_DONE
+
+
+def _sample_parser() -> argparse.ArgumentParser:
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="biggan-sample",
+        description="Draw a labelled grid, classes by samples: averaged weights under standing statistics.",
+    )
+    add = parser.add_argument
+    add(
+        "--ckpt",
+        required=True,
+        metavar="FILE",
+        help="RUN/checkpoints/step-*.safetensors, or a run directory (its newest)",
+    )
+    add("--out", metavar="FILE", help="the picture to write; default: samples-STEP-....png here")
+    add("--classes", type=int, nargs="+", metavar="C", help="class numbers, one row each; default: the first 10")
+    add("--per-class", type=int, default=8, metavar="N", help="images a class (default 8)")
+    add("--truncation", type=float, metavar="T", help="truncate z at T (Section 3.1); default: z as in training")
+    add("--seed", type=int, default=0, help="seed of the latents (default 0)")
+    add("--raw", action="store_true", help="use the generator's own weights instead of their average")
+    add("--standing-passes", type=int, default=100, metavar="N", help="forwards for standing statistics (default 100)")
+    return parser

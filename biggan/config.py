@@ -1,0 +1,335 @@
+"""The configuration: one frozen dataclass a concern, every field with its meaning, unit and place in the paper.
+
+Fields are of two kinds. Those that decide the numbers may not change when a run is resumed (unless asked for);
+those declared with `numbers=False` (where things go, how often they are saved) may. Nothing here imports torch, so
+that `--help` and the checks of a configuration are instant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_type_hints
+
+from biggan.errors import UserError, check_known
+
+
+def setting(default: Any, *, numbers: bool = True, low: float | None = None, high: float | None = None) -> Any:
+    """Declare a field: its default, whether it decides the numbers, and the closed range [low, high] it lies in."""
+    metadata = {"numbers": numbers, "low": low, "high": high}
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class RangeError(UserError):
+    """A value out of its field's range."""
+
+
+class Section:
+    """Base of the configuration's dataclasses: checks the ranges when one is made."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            _check_range(field, getattr(self, field.name))
+
+
+def _check_range(field: dataclasses.Field, value: Any) -> None:
+    low, high = field.metadata.get("low"), field.metadata.get("high")
+    for number in value if isinstance(value, (list, tuple)) else [value]:
+        if number is None or (low is None and high is None):
+            continue
+        # Written so that NaN is out of every range.
+        if not ((low is None or number >= low) and (high is None or number <= high)):
+            wanted = f"at least {low}" if high is None else f"at most {high}" if low is None else f"in [{low}, {high}]"
+            raise RangeError(f"{field.name} is {number}, expected {wanted}.")
+
+
+@dataclass(frozen=True)
+class ModelConfig(Section):
+    """The two networks (Appendix B)."""
+
+    family: Literal["biggan", "biggan-deep"] = setting("biggan")
+    """Residual blocks and wiring: BigGAN (Tables 4-6) or BigGAN-deep (Tables 7-9)."""
+    resolution: int = setting(16, low=8)
+    """Height and width of the images, in pixels: 8 (BigGAN), 16 (BigGAN), 32, 64, 128, 256 or 512."""
+    classes: int = setting(10, low=1)
+    """Number of classes; must agree with the data."""
+    ch: int = setting(16, low=1)
+    """Channel multiplier of both networks (Table 1: 64 or 96; BigGAN-deep: 128)."""
+    ch_G: int | None = setting(None, low=1)
+    """Channel multiplier of G alone; none: ch."""
+    ch_D: int | None = setting(None, low=1)
+    """Channel multiplier of D alone; none: ch."""
+    z_dim: int | None = setting(None, low=1)
+    """Dimension of the latent z; none: the resolution's own (120 at 128 pixels)."""
+    shared_embedding: bool = setting(True)
+    """One class embedding, projected to every BatchNorm of G (Section 3); else each BatchNorm has its own tables."""
+    embedding_dim: int | None = setting(None, low=1)
+    """Dimension of the shared class embedding; none: the resolution's own (128 from 32 pixels on)."""
+    skip_z: bool = setting(True)
+    """Feed z to every block of G (Section 3), not to the first layer alone."""
+    attention_G: list[int] | None = setting(None, low=4)
+    """Resolutions of G's non-local blocks; none: the resolution's own; []: no such block."""
+    attention_D: list[int] | None = setting(None, low=4)
+    """Resolutions of D's non-local blocks; none: the resolution's own; []: no such block."""
+    spectral_norm_G: bool = setting(True)
+    """Spectral Normalization in G."""
+    spectral_norm_D: bool = setting(True)
+    """Spectral Normalization in D."""
+    hidden_D: Literal["out", "in"] = setting("out")
+    """First convolution of D's BigGAN blocks: as many filters as the block puts out (SA-GAN) or takes in (SN-GAN)."""
+    init: Literal["orthogonal", "normal", "xavier"] = setting("orthogonal")
+    """Initialisation of weights: orthogonal, N(0, 0.02) or Xavier uniform (Section 3)."""
+    batchnorm_eps: float = setting(1e-4, low=0.0)
+    """BatchNorm's epsilon (Appendix C)."""
+    batchnorm_momentum: float = setting(0.1, low=0.0, high=1.0)
+    """Share of the newest batch in BatchNorm's running statistics (they play no part in training)."""
+    spectral_norm_eps: float = setting(1e-4, low=0.0)
+    """Spectral Normalization's epsilon: the least norm that a vector is divided by (Appendix C)."""
+
+    @property
+    def width_G(self) -> int:
+        """G's channel multiplier."""
+        return self.ch if self.ch_G is None else self.ch_G
+
+    @property
+    def width_D(self) -> int:
+        """D's channel multiplier."""
+        return self.ch if self.ch_D is None else self.ch_D
+
+
+@dataclass(frozen=True)
+class DataConfig(Section):
+    """Where images come from."""
+
+    source: str = setting("digits")
+    """The data source by name; `digits`: 1,797 handwritten digits that come with the package."""
+    path: str | None = setting(None, numbers=False)
+    """Where the source's files lie, for a source that has files."""
+    train_per_class: int | None = setting(None, low=1)
+    """Use only the first so many training images of each class; none: all (memorization needs few)."""
+    workers: int = setting(0, numbers=False, low=0)
+    """Data-loader processes; 0 loads in the main process. Any number gives the same images."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(Section):
+    """The game."""
+
+    batch: int = setting(32, low=1)
+    """Global batch size, in images (Table 1: 256 to 2048)."""
+    d_steps: int = setting(1, low=1)
+    """D updates for each G update (Appendix C: 2)."""
+    accumulate: int = setting(1, low=1)
+    """Micro-batches an update is cut into; must divide the batch. G's BatchNorm then sees one micro-batch at a time."""
+    freeze: Literal["none", "G", "D"] = setting("none")
+    """Hold one network still, as a constant function, while the other trains (Appendix G)."""
+    on_non_finite: Literal["continue", "stop"] = setting("continue", numbers=False)
+    """What to do after a loss or a gradient norm that is NaN or infinite has been recorded."""
+
+
+@dataclass(frozen=True)
+class LossConfig(Section):
+    """The objective of the game."""
+
+    name: str = setting("hinge")
+    """The loss by name (biggan/losses.py holds them)."""
+    margin: float = setting(1.0, low=0.0)
+    """The hinge loss's margin (Appendix G.2)."""
+
+
+@dataclass(frozen=True)
+class LatentConfig(Section):
+    """The distribution of z."""
+
+    distribution: str = setting("normal")
+    """The latent distribution by name (biggan/latents.py holds them)."""
+
+
+@dataclass(frozen=True)
+class AdamConfig(Section):
+    """One network's Adam (Appendix C)."""
+
+    lr: float = setting(2e-4, low=0.0)
+    """Learning rate, constant."""
+    beta1: float = setting(0.0, low=0.0, high=0.9999999)
+    """Decay of the first moment."""
+    beta2: float = setting(0.999, low=0.0, high=0.9999999)
+    """Decay of the second moment."""
+    eps: float = setting(1e-8, low=0.0)
+    """Added to the root of the second moment."""
+
+
+@dataclass(frozen=True)
+class OptimConfig(Section):
+    """The two optimizers."""
+
+    G: AdamConfig = dataclasses.field(default_factory=lambda: AdamConfig(lr=5e-5))
+    """G's Adam."""
+    D: AdamConfig = dataclasses.field(default_factory=lambda: AdamConfig(lr=2e-4))
+    """D's Adam."""
+
+
+@dataclass(frozen=True)
+class RegularizerConfig(Section):
+    """Penalties on the weights."""
+
+    orthogonal_G: float = setting(0.0, low=0.0)
+    """Strength beta of orthogonal regularization, eq. 3, on G (paper: 1e-4)."""
+    orthogonal_D: float = setting(0.0, low=0.0)
+    """Strength beta of orthogonal regularization, eq. 3, on D."""
+
+
+@dataclass(frozen=True)
+class EMAConfig(Section):
+    """The exponential moving average of G's parameters, used for sampling."""
+
+    decay: float = setting(0.9999, low=0.0, high=1.0)
+    """Weight of the past at each G step (Appendix C: 0.9999)."""
+    start: int = setting(1000, low=0)
+    """G steps during which the average is a plain copy of G."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig(Section):
+    """When the whole state is saved, and which files are kept. Intervals are in G steps; 0 turns one off."""
+
+    every: int = setting(500, numbers=False, low=0)
+    """Save every so many steps."""
+    keep: int = setting(3, numbers=False, low=1)
+    """Keep the newest so many of these."""
+    permanent_every: int = setting(0, numbers=False, low=0)
+    """Save every so many steps, and keep for good."""
+    ring_every: int = setting(0, numbers=False, low=0)
+    """Save to the dense ring every so many steps; an alarm freezes a copy of the ring."""
+    ring_keep: int = setting(10, numbers=False, low=1)
+    """Length of the ring, in checkpoints."""
+
+
+@dataclass(frozen=True)
+class SampleConfig(Section):
+    """Sample grids, classes by rows, always from the same latents."""
+
+    every: int = setting(500, numbers=False, low=0)
+    """Draw a grid every so many steps; 0: none."""
+    per_class: int = setting(8, numbers=False, low=1)
+    """Images a class, in one row."""
+    classes: int = setting(10, numbers=False, low=1)
+    """Show the first so many classes."""
+    standing_passes: int = setting(16, numbers=False, low=1)
+    """Forward passes for BatchNorm's standing statistics (Appendix C.1: 100 for final samples)."""
+
+
+@dataclass(frozen=True)
+class TensorBoardConfig(Section):
+    """The TensorBoard view, a thinned copy of the record."""
+
+    every: int = setting(10, numbers=False, low=0)
+    """Write scalars every so many steps; 0: no TensorBoard files."""
+
+
+@dataclass(frozen=True)
+class SpectraConfig(Section):
+    """What `--monitor spectra` measures."""
+
+    every: int = setting(20, numbers=False, low=1)
+    """Measure every so many steps."""
+    top_k: int = setting(3, numbers=False, low=1)
+    """Singular values a weight matrix (Section 4.1: three)."""
+
+
+@dataclass(frozen=True)
+class Config(Section):
+    """A whole run."""
+
+    steps: int = setting(2000, numbers=False, low=1)
+    """Total number of G steps of the run, also when it is resumed."""
+    seed: int = setting(0, low=0)
+    """Every random draw is a function of this seed, a purpose and the step."""
+    out: str | None = setting(None, numbers=False)
+    """The run directory; none: runs/PRESET, runs/PRESET-2, ..."""
+    device: Literal["auto", "cpu", "cuda"] = setting("auto")
+    """Where to train; auto: a GPU if there is one."""
+    threads: int = setting(1, low=1)
+    """CPU threads within an operation. Part of the run: another number gives other bits."""
+    deterministic: bool = setting(True)
+    """Only deterministic algorithms on a GPU, so that a run repeats bit for bit."""
+    monitor: Literal["spectra", "none"] = setting("spectra", numbers=False)
+    """Measure every weight's top singular values while training, or not; the run's bits are the same."""
+    model: ModelConfig = setting(ModelConfig)
+    data: DataConfig = setting(DataConfig)
+    train: TrainConfig = setting(TrainConfig)
+    loss: LossConfig = setting(LossConfig)
+    latents: LatentConfig = setting(LatentConfig)
+    optim: OptimConfig = setting(OptimConfig)
+    regularizers: RegularizerConfig = setting(RegularizerConfig)
+    ema: EMAConfig = setting(EMAConfig)
+    checkpoint: CheckpointConfig = setting(CheckpointConfig)
+    samples: SampleConfig = setting(SampleConfig)
+    tensorboard: TensorBoardConfig = setting(TensorBoardConfig)
+    spectra: SpectraConfig = setting(SpectraConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.train.batch % self.train.accumulate:
+            raise UserError(
+                f"train.batch is {self.train.batch} and train.accumulate is {self.train.accumulate}: the batch must "
+                f"be cut into micro-batches of equal size. Give a train.accumulate that divides {self.train.batch}."
+            )
+
+
+def to_dict(config: Section) -> dict[str, Any]:
+    """The configuration as nested plain dictionaries, as written to config.yaml and into checkpoints."""
+    return dataclasses.asdict(config)  # type: ignore[call-overload]
+
+
+def from_dict(values: Mapping[str, Any], kind: type = Config, prefix: str = "") -> Any:
+    """The configuration from nested dictionaries such as `to_dict` makes; missing fields take their defaults.
+
+    Raises `UserError` for an unknown name (with the nearest right one) and for a value out of its range.
+    """
+    hints = get_type_hints(kind)
+    known = {field.name for field in dataclasses.fields(kind)}
+    arguments = {}
+    for name, value in values.items():
+        check_known(name, known, f"configuration field of {prefix or 'the run'}:")
+        if dataclasses.is_dataclass(hints[name]):
+            value = from_dict(value, hints[name], f"{prefix}{name}.")
+        arguments[name] = value
+    try:
+        return kind(**arguments)
+    except RangeError as error:
+        raise UserError(f"{prefix}{error}") from error
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one dictionary with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def fields(kind: type = Config, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
+    """Every leaf field of the configuration, with its dotted name."""
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from fields(hints[field.name], f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", field
+
+
+def differences(old: Config, new: Config, *, numbers_only: bool = False) -> dict[str, tuple[Any, Any]]:
+    """What differs between two configurations: dotted name -> (old value, new value)."""
+    before, after = flatten(to_dict(old)), flatten(to_dict(new))
+    return {
+        name: (before[name], after[name])
+        for name, field in fields()
+        if before[name] != after[name] and (field.metadata.get("numbers", True) or not numbers_only)
+    }

@@ -1,0 +1,32 @@
+"""The exponential moving average of G's parameters (Section 3, Appendix C)."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from biggan.config import EMAConfig
+from biggan.generator import Generator
+
+
+class EMA:
+    """Holds the averaged generator as `network`.
+
+    Only parameters are averaged. Buffers are copies of G's: starting points for the power iteration on the averaged
+    weights, and statistics that standing statistics replace before the average is used (Appendix C.1).
+    """
+
+    def __init__(self, G: Generator, config: EMAConfig) -> None:
+        self.config = config
+        self.network = copy.deepcopy(G).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, G: Generator, step: int) -> None:
+        """Take in G after its step number `step` (from 1): a copy up to `ema.start`, the average afterwards."""
+        average, current = list(self.network.parameters()), [p.detach() for p in G.parameters()]
+        if step <= self.config.start:
+            torch._foreach_copy_(average, current)
+        else:
+            torch._foreach_lerp_(average, current, 1 - self.config.decay)
+        torch._foreach_copy_(list(self.network.buffers()), list(G.buffers()))

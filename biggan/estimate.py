@@ -1,0 +1,80 @@
+"""What a run would need, found without building full-size weights: parameters and memory, on the meta device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from biggan.config import Config
+from biggan.discriminator import Discriminator
+from biggan.generator import Generator
+
+
+def estimate(config: Config) -> dict[str, Any]:
+    """`parameters` (G, D), `memory` in bytes by what it holds, and `memory_bytes`, the peak of one process.
+
+    Weights, gradients, Adam's two moments and the average are exact. Activations are the tensors that autograd
+    keeps for one micro-batch of the larger update; the allocator's and the kernels' own memory comes on top.
+    """
+    with torch.device("meta"):
+        G, D = Generator(config.model), Discriminator(config.model)
+    counts = {"G": _count(G), "D": _count(D)}
+    weights = 4 * (counts["G"] + counts["D"])
+    memory = {
+        "weights": weights,
+        "gradients": weights,
+        "adam_moments": 2 * weights,
+        "average": 4 * counts["G"],
+        "activations": max(_saved_by_D(config, D), _saved_by_G(config, G, D)),
+    }
+    return {"parameters": counts, "memory": memory, "memory_bytes": sum(memory.values())}
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _saved_by_D(config: Config, D: Discriminator) -> int:
+    """D's update sees fake and real images in one forward."""
+    count = 2 * config.train.batch // config.train.accumulate
+    with _SavedTensors() as saved:
+        D(torch.empty(count, 3, config.model.resolution, config.model.resolution, device="meta"), _labels(count))
+    return saved.bytes
+
+
+def _saved_by_G(config: Config, G: Generator, D: Discriminator) -> int:
+    count = config.train.batch // config.train.accumulate
+    with _SavedTensors() as saved:
+        D(G(torch.empty(count, G.z_dim, device="meta"), _labels(count)), _labels(count))
+    return saved.bytes
+
+
+def _labels(count: int) -> Tensor:
+    return torch.zeros(count, dtype=torch.int64, device="meta")
+
+
+class _SavedTensors:
+    """Adds up the storage of what autograd keeps for the backward pass, parameters excepted."""
+
+    def __init__(self) -> None:
+        self.storages: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+
+    @property
+    def bytes(self) -> int:
+        return sum(storage.nbytes() for storage in self.storages.values())
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            storage = tensor.untyped_storage()
+            self.storages[storage._cdata] = storage
+        return tensor
+
+    def __enter__(self) -> _SavedTensors:
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.hooks.__exit__(*error)

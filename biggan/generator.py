@@ -1,0 +1,82 @@
+"""The generator of BigGAN, BigGAN-deep, and the SA-GAN and SN-GAN baselines."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from biggan.architectures import BASE_RESOLUTION, resolutions, resolve
+from biggan.config import ModelConfig
+from biggan.layers import DeepGBlock, GBlock, LayerMaker, NonLocalBlock
+
+
+class Generator(nn.Module):
+    """G(z, y): latents and class labels to images in [-1, 1] (Appendix B).
+
+    With `skip_z`, BigGAN splits z into equal chunks: the first feeds the linear layer, each other one joins the
+    class embedding as the condition of one block; BigGAN-deep joins the whole z to the embedding for the linear
+    layer and for every block. Without a shared embedding each BatchNorm is conditioned by its own tables.
+    """
+
+    def __init__(self, model: ModelConfig) -> None:
+        super().__init__()
+        plan = resolve(model)
+        blocks = plan.architecture.blocks("G")
+        ch, self.z_dim, self.skip_z = model.width_G, plan.z_dim, model.skip_z
+        self.resolution, self.classes = model.resolution, model.classes
+        self.deep = model.family == "biggan-deep"
+        make = LayerMaker(
+            spectral_norm=model.spectral_norm_G,
+            sn_eps=model.spectral_norm_eps,
+            bn_eps=model.batchnorm_eps,
+            bn_momentum=model.batchnorm_momentum,
+        )
+        self.embedding = nn.Embedding(model.classes, plan.embedding_dim) if model.shared_embedding else None
+        self.chunk = self.z_dim // (len(blocks) + 1)
+        linear_in, condition = self._input_widths(model, plan.embedding_dim)
+        self.bottom = (plan.architecture.linear * ch, BASE_RESOLUTION, BASE_RESOLUTION)
+        self.linear = make.linear(linear_in, self.bottom[0] * BASE_RESOLUTION**2)
+
+        def norm(width: int) -> nn.Module:
+            return make.conditional_batchnorm(width, condition, table=not model.shared_embedding)
+
+        self.blocks = nn.ModuleList()
+        attention = set(plan.attention_G)
+        for block, resolution in zip(blocks, resolutions(blocks, BASE_RESOLUTION), strict=True):
+            kind = DeepGBlock if self.deep else GBlock
+            self.blocks.append(kind(make, norm, block.kind, block.before * ch, block.after * ch))
+            if resolution in attention:  # after the first block at that resolution
+                attention.remove(resolution)
+                self.blocks.append(NonLocalBlock(make, block.after * ch))
+        self.norm = make.batchnorm(blocks[-1].after * ch)
+        self.to_rgb = make.conv(blocks[-1].after * ch, 3)
+
+    def _input_widths(self, model: ModelConfig, embedding_dim: int) -> tuple[int, int]:
+        """Width of the linear layer's input, and of a block's condition (or the number of classes, for tables)."""
+        if self.deep:
+            return self.z_dim + embedding_dim, self.z_dim + embedding_dim
+        if self.skip_z:
+            return self.chunk, self.chunk + embedding_dim
+        return self.z_dim, embedding_dim if model.shared_embedding else model.classes
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """Latents (N, z_dim) and labels (N,) int64 -> images (N, 3, R, R) in [-1, 1]."""
+        return self.synthesize(z, y if self.embedding is None else self.embedding(y))
+
+    def synthesize(self, z: Tensor, c: Tensor) -> Tensor:
+        """Latents (N, z_dim) and class embeddings (N, embedding_dim) -> images; labels where there is no embedding."""
+        first, conditions = self._conditions(z, c)
+        h = self.linear(first).unflatten(1, self.bottom)
+        for block in self.blocks:
+            h = block(h) if isinstance(block, NonLocalBlock) else block(h, next(conditions))
+        return torch.tanh(self.to_rgb(torch.relu(self.norm(h))))
+
+    def _conditions(self, z: Tensor, c: Tensor):  # noqa: ANN202 - (Tensor, iterator of Tensors)
+        blocks = sum(not isinstance(block, NonLocalBlock) for block in self.blocks)
+        if self.deep:
+            joined = torch.cat([z, c], dim=1)
+            return joined, iter([joined] * blocks)
+        if self.skip_z:
+            first, *chunks = z.split(self.chunk, dim=1)
+            return first, iter([torch.cat([chunk, c], dim=1) for chunk in chunks])
+        return z, iter([c] * blocks)

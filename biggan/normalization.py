@@ -1,0 +1,223 @@
+"""Spectral Normalization, and conditional BatchNorm with running and standing statistics.
+
+Spectral Normalization (Miyato et al., 2018) divides a weight by the estimate u^T W v of its largest singular value.
+The normalized weights are computed once an update, in a `normalized` block, and used by every forward inside it:
+each micro-batch, a penalty's second pass, recomputation. Outside such a block they are computed where they are
+used, and nothing is ever updated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class SpectrallyNormalized:
+    """Mixin for a layer whose `weight` (out x ...) is divided by an estimate of its largest singular value.
+
+    `u` (out,) is the running estimate of the first left singular vector, part of the state. `spectra` reads
+    `normalized_weight()` and `sigma_estimate()`.
+    """
+
+    weight: Tensor
+    u: Tensor
+    eps_sn: float
+    applied: Tensor | None
+
+    def prepare_spectral_norm(self, eps: float) -> None:
+        """Add the vector and the settings to a layer that has its weight."""
+        self.eps_sn = eps
+        self.applied = None  # the normalized weight, inside a `normalized` block
+        u = torch.zeros(self.weight.shape[0], dtype=self.weight.dtype, device=self.weight.device)
+        u[:1] = 1.0  # initialize() draws it; a unit vector until then
+        self.register_buffer("u", u)  # type: ignore[attr-defined]
+
+    def _sigma(self, *, iterate: bool) -> Tensor:
+        matrix = self.weight.flatten(1)
+        with torch.no_grad():
+            v = F.normalize(matrix.t() @ self.u, dim=0, eps=self.eps_sn)
+            if iterate:
+                self.u.copy_(F.normalize(matrix @ v, dim=0, eps=self.eps_sn))
+            u = self.u.clone()  # autograd keeps it; the next iteration writes into the buffer
+        return torch.dot(u, matrix @ v)
+
+    def normalized_weight(self, *, iterate: bool = False) -> Tensor:
+        """W / sigma, differentiable in W with u and v held constant; `iterate` does one power iteration first."""
+        return self.weight / self._sigma(iterate=iterate)
+
+    def sigma_estimate(self) -> Tensor:
+        """The estimate u^T W v that is divided by, a scalar; changes nothing."""
+        with torch.no_grad():
+            return self._sigma(iterate=False)
+
+    def current_weight(self) -> Tensor:
+        """The weight a forward uses: that of the enclosing `normalized` block, else computed here."""
+        return self.normalized_weight() if self.applied is None else self.applied
+
+
+class SNConv2d(SpectrallyNormalized, nn.Conv2d):
+    """A spectrally normalized convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in, H, W) -> (N, out, H', W')."""
+        return self._conv_forward(x, self.current_weight(), self.bias)
+
+
+class SNLinear(SpectrallyNormalized, nn.Linear):
+    """A spectrally normalized linear layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in) -> (N, out)."""
+        return F.linear(x, self.current_weight(), self.bias)
+
+
+class SNEmbedding(SpectrallyNormalized, nn.Embedding):
+    """A spectrally normalized embedding (classes x width)."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        """(N,) -> (N, width)."""
+        return F.embedding(y, self.current_weight())
+
+
+@contextmanager
+def normalized(network: nn.Module, *, iterate: bool, grad: bool = True) -> Iterator[None]:
+    """Compute every normalized weight of `network` once, for all forwards inside the block.
+
+    `iterate`: one power iteration each first, where the network is in training mode (eval mode updates nothing).
+    `grad`: keep the graph from the raw weights; off where the network is only used, not trained.
+    """
+    layers = [module for module in network.modules() if isinstance(module, SpectrallyNormalized)]
+    with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
+        for layer in layers:
+            layer.applied = layer.normalized_weight(iterate=iterate and network.training)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.applied = None
+
+
+class Moments:
+    """Count, mean and sum of squared deviations a channel, pooled exactly over batches (Chan, Golub, LeVeque)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: Tensor | None = None
+        self.m2: Tensor | None = None
+
+    def add(self, count: int, mean: Tensor, m2: Tensor) -> None:
+        """Merge the moments of one more batch."""
+        if self.mean is None or self.m2 is None:
+            self.count, self.mean, self.m2 = count, mean.clone(), m2.clone()
+            return
+        total = self.count + count
+        delta = mean - self.mean
+        self.mean += delta * (count / total)
+        self.m2 += m2 + delta.square() * (self.count * count / total)
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor:
+        """The biased variance, which is what BatchNorm divides by."""
+        assert self.m2 is not None
+        return self.m2 / self.count
+
+
+class BatchNorm(nn.Module):
+    """BatchNorm without gain and bias: batch statistics in training mode, running statistics in eval mode.
+
+    Running statistics move only where the trainer says so (`collecting`, then `move_running_statistics`), once an
+    update, from the moments pooled over its micro-batches.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, width: int, *, eps: float, momentum: float) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.register_buffer("running_mean", torch.zeros(width))
+        self.register_buffer("running_var", torch.ones(width))
+        self.collected: Moments | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize (N, C, H, W) a channel."""
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, training=False, eps=self.eps)
+        if self.collected is None:
+            return F.batch_norm(x, None, None, training=True, eps=self.eps)
+        # With momentum 1 the kernel leaves the batch's own mean and unbiased variance in these.
+        mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        out = F.batch_norm(x, mean, variance, training=True, momentum=1.0, eps=self.eps)
+        count = x.numel() // x.shape[1]
+        self.collected.add(count, mean, variance * (count - 1))
+        return out
+
+
+@contextmanager
+def collecting(network: nn.Module) -> Iterator[None]:
+    """Pool the batch moments of every BatchNorm over the training-mode forwards inside the block."""
+    layers = _batchnorms(network)
+    for layer in layers:
+        layer.collected = Moments()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.collected = None
+
+
+@torch.no_grad()
+def move_running_statistics(network: nn.Module) -> None:
+    """Move every BatchNorm's running statistics once towards the moments collected so far (inside `collecting`)."""
+    for layer in _batchnorms(network):
+        if layer.collected is not None and layer.collected.mean is not None:
+            layer.running_mean.lerp_(layer.collected.mean, layer.momentum)
+            layer.running_var.lerp_(layer.collected.variance, layer.momentum)
+
+
+@torch.no_grad()
+def set_running_statistics(network: nn.Module) -> None:
+    """Put the moments collected so far in place of the running statistics (standing statistics, Appendix C.1)."""
+    for layer in _batchnorms(network):
+        if layer.collected is not None and layer.collected.mean is not None:
+            layer.running_mean.copy_(layer.collected.mean)
+            layer.running_var.copy_(layer.collected.variance)
+
+
+def _batchnorms(network: nn.Module) -> list[BatchNorm]:
+    return [module for module in network.modules() if isinstance(module, BatchNorm)]
+
+
+class AffineBatchNorm(BatchNorm):
+    """BatchNorm with a learned gain (from 1) and bias (from 0) a channel: G's last one."""
+
+    def __init__(self, width: int, *, eps: float, momentum: float) -> None:
+        super().__init__(width, eps=eps, momentum=momentum)
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize, scale and shift (N, C, H, W)."""
+        return super().forward(x) * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+class ConditionalBatchNorm(BatchNorm):
+    """BatchNorm whose gain and bias are functions of a condition: `gain` is added to 1, `bias` to 0 (Section 3).
+
+    `gain` and `bias` are layers from the condition to (N, width): projections of the shared embedding joined with a
+    chunk of z, or tables of classes x width.
+    """
+
+    def __init__(self, width: int, gain: nn.Module, bias: nn.Module, *, eps: float, momentum: float) -> None:
+        super().__init__(width, eps=eps, momentum=momentum)
+        self.gain, self.bias = gain, bias
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:  # type: ignore[override]
+        """Normalize (N, C, H, W) and modulate it by the condition (N, ...)."""
+        gain = 1 + self.gain(condition)
+        return torch.addcmul(self.bias(condition)[:, :, None, None], super().forward(x), gain[:, :, None, None])

@@ -1,0 +1,171 @@
+"""The command line as a configuration: one option a field, presets, and who wins.
+
+Precedence: defaults < preset < `--config` files in order < options, wherever they stand on the line. A resumed run
+starts from its own configuration instead of the defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+from dataclasses import dataclass, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from biggan import config as config_module
+from biggan.config import Config, fields, flatten, from_dict, to_dict
+from biggan.errors import UserError, check_known, nearest
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+DEFAULT_PRESET = "jar"
+
+
+@dataclass(frozen=True)
+class Options:
+    """A parsed command line: the configuration, and the flags that are no part of it."""
+
+    config: Config
+    preset: str
+    flags: dict[str, Any]
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the package, the default first."""
+    names = sorted(path.name.removesuffix(".yaml") for path in resources.files("biggan.presets").iterdir())
+    return [DEFAULT_PRESET, *(name for name in names if name != DEFAULT_PRESET)]
+
+
+def preset_text(name: str) -> str:
+    """A preset's YAML. Raises `UserError` for an unknown name."""
+    check_known(name, preset_names(), "preset")
+    return resources.files("biggan.presets").joinpath(f"{name}.yaml").read_text()
+
+
+def parse(argv: list[str], base: Config | None = None) -> Options:
+    """Parse a `biggan-train` command line; `base` is the configuration of the run that is resumed.
+
+    Raises `UserError` for anything that cannot be understood: unknown options and keys (with the nearest right
+    one), values of the wrong type or out of range, files that do not exist.
+    """
+    parser = make_parser(with_help="-h" in argv or "--help" in argv)
+    first = _parse_arguments(parser, argv)
+    defaults = flatten(to_dict(base or Config()))
+    if first["preset"] is not None or base is None:
+        name = first["preset"] or DEFAULT_PRESET
+        defaults.update(_parse_yaml(parser, preset_text(name), f"the preset {name}"))
+    for path in first["config"]:
+        defaults.update(_parse_yaml(parser, _read(path), path))
+    parser.set_defaults(defaults)
+    values = _parse_arguments(parser, argv)
+    flags = {name: values.pop(name) for name in FLAGS}
+    return Options(from_dict(values), first["preset"] or DEFAULT_PRESET, flags)
+
+
+FLAGS = ("preset", "config", "resume", "allow_change", "quiet", "dry_run", "json")
+
+
+def make_parser(*, with_help: bool = True) -> ArgumentParser:
+    """The parser of `biggan-train`; `with_help` reads the fields' docstrings, which only `--help` needs."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog="biggan-train",
+        exit_on_error=False,
+        description="Train a BigGAN. Without a preset: 16x16 handwritten digits on one CPU core, in minutes.",
+        epilog="Precedence: defaults < preset < --config files in order < options. "
+        "Exit codes: 0 done, 2 bad input, 130 interrupted (state saved), 1 anything else.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="biggan-train [PRESET] [--section.field VALUE ...] [--config FILE] [--resume RUN] [options]",
+    )
+    add = parser.add_argument
+    add(
+        "preset",
+        nargs="?",
+        metavar="PRESET",
+        help=f"a named run, {DEFAULT_PRESET} if none: {', '.join(preset_names())}",
+    )
+    add("--config", action="append", default=[], metavar="FILE", help="a YAML file of fields; repeatable")
+    add("--resume", metavar="RUN", help="continue the run in this directory, exactly as if it had never stopped")
+    add("--allow-change", action="store_true", help="with --resume: accept changes of fields that decide the numbers")
+    add("--quiet", action="store_true", help="no progress display and no summary")
+    add("--dry-run", action="store_true", help="show what would run, its parameters and memory, and stop")
+    add("--json", action="store_true", help="with --dry-run: print one JSON object")
+    _add_section(parser, Config, "", flatten(to_dict(Config())), _docstrings() if with_help else {})
+    return parser
+
+
+def _add_section(
+    parser: ArgumentParser, kind: type, prefix: str, defaults: dict[str, Any], texts: dict[tuple[str, str], str]
+) -> None:
+    """One option for each field of a configuration's dataclass, and of those inside it."""
+    hints = get_type_hints(kind)
+    title = (kind.__doc__ or "").splitlines()[0].rstrip(".")
+    group = parser.add_argument_group(f"{prefix.rstrip('.') or 'run'}: {title}")
+    sections = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    for name, hint in hints.items():
+        if name not in sections:
+            text = texts.get((kind.__name__, name))
+            group.add_argument(f"--{prefix}{name}", type=hint, default=defaults[prefix + name], help=text)
+    for name, section in sections.items():
+        _add_section(parser, section, f"{prefix}{name}.", defaults, texts)
+
+
+def _docstrings() -> dict[tuple[str, str], str]:
+    """(class, field) -> the string that stands below the field in config.py."""
+    texts = {}
+    for node in ast.parse(Path(config_module.__file__).read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            for field, text in zip(node.body, node.body[1:], strict=False):
+                match field, text:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as words)):
+                        texts[node.name, name] = words
+    return texts
+
+
+def _parse_arguments(parser: ArgumentParser, argv: list[str]) -> dict[str, Any]:
+    try:
+        return parser.parse_args(argv).as_dict()
+    except argparse.ArgumentError as error:
+        raise UserError(_explain(str(error))) from error
+
+
+def _parse_yaml(parser: ArgumentParser, text: str, where: str) -> dict[str, Any]:
+    """The fields that a YAML text sets, by dotted name."""
+    try:
+        return flatten(parser.parse_string(text, defaults=False).as_dict())
+    except (argparse.ArgumentError, ValueError) as error:
+        raise UserError(f"in {where}: {_explain(str(error))}") from error
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError as error:
+        raise UserError(f"cannot read --config {path}: {error.strerror}. Give the path of a YAML file.") from error
+
+
+PLAIN_TYPES = {"<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'bool'>": "true or false"}
+
+
+def _explain(message: str) -> str:
+    """The parser's message as one sentence, with the nearest right name where a name is wrong."""
+    text = " ".join(message.split())
+    known = [name for name, _ in fields()]
+    if wrong := re.search(r"unrecognized arguments: ([^\s=]+)", text):
+        given = wrong[1]
+        if not given.startswith("-"):
+            return f"unexpected argument '{given}': one PRESET at most, then options that start with --."
+        options = [f"--{name}" for name in ("help", *known, *(flag.replace("_", "-") for flag in FLAGS[1:]))]
+        return f"unknown option '{given}'{nearest(given, options)} See biggan-train --help."
+    if wrong := re.search(r"'(\S+)' is not accepted", text):
+        return f"unknown field '{wrong[1]}'{nearest(wrong[1], known)} See biggan-train --help."
+    if wrong := re.search(r'"(\S+)": Expected an? (.+)\. Got value: (.*)$', text):
+        name, kind, value = wrong.groups()
+        if choices := re.fullmatch(r"typing\.Literal\[(.*)\]", kind):
+            kind = f"one of {choices[1]}"
+        return f"{name} is '{value}', expected {PLAIN_TYPES.get(kind, kind)}."
+    return f"{text.rstrip('.')}. See biggan-train --help."

@@ -1,0 +1,133 @@
+"""Which checkpoints exist at any time: the newest few, permanent ones, and a dense ring that an alarm can freeze."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biggan.checkpoint import checkpoint_paths, peek, save_checkpoint
+from biggan.config import CheckpointConfig, to_dict
+from biggan.observers import Observer
+
+if TYPE_CHECKING:
+    from biggan.trainer import Trainer
+
+MOST_FROZEN_RINGS = 3
+
+
+class CheckpointStore(Observer):
+    """Saves the state where `checkpoint.*` says so, and at the end; deletes what retention no longer holds.
+
+    An `alarm` hard-links the ring's files into checkpoints/frozen-STEP/, so that states from before the trouble stay.
+    Alarms that follow each other within the ring's length are one trouble and freeze once; of more than three frozen
+    rings the oldest goes.
+    """
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Tidy up after earlier sessions: half-written files go, checkpoints of later steps are set aside."""
+        self.trainer, self.config = trainer, trainer.config.checkpoint
+        self.folder = trainer.run.checkpoints
+        self.saved: int | None = None
+        self._finite: dict[Path, bool] = {}
+        alarms = [e["step"] for e in trainer.run.events() if e["event"] == "alarm" and not e.get("superseded")]
+        self._last_alarm = max(alarms, default=None)
+        for left in self.folder.glob(".*.tmp"):
+            left.unlink()
+        for path in checkpoint_paths(trainer.run.path):
+            if step_of(path) > trainer.state.step:
+                aside = self.folder / "passed-over"
+                aside.mkdir(exist_ok=True)
+                os.replace(path, aside / path.name)
+        if self._path(trainer.state.step).exists():
+            self.saved = trainer.state.step
+
+    def after_step(self, step: int, stats: Mapping[str, float]) -> None:
+        """Save where one of the three intervals falls due."""
+        c = self.config
+        if any(every and step % every == 0 for every in (c.every, c.permanent_every, c.ring_every)):
+            self.save()
+
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        """Freeze the ring on an alarm."""
+        if event["event"] == "alarm" and self.config.ring_every:
+            span = self.config.ring_every * self.config.ring_keep
+            if self._last_alarm is None or event["step"] - self._last_alarm > span:
+                self._freeze(event["step"])
+            self._last_alarm = event["step"]
+
+    def on_end(self, status: str) -> None:
+        """Save the last step, unless it is saved."""
+        if self.saved != self.trainer.state.step:
+            self.save()
+
+    def save(self) -> Path:
+        """Save the state now, tell the observers, and let retention work."""
+        state = self.trainer.state
+        path = self._path(state.step)
+        digest = save_checkpoint(path, state.tensors(), state.step, to_dict(self.trainer.config))
+        self.saved = state.step
+        self.trainer.emit("checkpoint", path=f"checkpoints/{path.name}", digest=digest)
+        self.trainer.observers.on_checkpoint(state.step, path)
+        self._prune()
+        return path
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.safetensors"
+
+    def _prune(self) -> None:
+        paths = {step_of(path): path for path in checkpoint_paths(self.trainer.run.path)}
+        finite = {step: self._is_finite(path) for step, path in paths.items()}
+        for step in set(paths) - retained(finite, self.config):
+            paths[step].unlink()
+
+    def _is_finite(self, path: Path) -> bool:
+        if path not in self._finite:
+            self._finite[path] = peek(path).get("finite") == "true"
+        return self._finite[path]
+
+    def _freeze(self, step: int) -> None:
+        ring = [p for p in checkpoint_paths(self.trainer.run.path) if step_of(p) % self.config.ring_every == 0]
+        frozen = self.folder / f"frozen-{step:08d}"
+        frozen.mkdir(exist_ok=True)
+        for path in ring[-self.config.ring_keep :]:
+            link_or_copy(path, frozen / path.name)
+        for old in sorted(self.folder.glob("frozen-*"))[:-MOST_FROZEN_RINGS]:
+            shutil.rmtree(old)
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's file name."""
+    return int(path.stem.removeprefix("step-"))
+
+
+def retained(finite: Mapping[int, bool], config: CheckpointConfig) -> set[int]:
+    """The steps whose checkpoints stay, of those that exist (step -> whether it is finite).
+
+    The newest `keep` of the regular ones, finite ones first; every permanent one; the newest `ring_keep` of the
+    ring; and always the newest of all, and the newest finite one.
+    """
+
+    def falls_on(step: int, every: int) -> bool:
+        return bool(every) and step % every == 0
+
+    steps = sorted(finite)
+    ring = [step for step in steps if falls_on(step, config.ring_every)]
+    permanent = {step for step in steps if falls_on(step, config.permanent_every)}
+    # A last step that falls on no interval counts as a regular one.
+    regular = [s for s in steps if falls_on(s, config.every) or (s not in ring and s not in permanent)]
+    newest_first = sorted(regular, key=lambda step: (finite[step], step), reverse=True)
+    stay = set(newest_first[: config.keep]) | permanent | set(ring[-config.ring_keep :]) | set(steps[-1:])
+    return stay | set([step for step in steps if finite[step]][-1:])
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link a file, or copy it where the file system has no links."""
+    if target.exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

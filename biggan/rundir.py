@@ -1,0 +1,144 @@
+"""The run directory: its files, its list of events, and how a session opens or reopens it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from biggan.checkpoint import sync
+from biggan.config import Config, from_dict, to_dict
+from biggan.errors import UserError
+
+
+class RunDirectory:
+    """One run's files: config.yaml, run.json, events.jsonl, checkpoints/, records/, samples/, tensorboard/."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
+        self.tensorboard = path / "tensorboard"
+
+    def create(self, config: Config, parent: Mapping[str, Any] | None = None) -> None:
+        """Make the directory of a new run. Raises `UserError` where there is one already."""
+        check_new(self.path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the run directory {self.path}: {error}. Give another --out.") from error
+        self.write_config(config)
+        write_whole(self.path / "run.json", json.dumps(run_facts(config) | dict(parent or {}), indent=2) + "\n")
+
+    def write_config(self, config: Config) -> None:
+        """Write the whole resolved configuration."""
+        write_whole(self.path / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+
+    def read_config(self) -> Config:
+        """The run's configuration. Raises `UserError` where this is no run directory."""
+        path = self.path / "config.yaml"
+        if not path.is_file():
+            raise UserError(f"{self.path} is no run directory: it has no config.yaml. Give an earlier run's --out.")
+        return from_dict(yaml.safe_load(path.read_text()))
+
+    def append_event(self, event: Mapping[str, Any]) -> None:
+        """Add one line to events.jsonl, whole on the disk when this returns."""
+        with open(self.path / "events.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def events(self) -> list[dict[str, Any]]:
+        """What happened, in order; a line torn by a kill is left out."""
+        path = self.path / "events.jsonl"
+        found = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return found
+
+    def supersede_events(self, step: int) -> None:
+        """Mark the events after `step` as superseded, before a session resumes from there. None is lost."""
+        events = self.events()
+        for event in events:
+            if event["step"] > step:
+                event["superseded"] = True
+        write_whole(self.path / "events.jsonl", "".join(json.dumps(event) + "\n" for event in events))
+
+
+def make_event(kind: str, step: int, **fields: Any) -> dict[str, Any]:
+    """One line of events.jsonl: what happened, after which step, and when (seconds since 1970)."""
+    return {"event": kind, "step": step, "time": round(time.time(), 3), **fields}
+
+
+def check_new(path: Path) -> None:
+    """Raise `UserError` where `path` is taken."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(
+            f"{path} exists and is not empty. Give another --out, or continue the run in it with --resume {path}."
+        )
+
+
+def default_path(preset: str) -> Path:
+    """runs/PRESET, or the first free of runs/PRESET-2, runs/PRESET-3, ..."""
+    path, number = Path("runs") / preset, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{preset}-{number}"
+    return path
+
+
+def remove_later(folder: Path, step: int, pattern: str = "step-*.png") -> None:
+    """Delete the folder's step-numbered files of steps after `step`, which are about to be made again."""
+    for path in folder.glob(pattern):
+        if int(path.stem.removeprefix("step-")) > step:
+            path.unlink()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file so that a kill leaves the old contents or the new ones."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync(path.parent)
+
+
+def run_facts(config: Config) -> dict[str, Any]:
+    """What a run's bits depend on beside its configuration: versions, commit, machine; and when it began."""
+    import numpy
+    import torch
+
+    device = torch.cuda.get_device_name() if config.device == "cuda" else platform.processor() or platform.machine()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "commit": _commit(),
+        "device": device,
+        "threads": config.threads,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "parent": None,
+        "changes": [],
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source, where it is a checkout."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -1,0 +1,93 @@
+"""Everything that changes in training, as one object with a readable name for every tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from biggan.config import AdamConfig, Config
+from biggan.discriminator import Discriminator
+from biggan.ema import EMA
+from biggan.errors import UserError
+from biggan.generator import Generator
+from biggan.initialization import initialize
+
+
+class TrainingState:
+    """G, D, the average of G, both optimizers, and the number of finished steps.
+
+    Randomness is no part of it: every draw is a function of the step (biggan/rng.py).
+    """
+
+    def __init__(self, config: Config, device: torch.device | str = "cpu") -> None:
+        self.step = 0
+        self.G, self.D = Generator(config.model), Discriminator(config.model)
+        for name, network in self.networks().items():
+            initialize(network, config.model.init, config.seed, name)
+            network.to(device).train()
+        self.ema = EMA(self.G, config.ema)
+        self.optimizers = {
+            "G": make_adam(self.G, config.optim.G),
+            "D": make_adam(self.D, config.optim.D),
+        }
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The two networks by name."""
+        return {"G": self.G, "D": self.D}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the state under its name: `G.`, `D.`, `G_ema.`, `optim_G.`, `optim_D.` and the path."""
+        named: dict[str, Tensor] = {}
+        for prefix, network in (("G", self.G), ("D", self.D), ("G_ema", self.ema.network)):
+            named.update({f"{prefix}.{name}": tensor for name, tensor in network.state_dict().items()})
+        for prefix, network in self.networks().items():
+            moments = self.optimizers[prefix].state
+            for name, parameter in network.named_parameters():
+                named.update({f"optim_{prefix}.{name}.{key}": value for key, value in moments[parameter].items()})
+        return named
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Copy `tensors` into the state's own, which keep their device and memory format.
+
+        Raises `UserError`, before anything is copied, where names or shapes differ from the state's.
+        """
+        own = self.tensors()
+        if problem := _mismatch(own, tensors):
+            raise UserError(
+                f"the checkpoint is of another architecture than the configuration: {problem}. Use the "
+                f"configuration that the checkpoint was made with (its metadata holds it)."
+            )
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+        self.step = step
+
+
+def _mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """The first few differences in names and shapes, or an empty string."""
+    problems = [f"{name} is missing" for name in own if name not in given]
+    problems += [f"{name} is unknown" for name in given if name not in own]
+    problems += [
+        f"{name} is {list(given[name].shape)}, expected {list(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return ", ".join(problems[:3]) + more
+
+
+def make_adam(network: nn.Module, config: AdamConfig) -> torch.optim.Adam:
+    """Adam over all parameters, its moments made at once so that the state is whole from step 0 on."""
+    parameters = list(network.parameters())
+    optimizer = torch.optim.Adam(
+        parameters, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
+    )
+    for parameter in parameters:
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimizer

@@ -1,0 +1,100 @@
+"""The loop: D steps, a G step, the average, the observers."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from biggan.config import Config
+from biggan.data import Source, training_batches
+from biggan.observers import Observer, Observers
+from biggan.rundir import RunDirectory, make_event
+from biggan.state import TrainingState
+from biggan.step import Game, Stats
+
+
+class Trainer:
+    """Trains `state` up to `config.steps` G steps, telling `observers` what happens.
+
+    Everything a step does is a function of the state and the step's number, so that a run can be left and taken up
+    anywhere.
+    """
+
+    def __init__(
+        self, config: Config, state: TrainingState, source: Source, run: RunDirectory, observers: list[Observer]
+    ) -> None:
+        self.config, self.state, self.source, self.run = config, state, source, run
+        self.observers = Observers(observers)
+        self.game = Game(config, state, self.observers.before_update, self.observers.after_backward)
+        self._asked_to_stop: str | None = None
+        self._non_finite = False
+
+    def train(self) -> str:
+        """Run the loop; return "finished", "interrupted" (by a signal) or "stopped" (non-finite numbers)."""
+        self.observers.on_start(self)
+        with self._finishing_the_step_on_signals():
+            batches = training_batches(self.config, self.source, self.state.step)
+            while self.state.step < self.config.steps and self._asked_to_stop is None:
+                stats = self.train_step(batches)
+                self.state.step += 1
+                self._report_non_finite(stats)
+                self.observers.after_step(self.state.step, stats)
+            status = self._asked_to_stop or "finished"
+            self.observers.on_end(status)
+            self.emit(status)
+        return status
+
+    def train_step(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
+        """D's updates, G's update, the average of G. Returns the step's numbers; D's are means over its updates."""
+        discriminator = [self.game.update_discriminator(k, *next(batches)) for k in range(self.config.train.d_steps)]
+        generator = self.game.update_generator()
+        if self.config.train.freeze != "G":
+            self.state.ema.update(self.state.G, self.state.step + 1)
+        return _to_floats(discriminator, generator)
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Record an event at the current step and tell the observers."""
+        event = make_event(kind, self.state.step, **fields)
+        self.run.append_event(event)
+        self.observers.on_event(event)
+
+    def _report_non_finite(self, stats: dict[str, float]) -> None:
+        """One event when numbers cease to be finite (not one a step); stop there where the configuration says so."""
+        bad = {name: str(value) for name, value in stats.items() if not math.isfinite(value)}  # JSON has no NaN
+        if bad and not self._non_finite:
+            self.emit("non_finite", values=bad)
+        self._non_finite = bool(bad)
+        if bad and self.config.train.on_non_finite == "stop":
+            self._asked_to_stop = "stopped"
+
+    @contextmanager
+    def _finishing_the_step_on_signals(self) -> Iterator[None]:
+        """Turn the first Ctrl-C or SIGTERM into a wish to stop after the step; a second Ctrl-C stops at once."""
+
+        def ask(number: int, frame: object) -> None:
+            if self._asked_to_stop is not None and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self._asked_to_stop = "interrupted"
+
+        if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+            yield
+            return
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _to_floats(discriminator: list[Stats], generator: Stats) -> dict[str, float]:
+    """The numbers of one step in one transfer from the device."""
+    means = {name: torch.stack([stats[name] for stats in discriminator]).mean() for name in discriminator[0]}
+    numbers = means | generator
+    return dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
