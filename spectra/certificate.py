@@ -8,12 +8,14 @@ that component can be bounded from what the iteration already knows.
 Let A = W W^T, and let the rows of X (q of them) be an orthonormal Ritz basis, so that ``X A = Theta X + E Q`` with
 ``Theta`` diagonal, ``Q`` orthonormal and orthogonal to X, and E (q x b) the couplings. Three facts make the rule:
 
-1. (Courant-Fischer) The i-th eigenvalue of A is at most the largest of A compressed to the complement of any i-1 vectors.
+1. (Courant-Fischer) The i-th eigenvalue of A is at most the largest of A compressed to the complement of any i-1
+   vectors.
 2. (Schur complement) If A compressed to the complement of the first p Ritz vectors has no eigenvalue above nu, then for
    every i <= p the i-th eigenvalue of A is at most ``Theta_i + D`` as soon as ``|E_1..p|^2 <= D (D + Theta_i - nu)``.
-3. If that compression has an eigenvector w with eigenvalue mu >= nu > Theta_{p+1}, then ``w X^T = w Q^T E^T (mu - Theta)^-1``,
-   so a probe in the span of X with coordinates F has ``|w . probe| <= |E^T (mu - Theta)^-1 F|``. For Gaussian probes that
-   are independent of w the left side is rarely small: for s of them it has a chi distribution with s degrees of freedom.
+3. If that compression has an eigenvector w with eigenvalue mu >= nu > Theta_{p+1}, then
+   ``w X^T = w Q^T E^T (mu - Theta)^-1``, so a probe in the span of X with coordinates F has
+   ``|w . probe| <= |E^T (mu - Theta)^-1 F|``. For s Gaussian probes that are independent of w, the left sides are
+   rarely all small: their length has a chi distribution with s degrees of freedom.
 
 Fact 3 for one vector is the probabilistic bound of van Dorsselaer, Hochstenbach and van der Vorst (SIAM J. Matrix Anal.
 Appl. 22, 2000); fact 2 is what makes the error of a value quadratic in its residual once it is separated from the rest.

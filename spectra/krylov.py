@@ -1,10 +1,12 @@
-"""Block Krylov iteration for the leading singular triplets of one or several equally shaped matrices, with a certified stop.
+"""Block Krylov iteration for the leading singular triplets of one or several equally shaped matrices, with a
+certified stop.
 
-With W (m x n, m the short side) and A = W W^T the basis V (rows, orthonormal) spans K(A, V_0) on the short side. Beside V it
-keeps Y = V W, whose float64 Gram matrix is the projection of A: so values carry the rounding of products with W, relative to
-sigma_0, and not that of products with A, in which what is below sigma_0 times the root of the precision drowns. The start
-block always holds fresh Gaussian probes beside any given vectors, every vector is orthogonalized against the whole basis, and
-the iteration stops where `spectra.certificate` says that nothing is missed.
+With W (m x n, m the short side) and A = W W^T the basis V (rows, orthonormal) spans K(A, V_0) on the short side.
+Beside V it keeps Y = V W, whose float64 Gram matrix is the projection of A: so values carry the rounding of products
+with W, relative to sigma_0, and not that of products with A, in which what is below sigma_0 times the root of the
+precision drowns. The start block always holds fresh Gaussian probes beside any given vectors, every vector is
+orthogonalized against the whole basis, and the iteration stops where `spectra.certificate` says that nothing is
+missed.
 """
 
 from __future__ import annotations
@@ -51,8 +53,8 @@ class Outcome:
 class Products:
     """Products with each of several matrices seen with their short side first.
 
-    On a CPU the matrices are used where they are, one after the other. On an accelerator (or where ``stack`` says so) they are
-    stacked, so that each product is one launch for all of them.
+    On a CPU the matrices are used where they are, one after the other. On an accelerator (or where ``stack`` says so)
+    they are stacked, so that each product is one launch for all of them.
     """
 
     def __init__(self, matrices: Sequence[Tensor | LinearOperator], stack: bool | None = None) -> None:
@@ -183,19 +185,17 @@ class _Iteration:
             coupling = _host(coupling)
             complete = self.basis.shape[1] == self.products.short
             last = blocks == self.max_blocks
-            pairs = [np.linalg.eigh(projection) for projection in self.projection]
+            ritz, rotation = _eigenpairs(self.projection)
             for i in sorted(waiting):
-                ritz, rotation = pairs[i][0][::-1], pairs[i][1][:, ::-1]
-                residual = coupling[i] @ rotation[-self.fresh :]
-                if complete or self._certified(i, ritz, rotation, residual):
-                    self.outcomes[i] = self._outcome(i, rotation, residual * (not complete), True, blocks)
-                elif last:
-                    self.outcomes[i] = self._outcome(i, rotation, residual, False, blocks)
+                residual = coupling[i] @ rotation[i, -self.fresh :] * (not complete)
+                converged = self.tol >= self.noise and (complete or self._certified(i, ritz[i], rotation[i], residual))
+                if converged or complete or last:
+                    self.outcomes[i] = self._outcome(i, rotation[i], residual, converged, blocks)
             waiting = {i for i in waiting if self.outcomes[i] is None}
             if not waiting:
                 break
             if self.basis.shape[1] + self.fresh > self.capacity:
-                self._restart(np.stack([vectors[:, ::-1] for _, vectors in pairs]), directions, coupling)
+                self._restart(rotation, directions, coupling)
             else:
                 self._extend(directions.mT)
         return self.outcomes
@@ -231,7 +231,7 @@ class _Iteration:
         return returned
 
     def _certified(self, i: int, ritz: np.ndarray, rotation: np.ndarray, residual: np.ndarray) -> bool:
-        if ritz.size <= self.k or self.tol < self.noise:
+        if ritz.size <= self.k:
             return False
         probes = rotation[: self.probes.shape[1]].T @ self.probes[i]
         tolerance = self.tol * np.sqrt(max(ritz[0], 0.0))
@@ -286,6 +286,12 @@ class _Iteration:
             converged=converged,
             blocks=blocks,
         )
+
+
+def _eigenpairs(symmetric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (B, q), descending, and eigenvectors (B, q, q) as columns."""
+    values, vectors = np.linalg.eigh(symmetric)
+    return values[:, ::-1].copy(), vectors[:, :, ::-1].copy()
 
 
 def _orthonormal(rows: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Linear operators: what the iterative estimators need of a matrix, and the convolution as the linear map it is.
 
-A convolution's weight reshaped to out x rest (what Spectral Normalization divides by and the paper's spectra show) is not the
-map the layer applies to an image: that one has a row per output pixel and channel. Its largest singular value is the layer's
-Lipschitz constant, and it depends on the spatial size, the stride, the padding and the dilation.
+A convolution's weight reshaped to out x rest (what Spectral Normalization divides by and the paper's spectra show) is
+not the map the layer applies to an image: that one has a row per output pixel and channel. Its largest singular value
+is the layer's Lipschitz constant, and it depends on the spatial size, the stride, the padding and the dilation.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
 
 @runtime_checkable
 class LinearOperator(Protocol):
     """A real linear map from ``shape[1]`` to ``shape[0]`` dimensions, applied to many vectors at once.
 
-    Vectors are rows, so that a batch of them is contiguous: ``forward`` takes (b, shape[1]) to (b, shape[0]) and ``adjoint``
-    takes (b, shape[0]) to (b, shape[1]). Both compute in ``dtype`` (float32 or float64) on ``device``.
+    Vectors are rows, so that a batch of them is contiguous: ``forward`` takes (b, shape[1]) to (b, shape[0]) and
+    ``adjoint`` takes (b, shape[0]) to (b, shape[1]). Both compute in ``dtype`` (float32 or float64) on ``device``.
     """
 
     shape: tuple[int, int]
@@ -34,7 +36,8 @@ class LinearOperator(Protocol):
 
 
 class ImageOperator:
-    """A linear map between images, given as a function of a batch (b, channels, *size); its transpose is the function's gradient.
+    """A linear map between images, given as a function of a batch (b, channels, *size); its transpose is the
+    function's gradient.
 
     Args:
         function: linear in its argument, without a bias.
@@ -73,7 +76,8 @@ class ImageOperator:
         return gradient.reshape(len(vectors), -1)
 
     def dense(self) -> Tensor:
-        """The matrix itself, shape[0] x shape[1], column by column. For small cases: it has shape[0] * shape[1] entries."""
+        """The matrix itself, shape[0] x shape[1], column by column. For small cases: it has shape[0] * shape[1]
+        entries."""
         columns = [
             self.forward(block) for block in torch.eye(self.shape[1], dtype=self.dtype, device=self.device).split(256)
         ]
@@ -85,9 +89,11 @@ def convolution_operator(
     size: int | Sequence[int],
     weight: Tensor | None = None,
 ) -> ImageOperator:
-    """The linear map of a convolution (1-D to 3-D, transposed or not) on inputs of the given spatial size, without its bias.
+    """The linear map of a convolution (1-D to 3-D, transposed or not) on inputs of the given spatial size, without
+    its bias.
 
-    Stride, padding (zeros, circular, reflect, replicate, 'same', 'valid'), dilation, groups and output_padding are the layer's.
+    Stride, padding (zeros, circular, reflect, replicate, 'same', 'valid'), dilation, groups and output_padding are
+    the layer's.
 
     Args:
         layer: ``nn.Conv1d/2d/3d`` or ``nn.ConvTranspose1d/2d/3d``.
@@ -98,10 +104,10 @@ def convolution_operator(
         TypeError: the layer is not a convolution.
         ValueError: the size is missing, does not fit the layer's number of axes, or is too small for its kernel.
     """
-    if not isinstance(layer, nn.modules.conv._ConvNd):
+    if not isinstance(layer, CONVOLUTIONS):
         raise TypeError(
-            f"a convolution operator needs a convolution, and this layer is a {type(layer).__name__}; for other layers the "
-            "weight matrix is the operator"
+            f"a convolution operator needs a convolution, and this layer is a {type(layer).__name__}; for other layers "
+            "the weight matrix is the operator"
         )
     weight = (layer.weight if weight is None else weight).detach()
     axes = weight.dim() - 2
@@ -113,8 +119,8 @@ def convolution_operator(
         return ImageOperator(apply, (layer.in_channels, *size), dtype, weight.device)
     except RuntimeError as error:
         raise ValueError(
-            f"a {type(layer).__name__} with kernel {tuple(layer.kernel_size)} does not take inputs of {'x'.join(map(str, size))}: "
-            f"{str(error).splitlines()[0]}"
+            f"a {type(layer).__name__} with kernel {tuple(layer.kernel_size)} does not take inputs of "
+            f"{'x'.join(map(str, size))}: {str(error).splitlines()[0]}"
         ) from error
 
 
@@ -126,8 +132,8 @@ def _full_size(size: int | Sequence[int], axes: int) -> tuple[int, ...]:
     full = (size,) * axes if isinstance(size, int) else tuple(int(part) for part in size)
     if len(full) != axes or min(full) < 1:
         raise ValueError(
-            f"this convolution has {axes} spatial {'axis' if axes == 1 else 'axes'}, so its input size is {axes} positive "
-            f"number(s); got {size!r}"
+            f"this convolution has {axes} spatial {'axis' if axes == 1 else 'axes'}, so its input size is {axes} "
+            f"positive number{'' if axes == 1 else 's'}; got {size!r}"
         )
     return full
 
