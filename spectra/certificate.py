@@ -41,10 +41,45 @@ def probe_threshold(probes: int, failure_probability: float = FAILURE_PROBABILIT
     return math.sqrt(2.0) * math.exp((math.log(failure_probability) + math.lgamma(half + 1)) / (2 * half))
 
 
+class Probes:
+    """The coordinates of Gaussian probes in a Krylov basis, kept through restarts.
+
+    A thick restart drops Ritz vectors, but an eigenvector w with eigenvalue mu has in them the components
+    ``w X_drop^T = w Q^T E_drop^T (mu - Theta_drop)^-1`` (fact 3), and Q stays in the basis: so a probe's component
+    along w is still known from the new basis, with coordinates that depend on mu.
+
+    Args:
+        coordinates: (b, s), in the first b vectors of the basis; those in all later ones are zero.
+    """
+
+    def __init__(self, coordinates: np.ndarray) -> None:
+        self.count = coordinates.shape[1]
+        self._first = coordinates
+        self._restarts: list[tuple[np.ndarray, np.ndarray, np.ndarray, int, np.ndarray]] = []
+
+    def restart(
+        self, ritz: np.ndarray, rotation: np.ndarray, coupling: np.ndarray, keep: int, overlap: np.ndarray
+    ) -> None:
+        """Note a restart from the first ``keep`` Ritz vectors, followed in the new basis by ``overlap @ Q``."""
+        self._restarts.append((ritz, rotation, coupling, keep, overlap))
+
+    def in_ritz_basis(self, rotation: np.ndarray, level: float) -> np.ndarray | None:
+        """(q, s) coordinates for eigenvectors with the eigenvalue ``level``; None where a dropped value lies above."""
+        known = self._first
+        for ritz, earlier, coupling, keep, overlap in self._restarts:
+            turned = earlier[: len(known)].T @ known
+            gaps = level - ritz[keep:]
+            if gaps.min() <= 0:
+                return None
+            known = np.vstack([turned[:keep], overlap @ ((coupling[:, keep:] / gaps) @ turned[keep:])])
+        return rotation[: len(known)].T @ known
+
+
 def is_certified(
     ritz: np.ndarray,
+    rotation: np.ndarray,
     coupling: np.ndarray,
-    probes: np.ndarray,
+    probes: Probes,
     k: int,
     tolerance: float,
     noise: float = 0.0,
@@ -54,8 +89,9 @@ def is_certified(
 
     Args:
         ritz: q eigenvalues of the projected A = W W^T, descending (squares of the Ritz values).
+        rotation: (q, q), columns are the Ritz vectors' coordinates in the basis.
         coupling: (b, q), column j the coordinates of the residual of Ritz vector j in A.
-        probes: (q, s), coordinates of s standard Gaussian probes in the Ritz basis.
+        probes: standard Gaussian ones, in the span of the basis.
         k: how many values are asked for, at most q.
         tolerance: absolute, in units of singular values.
         noise: relative rounding error of a product with W; residuals below ``noise * sigma_0 * sigma_j`` count as none.
@@ -64,14 +100,17 @@ def is_certified(
     sigma = np.sqrt(np.maximum(ritz, 0.0))
     lengths = np.linalg.norm(coupling, axis=0)
     coupling = np.where(lengths > noise * sigma[0] * sigma, coupling, 0.0)
-    threshold = probe_threshold(probes.shape[1])
+    threshold = probe_threshold(probes.count)
 
     def nothing_hidden_above(level: float, p: int) -> bool:
         """Fact 3: the compression to the complement of the first p Ritz vectors has no eigenvalue above level."""
         gaps = level - ritz[p:]
         if gaps.size == 0 or gaps.min() <= 0:
             return False
-        return bool(np.linalg.norm((coupling[:, p:] / gaps) @ probes[p:], 2) <= threshold)
+        coordinates = probes.in_ritz_basis(rotation, level)
+        if coordinates is None:
+            return False
+        return bool(np.linalg.norm((coupling[:, p:] / gaps) @ coordinates[p:], 2) <= threshold)
 
     for i in range(k, 0, -1):  # 1-based, as in the module's docstring
         slack = tolerance * (2 * sigma[i - 1] + tolerance)

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectra.certificate import is_certified
+from spectra.certificate import Probes, is_certified
 from spectra.operators import LinearOperator, Scaled
 
 BLOCK = 16  # a product with 16 vectors costs little more than with 4: reading the matrix dominates
 MIN_PROBES = 8
 MAX_BASIS = 384
+MIN_CAPACITY_IN_BLOCKS = 6
 MEMORY_FOR_BASIS = 2**28  # bytes; a basis that would outgrow it restarts from its Ritz vectors
 SAFE = (1e-12, 1e12)  # magnitudes whose squares float32 holds; matrices outside are scaled first
 
@@ -169,7 +170,7 @@ class _Iteration:
         # A product's rounding error relative to |W| |v|: below 8 units in the last place up to 24,576 terms.
         self.noise = 8 * torch.finfo(products.dtype).eps
         bytes_each = (4 * products.short + 8 * products.long) * self.count
-        self.capacity = max(6 * block, min(MAX_BASIS, MEMORY_FOR_BASIS // bytes_each))
+        self.capacity = max(MIN_CAPACITY_IN_BLOCKS * block, min(MAX_BASIS, MEMORY_FOR_BASIS // bytes_each))
         self.outcomes: list[Outcome | None] = [None] * self.count
 
     def run(self, given: Tensor | None) -> list[Outcome | None]:
@@ -195,7 +196,7 @@ class _Iteration:
             if not waiting:
                 break
             if self.basis.shape[1] + self.fresh > self.capacity:
-                self._restart(rotation, directions, coupling)
+                self._restart(ritz, rotation, directions, coupling)
             else:
                 self._extend(directions.mT)
         return self.outcomes
@@ -211,7 +212,7 @@ class _Iteration:
         probes = self._gaussian(max(self.block - width, min(MIN_PROBES, self.products.short - width)))
         self.basis = _orthonormal(probes if given is None else torch.cat([given, probes], dim=1))
         self.fresh = self.basis.shape[1]
-        self.probes = _host(self.basis @ probes.mT)  # coordinates in the first rows of the basis; zero in all others
+        self.probes = [Probes(coordinates) for coordinates in _host(self.basis @ probes.mT)]
         self.images: list[Tensor] = []
         self.projection = np.zeros((self.count, 0, 0))
 
@@ -233,9 +234,8 @@ class _Iteration:
     def _certified(self, i: int, ritz: np.ndarray, rotation: np.ndarray, residual: np.ndarray) -> bool:
         if ritz.size <= self.k:
             return False
-        probes = rotation[: self.probes.shape[1]].T @ self.probes[i]
         tolerance = self.tol * np.sqrt(max(ritz[0], 0.0))
-        return is_certified(ritz, residual, probes, self.k, tolerance, self.noise)
+        return is_certified(ritz, rotation, residual, self.probes[i], self.k, tolerance, self.noise)
 
     def _extend(self, directions: Tensor) -> None:
         """The next block: what A added, kept orthogonal where that is only rounding."""
@@ -249,22 +249,18 @@ class _Iteration:
         self.fresh = directions.shape[1]
         self.basis = torch.cat([self.basis, directions], dim=1)
 
-    def _restart(self, rotation: np.ndarray, directions: Tensor, coupling: np.ndarray) -> None:
-        """Thick restart: leading Ritz vectors, the directions in which their residuals lie, and new probes.
-
-        ``A X = X Theta + Q E`` holds on, with Q of no more columns than X, so X's residuals stay known.
-        """
-        keep = min(self.block, self.products.short - self.block - MIN_PROBES)
-        residual = coupling @ rotation[:, -self.fresh :, :keep]
-        frame = np.linalg.svd(residual, full_matrices=False)[0]
-        images = torch.cat(self.images, dim=1)
+    def _restart(self, ritz: np.ndarray, rotation: np.ndarray, directions: Tensor, coupling: np.ndarray) -> None:
+        """Thick restart: a third of the basis, its leading Ritz vectors, and the directions of their residuals."""
+        keep = self.capacity // 3
         turn = np.swapaxes(rotation[:, :, :keep], 1, 2)
-        retained, self.images = _device(turn, self.basis) @ self.basis, [_device(turn, images) @ images]
-        self.basis = retained
+        images = torch.cat(self.images, dim=1)
+        self.basis, self.images = _device(turn, self.basis) @ self.basis, [_device(turn, images) @ images]
         self.projection = _host(self.images[0] @ self.images[0].mT)
-        probes = self._gaussian(MIN_PROBES)
-        self._extend(torch.cat([directions @ _device(frame, directions), probes.mT], dim=2).mT)
-        self.probes = _host(self.basis @ probes.mT)
+        residual = coupling @ rotation[:, -self.fresh :]
+        self._extend(directions.mT)
+        overlap = _host(self.basis[:, keep:] @ directions)
+        for i, probes in enumerate(self.probes):
+            probes.restart(ritz[i], rotation[i], residual[i], keep, overlap[i])
 
     def _outcome(self, i: int, rotation: np.ndarray, residual: np.ndarray, converged: bool, blocks: int) -> Outcome:
         """The triplets of member i, from the rotation to its Ritz vectors."""
