@@ -26,7 +26,13 @@ class Monitor:
     """
 
     def __init__(
-        self, networks: Mapping[str, nn.Module], run: str | Path, *, start_step: int = 0, every: int = 20, top_k: int = 3
+        self,
+        networks: Mapping[str, nn.Module],
+        run: str | Path,
+        *,
+        start_step: int = 0,
+        every: int = 20,
+        top_k: int = 3,
     ) -> None:
         self.networks, self.every, self.top_k = dict(networks), every, top_k
         self.record = RecordWriter(Path(run), start_step)
@@ -72,7 +78,8 @@ class Monitor:
         """Nothing yet."""
 
     def on_checkpoint(self, step: int, path: Path) -> None:
-        """Forget the warm starts, so that a run resumed from here measures what an unbroken one does."""
+        """A run resumed from here has what came before it, and measures what an unbroken one does: no warm starts."""
+        self.record.flush()
         self._starts = None
 
     def on_end(self, status: str) -> None:
