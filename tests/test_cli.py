@@ -244,6 +244,31 @@ def test_non_finite_numbers_are_recorded_and_reported(tmp_path: Path) -> None:
     assert [p.name for p in checkpoint_paths(stops)] == [f"step-{event['step']:08d}.safetensors"]
 
 
+def test_a_disk_that_fills_in_the_middle_of_a_run(tmp_path: Path) -> None:
+    """No file may grow past 2 MB, and a checkpoint of these networks has more: exit code 2, nothing half-written."""
+    run = tmp_path / "run"
+    code = f"""
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+from biggan.cli import train_main
+sys.exit(train_main(["--out", {str(run)!r}, "--steps=3", "--checkpoint.every=2", "--samples.every=0"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "could not save the checkpoint" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert list((run / "checkpoints").iterdir()) == []
+    from spectra.records import read_record
+
+    assert read_record(run).step.max() == 2
+
+
+def test_public_names_are_there() -> None:
+    import biggan
+
+    assert all(getattr(biggan, name) is not None for name in biggan.__all__)
+
+
 def test_samples_from_a_checkpoint(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     from PIL import Image
 
