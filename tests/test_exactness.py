@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 from conftest import assert_same_state
 
@@ -56,18 +56,21 @@ sys.exit(train_main({["--out", str(run), *OPTIONS, *options]!r}))
     assert child.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_killed_and_resumed_equals_never_stopped(tmp_path: Path, workers: int) -> None:
-    """Killed at 6 with its last checkpoint at 4, resumed with another number of workers, up to 12."""
-    assert train_main(["--out", str(tmp_path / "whole"), "--quiet", "--steps=12", *OPTIONS]) == 0
-    kill_after_step(tmp_path / "killed", 6, "--steps=12", "--monitor=none")
-    assert [p.name for p in checkpoint_paths(tmp_path / "killed")] == ["step-00000004.safetensors"]
-    resume = ["--resume", str(tmp_path / "killed"), "--quiet", f"--data.workers={workers}", "--monitor=spectra"]
-    assert train_main(resume) == 0
-    assert_same_state(final_state(tmp_path / "whole"), final_state(tmp_path / "killed"))
-    whole, killed = (read_record(tmp_path / name).query("name.str.startswith('loss')") for name in ("whole", "killed"))
-    assert whole.step.tolist() == killed.step.tolist()
-    assert whole.value.tolist() == killed.value.tolist()
+def test_killed_and_resumed_equals_never_stopped(tmp_path: Path) -> None:
+    """Killed at 6 with its last checkpoint at 4, resumed with and without data-loader workers, up to 12."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train_main(["--out", str(whole), "--quiet", "--steps=12", *OPTIONS]) == 0
+    kill_after_step(killed, 6, "--steps=12", "--monitor=none")
+    assert [p.name for p in checkpoint_paths(killed)] == ["step-00000004.safetensors"]
+    for workers in (0, 2):
+        resumed = tmp_path / f"workers-{workers}"
+        shutil.copytree(killed, resumed)
+        options = ["--resume", str(resumed), "--quiet", f"--data.workers={workers}", "--monitor=spectra"]
+        assert train_main(options) == 0
+        assert_same_state(final_state(whole), final_state(resumed))
+        one, other = (read_record(run).query("name.str.startswith('loss')") for run in (whole, resumed))
+        assert one.step.tolist() == other.step.tolist()
+        assert one.value.tolist() == other.value.tolist()
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tiny, play) -> None:  # noqa: ANN001
