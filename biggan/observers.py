@@ -100,7 +100,7 @@ class SampleGrids(Observer):
 
         config, state = self.trainer.config, self.trainer.state
         names = self.trainer.source.classes[: self.config.classes]
-        settings = {
+        settings: dict[str, Any] = {
             "distribution": config.latents.distribution,
             "passes": self.config.standing_passes,
             "seed": config.seed,

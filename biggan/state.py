@@ -41,7 +41,8 @@ class TrainingState:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state under its name: `G.`, `D.`, `G_ema.`, `optim_G.`, `optim_D.` and the path."""
         named: dict[str, Tensor] = {}
-        for prefix, network in (("G", self.G), ("D", self.D), ("G_ema", self.ema.network)):
+        modules: dict[str, nn.Module] = {**self.networks(), "G_ema": self.ema.network}
+        for prefix, network in modules.items():
             named.update({f"{prefix}.{name}": tensor for name, tensor in network.state_dict().items()})
         for prefix, network in self.networks().items():
             moments = self.optimizers[prefix].state
