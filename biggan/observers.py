@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +78,10 @@ class Observers(Observer):
             member.on_checkpoint(step, path)
 
     def on_end(self, status: str) -> None:
+        """Every member is told; after an error, also where one of them has an error of its own."""
         for member in self.members:
-            member.on_end(status)
+            with suppress(Exception) if status == "failed" else nullcontext():
+                member.on_end(status)
 
 
 class SampleGrids(Observer):

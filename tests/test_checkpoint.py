@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from biggan.config import CheckpointConfig, to_dict
 from biggan.errors import UserError
 from biggan.observers import Observer
 from biggan.retention import CheckpointStore, retained
+from biggan.session import find_start, open_resumed
 from biggan.state import TrainingState
+from biggan.trainer import Trainer
 from spectra.records import read_record
 
 
@@ -191,6 +194,19 @@ def test_an_alarm_freezes_the_ring(tiny, train, tmp_path: Path) -> None:  # noqa
         for step in (7, 10, 13)
     }
     assert [p.name for p in checkpoint_paths(run.path)] == ["step-00000013.safetensors", "step-00000014.safetensors"]
+
+
+def test_an_earlier_resume_sets_the_frozen_rings_of_the_lost_future_aside(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
+    config = tiny(steps=8, checkpoint={"every": 0, "ring_every": 1, "ring_keep": 8})
+    run = train(config, tmp_path / "run", CheckpointStore(), Alarms(7)).run
+    for path in checkpoint_paths(run.path)[4:]:
+        path.unlink()
+    session = open_resumed(dataclasses.replace(config, out=None), run.path, find_start(run.path), allow_change=False)
+    assert session.state.step == 4
+    observers = [CheckpointStore(), Alarms(6)]
+    Trainer(session.config, session.state, session.source, session.run, observers).train()
+    assert [path.name for path in sorted(run.checkpoints.glob("frozen-*"))] == ["frozen-00000006"]
+    assert (run.checkpoints / "passed-over" / "frozen-00000007").is_dir()
 
 
 def test_the_last_step_is_always_saved(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
