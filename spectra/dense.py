@@ -59,7 +59,7 @@ def by_gram(matrices: Sequence[Tensor], scales: Sequence[float], k: int) -> list
             back += (part.double() / scale) @ rows
         left, right = (v, u) if w is not matrices[len(found)] else (u, v)
         residuals = (back - u * sigma).norm(dim=0) * scale
-        found.append(Triplets(sigma * scale, left, right, residuals, _gram_error(sigma, short), 3))
+        found.append(Triplets(sigma * scale, left, right, residuals, _gram_error(sigma, short), 4))
     return found
 
 

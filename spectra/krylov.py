@@ -23,8 +23,8 @@ from spectra.operators import LinearOperator, Scaled
 
 BLOCK = 16  # a product with 16 vectors costs little more than with 4: reading the matrix dominates
 MIN_PROBES = 8
-MAX_BASIS = 384
-MIN_CAPACITY_IN_BLOCKS = 6
+MAX_BASIS = 192
+MIN_CAPACITY_IN_BLOCKS = 4
 MEMORY_FOR_BASIS = 2**28  # bytes; a basis that would outgrow it restarts from its Ritz vectors
 SAFE = (1e-12, 1e12)  # magnitudes whose squares float32 holds; matrices outside are scaled first
 
