@@ -69,7 +69,7 @@ def _gram(w: Tensor, scale: float, width: int) -> Tensor:
     gram = torch.zeros(short, short, dtype=torch.float64, device=w.device)
     step = short if short <= 256 else -(-short // 4)
     for part in w.split(width, dim=1):
-        panel = part.double() / scale
+        panel = part.to(torch.float64, copy=True).div_(scale)
         for low in range(0, short, step):
             high = min(low + step, short)
             gram[low:high, :high].addmm_(panel[low:high], panel[:high].T)

@@ -84,8 +84,8 @@ class Products:
         pairs = zip(self.members, vectors, strict=True)
         if not self.dense:
             return torch.stack([w.forward(v) if transposed else w.adjoint(v) for w, v in pairs])
-        # (W v^T)^T is the same as v W^T and several times faster: BLAS then reads W along its rows.
-        return torch.stack([(w @ v.T).T if transposed else v @ w for w, v in pairs])
+        # (W v^T)^T is v W^T several times faster: BLAS then reads W along its rows.
+        return torch.stack([(w @ v.T.contiguous()).T if transposed else v @ w for w, v in pairs])
 
 
 def largest_entry(matrix: Tensor | LinearOperator) -> float:
@@ -198,13 +198,13 @@ class _Iteration:
             if self.basis.shape[1] + self.fresh > self.capacity:
                 self._restart(ritz, rotation, directions, coupling)
             else:
-                self._extend(directions.mT)
+                self._extend(directions.mT, self._is_deficient(ritz, coupling))
         return self.outcomes
 
     def _gaussian(self, rows: int) -> Tensor:
         """Fresh probes (B, rows, short), the same for every member and on every device."""
-        drawn = torch.randn(rows, self.products.short, generator=self.generator, dtype=torch.float64)
-        return drawn.to(self.products.device, self.products.dtype).expand(self.count, -1, -1)
+        drawn = torch.randn(rows, self.products.short, generator=self.generator, dtype=self.products.dtype)
+        return drawn.to(self.products.device).expand(self.count, -1, -1)
 
     def _begin(self, given: Tensor | None) -> None:
         """A new basis from given rows (B, j, short) and fresh probes."""
@@ -237,17 +237,23 @@ class _Iteration:
         tolerance = self.tol * np.sqrt(max(ritz[0], 0.0))
         return is_certified(ritz, rotation, residual, self.probes[i], self.k, tolerance, self.noise)
 
-    def _extend(self, directions: Tensor) -> None:
+    def _extend(self, directions: Tensor, deficient: bool) -> None:
         """The next block: what A added, kept orthogonal where that is only rounding."""
         left = self.products.short - self.basis.shape[1]
         if left <= self.fresh:
             full = torch.linalg.qr(self.basis.mT, mode="complete").Q.mT
             directions = full[:, -left:]
-        directions = directions + torch.finfo(directions.dtype).eps * self._gaussian(directions.shape[1])
-        for _ in range(2):
+        if deficient:  # where nothing was added the factorization returns arbitrary directions, maybe of the basis
+            directions = directions + torch.finfo(directions.dtype).eps * self._gaussian(directions.shape[1])
             directions = _orthonormal(directions - (directions @ self.basis.mT) @ self.basis)
+        directions = _orthonormal(directions - (directions @ self.basis.mT) @ self.basis)
         self.fresh = directions.shape[1]
         self.basis = torch.cat([self.basis, directions], dim=1)
+
+    def _is_deficient(self, ritz: np.ndarray, coupling: np.ndarray) -> bool:
+        """Whether some directions of the remainder are nothing, not even rounding."""
+        diagonal = np.abs(np.diagonal(coupling, axis1=1, axis2=2))
+        return bool((diagonal.min(axis=1) <= 1e-4 * self.noise * ritz[:, 0]).any())
 
     def _restart(self, ritz: np.ndarray, rotation: np.ndarray, directions: Tensor, coupling: np.ndarray) -> None:
         """Thick restart: a third of the basis, its leading Ritz vectors, and the directions of their residuals."""
@@ -257,25 +263,35 @@ class _Iteration:
         self.basis, self.images = _device(turn, self.basis) @ self.basis, [_device(turn, images) @ images]
         self.projection = _host(self.images[0] @ self.images[0].mT)
         residual = coupling @ rotation[:, -self.fresh :]
-        self._extend(directions.mT)
+        self._extend(directions.mT, self._is_deficient(ritz, coupling))
         overlap = _host(self.basis[:, keep:] @ directions)
         for i, probes in enumerate(self.probes):
             probes.restart(ritz[i], rotation[i], residual[i], keep, overlap[i])
+
+    def _long_vectors(self, i: int, rotation: np.ndarray) -> tuple[Tensor, np.ndarray, Tensor]:
+        """Member i's k values and long vectors from its Ritz vectors' images, and the turn of the short ones they
+        imply."""
+        long, row = torch.zeros(self.k, self.products.long, dtype=torch.float64, device=self.basis.device), 0
+        for block in self.images:
+            long += _device(rotation[row : row + block.shape[1]].T, long) @ block[i]
+            row += block.shape[1]
+        values = torch.linalg.vector_norm(long, dim=1)
+        if float(values.min()) > 1e-6 * float(values.max()):
+            turn, vectors = torch.eye(self.k), long / values[:, None]
+        else:  # images of tiny values are orthogonal only relative to the largest: their last digits, and zeros
+            turn, values, vectors = torch.linalg.svd(long, full_matrices=False)
+        return turn.T.to(self.basis), _host(values), vectors
 
     def _outcome(self, i: int, rotation: np.ndarray, residual: np.ndarray, converged: bool, blocks: int) -> Outcome:
         """The triplets of member i, from the rotation to its Ritz vectors."""
         leading = max(self.k, self.block - MIN_PROBES)
         subspace = _device(rotation[:, :leading].T, self.basis) @ self.basis[i]
-        images = torch.cat([block[i] for block in self.images])
-        long = _device(rotation[:, : self.k].T, images) @ images
-        # Orthonormal long vectors also where values are zero, and the last digits of small values.
-        turn, values, long = torch.linalg.svd(long, full_matrices=False)
-        values = _host(values)
+        turn, values, long = self._long_vectors(i, rotation[:, : self.k])
         lengths = np.linalg.norm(residual[:, : self.k], axis=0)
         floor = max(values[0] * torch.finfo(self.products.dtype).eps, np.finfo(np.float64).tiny)
         return Outcome(
             values=values,
-            short=turn.T.to(subspace.dtype) @ subspace[: self.k],
+            short=turn @ subspace[: self.k],
             long=long.to(subspace.dtype),
             residuals=lengths / np.maximum(values, floor),
             subspace=subspace,
