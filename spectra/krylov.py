@@ -83,15 +83,16 @@ class Products:
             return vectors @ (self._stacked.mT if transposed else self._stacked)
         pairs = zip(self.members, vectors, strict=True)
         if not self.dense:
-            return torch.stack([w.forward(v) if transposed else w.adjoint(v) for w, v in pairs])
+            return _stacked([w.forward(v) if transposed else w.adjoint(v) for w, v in pairs])
         # (W v^T)^T is v W^T several times faster: BLAS then reads W along its rows.
-        return torch.stack([(w @ v.T.contiguous()).T if transposed else v @ w for w, v in pairs])
+        return _stacked([(w @ v.T.contiguous()).T if transposed else v @ w for w, v in pairs])
 
 
 def largest_entry(matrix: Tensor | LinearOperator) -> float:
-    """max |entry| without a copy; NaN or Inf where there is one. Of an operator: of its product with ones."""
+    """max |entry| without a copy, NaN or Inf where there is one. Of an operator: of a product with random numbers."""
     if not isinstance(matrix, Tensor):
-        matrix = matrix.forward(torch.ones(1, matrix.shape[1], dtype=matrix.dtype, device=matrix.device))
+        probe = torch.randn(1, matrix.shape[1], generator=torch.Generator().manual_seed(0), dtype=matrix.dtype)
+        matrix = matrix.forward(probe.to(matrix.device))
     low, high = (float(bound) for bound in torch.aminmax(matrix))
     return float("nan") if low != low or high != high else max(-low, high)
 
@@ -105,6 +106,7 @@ def block_krylov(
     max_blocks: int,
     seed: int,
     stack: bool | None = None,
+    rescale: bool = True,
 ) -> list[Outcome]:
     """The leading k singular triplets of each matrix. All have one shape, dtype (float32 or float64) and device.
 
@@ -116,6 +118,7 @@ def block_krylov(
         max_blocks: stop, unconverged, after so many blocks.
         seed: of the probes' generator.
         stack: iterate on all matrices at once; by default on an accelerator only.
+        rescale: scale matrices of unusual magnitude first.
     """
     probe = Products(matrices[:1], stack=False)
     block = min(max(BLOCK, k + MIN_PROBES), probe.short)
@@ -136,7 +139,7 @@ def block_krylov(
         if width := widths[members[0]]:
             given = torch.stack([start[i][:width].to(probe.device, probe.dtype) for i in members])
         iteration = _Iteration(Products([matrices[i] for i in members], stack), k, tol, max_blocks, seed, block)
-        outcomes.update(zip(members, iteration.run(given), strict=True))
+        outcomes.update(zip(members, iteration.run(given, rescale), strict=True))
     for i, matrix in enumerate(matrices):
         if outcomes.get(i) is None:
             outcomes[i] = _solve_scaled(matrix, k, tol, start[i], max_blocks, seed)
@@ -151,7 +154,7 @@ def _solve_scaled(
     short, long = min(matrix.shape), max(matrix.shape)
     if scale > 0 and np.isfinite(scale):
         scaled = (matrix.double() / scale).to(matrix.dtype) if isinstance(matrix, Tensor) else Scaled(matrix, scale)
-        (outcome,) = block_krylov([scaled], k, tol, [start], max_blocks, seed)
+        (outcome,) = block_krylov([scaled], k, tol, [start], max_blocks, seed, rescale=False)
         outcome.values, outcome.residuals = outcome.values * scale, outcome.residuals * scale
         return outcome
     value = 0.0 if scale == 0 else float("nan")
@@ -173,13 +176,13 @@ class _Iteration:
         self.capacity = max(MIN_CAPACITY_IN_BLOCKS * block, min(MAX_BASIS, MEMORY_FOR_BASIS // bytes_each))
         self.outcomes: list[Outcome | None] = [None] * self.count
 
-    def run(self, given: Tensor | None) -> list[Outcome | None]:
-        """Iterate to the end; None where the first product is outside of the safe magnitudes."""
+    def run(self, given: Tensor | None, rescale: bool) -> list[Outcome | None]:
+        """Iterate to the end; None, if ``rescale``, where the first product is outside of the safe magnitudes."""
         self._begin(given)
         waiting: set[int] = set(range(self.count))
         for blocks in range(1, self.max_blocks + 1):
             images = self.products.to_long(self.basis[:, -self.fresh :])
-            if blocks == 1 and not SAFE[0] <= largest_entry(images) <= SAFE[1]:
+            if blocks == 1 and rescale and not SAFE[0] <= largest_entry(images) <= SAFE[1]:
                 break
             outside = self._project(images)
             directions, coupling = torch.linalg.qr(outside.mT)
@@ -304,6 +307,10 @@ def _eigenpairs(symmetric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues (B, q), descending, and eigenvectors (B, q, q) as columns."""
     values, vectors = np.linalg.eigh(symmetric)
     return values[:, ::-1].copy(), vectors[:, :, ::-1].copy()
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)  # one alone needs no copy
 
 
 def _orthonormal(rows: Tensor) -> Tensor:

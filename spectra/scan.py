@@ -156,7 +156,7 @@ def _spectrum(weight: StoredWeight, k: int, method: str, tol: float, operator: C
     }
     if operator is not None and weight.kind.startswith("conv"):
         linear = convolution_operator(_layer(tensor, operator), operator.size, tensor)
-        values = top_singular_values(linear, k, "krylov" if method == "auto" else method, tol)
+        values = top_singular_values(linear, k, method, tol)
         spectrum["operator_sigma"] = tuple(values.values.tolist())
         spectrum["operator_converged"] = values.converged
     return Spectrum(**spectrum)

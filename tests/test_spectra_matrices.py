@@ -76,7 +76,7 @@ def test_kinds_names_order_and_shapes() -> None:
 def test_a_transformer_from_torch() -> None:
     """Every parameter of two or more dimensions is there; the spectra are LAPACK's; the model is as it was."""
     torch.manual_seed(0)
-    model = nn.Transformer(d_model=32, nhead=4, num_encoder_layers=2, num_decoder_layers=1, dim_feedforward=64)
+    model = nn.Transformer(32, 4, num_encoder_layers=2, num_decoder_layers=1, dim_feedforward=64, batch_first=True)
     model.train()
     before = copy.deepcopy(model.state_dict())
     matrices = weight_matrices(model)

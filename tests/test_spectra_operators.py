@@ -156,6 +156,23 @@ def test_operators_of_any_scale(scale: float) -> None:
         assert not found.finite
 
 
+def test_an_operator_that_takes_constant_images_to_zero_is_not_zero() -> None:
+    layer = nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular", bias=False).double()
+    with torch.no_grad():  # the Laplacian, scaled so that it must be rescaled first
+        layer.weight[:] = 1e-20 * torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])
+    operator = convolution_operator(layer, 30)
+    assert float(operator.forward(torch.ones(1, 900, dtype=torch.float64)).abs().max()) < 1e-30
+    found = top_singular_values(operator, 1, "krylov")
+    assert found.converged
+    assert float(found.values[0]) == pytest.approx(8e-20, rel=1e-5, abs=0)
+
+
+def test_auto_does_not_write_out_a_large_operator() -> None:
+    wide = convolution_operator(nn.Conv2d(64, 1, 3, stride=8), 130)  # 256 x 1,081,600
+    assert min(wide.shape) <= 384
+    assert top_singular_values(wide, 1, tol=1e-2).method == "krylov"
+
+
 def test_reading_an_operator_leaves_the_layer_alone() -> None:
     layer = nn.Conv2d(2, 3, 3, padding=1)
     layer.train()
