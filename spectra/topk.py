@@ -32,7 +32,7 @@ EXACT_UP_TO = 384  # shorter side up to which `auto` takes the Gram matrix
 SINGLE_UP_TO = 1e-6  # tolerances below this are beyond float32's products: computed in float64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TopSingularValues:
     """The largest singular values of one matrix (rows x columns), and how far to believe them.
 

@@ -212,6 +212,8 @@ def test_operators(state_dict: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     strided = nn.Conv2d(3, 5, 3, stride=2, padding=2, dilation=2, padding_mode="circular")
     strided.weight = layer.weight
     truth = torch.linalg.svdvals(spectra.convolution_operator(strided, (6, 8)).dense().double())[:3]
+    found = records(capsys, state_dict, "--operator", 9)  # one number: the file's 1-D convolution alone
+    assert [r["kind"] for r in found if "operator_sigma" in r] == ["conv1d"]
     options = ("--operator", "6x8", "--stride", 2, "--dilation", 2, "--padding", 2, "--circular")
     assert records(capsys, path, *options)[0]["operator_sigma"] == pytest.approx(truth.tolist(), rel=2e-5)
     _, table, _ = run(capsys, path, "--operator", "6X8")
@@ -276,7 +278,8 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, capsys: pytest.CaptureFix
         (["--method", "exakt"], "did you mean 'exact'"),
         (["--tol", "0"], "tol"),
         (["--sort", "size"], "sort is one of"),
-        (["--operator", "32"], "2"),
+        (["--operator", "2x2x2"], "fits conv3d weights, and the file holds only conv1d and conv2d"),
+        (["--operator", "2x2", "--padding", "0"], "does not take inputs of 2x2"),
         (["--operator", "axb"], "HxW"),
         (["--operator", "0x4"], "HxW"),
         (["--stride", "2"], "need a spatial size: add --operator HxW"),
