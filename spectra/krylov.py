@@ -305,8 +305,8 @@ class _Iteration:
 
 def _eigenpairs(symmetric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues (B, q), descending, and eigenvectors (B, q, q) as columns."""
-    values, vectors = np.linalg.eigh(symmetric)
-    return values[:, ::-1].copy(), vectors[:, :, ::-1].copy()
+    values, vectors = torch.linalg.eigh(torch.from_numpy(symmetric))  # torch's threads, not numpy's
+    return values.flip(-1).numpy(), vectors.flip(-1).numpy()
 
 
 def _stacked(tensors: list[Tensor]) -> Tensor:
