@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from biggan.data.labels import Labels
+
 
 @dataclass(frozen=True)
 class Position:
@@ -18,14 +20,49 @@ class Position:
     key: int
 
 
-class ImageArray(Dataset):
-    """Images held as one uint8 array (N, R, R, 3), with int64 labels (N,)."""
+class Images(Dataset):
+    """Labelled uint8 images of one size; a subclass says with `load` where the pixels come from.
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
-        self.images, self.labels = images, labels.astype(np.int64)
+    `indices` (N,) are the subclass's own numbers of the images that take part, in order; `labels` go with them.
+    Whatever is drawn for an image (a flip, one of several labels) is a function of its position's key alone, so
+    that every number of workers, and packed and unpacked data, give the same bits.
+    """
+
+    def __init__(self, indices: np.ndarray, labels: Labels, *, flip: bool = False) -> None:
+        self.indices, self.all_labels, self.flip = indices, labels, flip
+
+    def load(self, index: int) -> np.ndarray:
+        """The pixels of the subclass's image `index`, uint8 (R, R, 3)."""
+        raise NotImplementedError
+
+    def name(self, index: int) -> str:
+        """What the subclass's image `index` is called in a message."""
+        return f"image {index}"
+
+    def load_many(self, indices: np.ndarray) -> np.ndarray:
+        """Several of the subclass's images at once, uint8 (B, R, R, 3)."""
+        return np.stack([self.load(int(index)) for index in indices])
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.indices)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (N,): each image's label, or the first of several."""
+        return self.all_labels.first
+
+    def pixels(self, places: np.ndarray | list[int] | slice) -> np.ndarray:
+        """The images at some places of 0 .. N-1, as they are: uint8 (B, R, R, 3), never flipped."""
+        return self.load_many(self.indices[places])
+
+    def subset(self, places: np.ndarray, labels: Labels | None = None, *, flip: bool | None = None) -> Images:
+        """The images at `places`, in that order; with other labels, or another flip, where given."""
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        new.indices = self.indices[places]
+        new.all_labels = self.all_labels.take(places) if labels is None else labels
+        new.flip = self.flip if flip is None else flip
+        return new
 
     def __getitem__(self, position: Position) -> tuple[Tensor, Tensor]:
         images, labels = self.__getitems__([position])
@@ -33,8 +70,39 @@ class ImageArray(Dataset):
 
     def __getitems__(self, positions: list[Position]) -> tuple[Tensor, Tensor]:
         """A whole batch at once: images (B, 3, R, R) float32 in [-1, 1], labels (B,) int64."""
-        indices = [position.index for position in positions]
-        return to_float(torch.from_numpy(self.images[indices])), torch.from_numpy(self.labels[indices])
+        places = np.array([position.index for position in positions], dtype=np.int64)
+        pixels, labels = self.pixels(places), self.labels[places]
+        if self.flip or self.all_labels.several:
+            for row, position in enumerate(positions):
+                # Both are drawn always, so that turning one on leaves the other as it was.
+                mirrored, which = np.random.Generator(np.random.Philox(key=position.key)).random(2)
+                if self.flip and mirrored < 0.5:
+                    pixels[row] = pixels[row, :, ::-1].copy()
+                own = self.all_labels.of(position.index)
+                labels[row] = own[int(which * len(own))]
+        return to_float(torch.from_numpy(pixels)), torch.from_numpy(labels)
+
+
+class ImageArray(Images):
+    """Images held as one uint8 array (N, R, R, 3), with int64 labels (N,)."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray | Labels, *, flip: bool = False) -> None:
+        labels = labels if isinstance(labels, Labels) else Labels(labels.astype(np.int64))
+        super().__init__(np.arange(len(images)), labels, flip=flip)
+        self.images = images
+
+    def load(self, index: int) -> np.ndarray:
+        """One image."""
+        return self.images[index]
+
+    def load_many(self, indices: np.ndarray) -> np.ndarray:
+        """A copy of several."""
+        return self.images[indices]
+
+    def subset(self, places: np.ndarray, labels: Labels | None = None, *, flip: bool | None = None) -> ImageArray:
+        """As for all images; the array is cut too, so that `images` and `labels` always go together."""
+        labels = self.all_labels.take(places) if labels is None else labels
+        return ImageArray(self.images[places], labels, flip=self.flip if flip is None else flip)
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -52,6 +120,6 @@ def to_uint8(images: Tensor) -> np.ndarray:
 class Source:
     """A training and a validation split of labelled images, and the classes' names."""
 
-    train: ImageArray
-    val: ImageArray
+    train: Images
+    val: Images
     classes: tuple[str, ...]
