@@ -24,15 +24,21 @@ EXIT_OF = {"finished": EXIT_DONE, "interrupted": EXIT_INTERRUPTED, "stopped": EX
 
 def train_main(argv: list[str] | None = None) -> int:
     """`biggan-train`. Returns the exit code: 0 done, 2 bad input, 130 interrupted (saved), 1 anything else."""
-    return _guarded("biggan-train", _train, sys.argv[1:] if argv is None else argv)
+    return guarded("biggan-train", _train, sys.argv[1:] if argv is None else argv)
 
 
 def sample_main(argv: list[str] | None = None) -> int:
     """`biggan-sample`. Returns the exit code: 0 done, 2 bad input, 1 anything else."""
-    return _guarded("biggan-sample", _sample, sys.argv[1:] if argv is None else argv)
+    return guarded("biggan-sample", _sample, sys.argv[1:] if argv is None else argv)
 
 
-def _guarded(program: str, command: Callable[[list[str]], int], argv: list[str]) -> int:
+def guarded(
+    program: str,
+    command: Callable[[list[str]], int],
+    argv: list[str],
+    *,
+    interrupted: str = "the last checkpoint stands.",
+) -> int:
     """Run a command; what is the user's to mend becomes one paragraph and exit code 2."""
     try:
         return command(argv)
@@ -40,7 +46,7 @@ def _guarded(program: str, command: Callable[[list[str]], int], argv: list[str])
         print(textwrap.fill(f"{program}: error: {error}", width=110, break_long_words=False), file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        print(f"\n{program}: stopped at once; the last checkpoint stands.", file=sys.stderr)
+        print(f"\n{program}: stopped at once; {interrupted}", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 

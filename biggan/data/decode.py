@@ -67,7 +67,9 @@ def _pixels(image: Image.Image) -> np.ndarray:
     if image.mode in DEEP_GREY or (image.mode == "I" and image.format == "PNG"):
         return _grey(_to_8_bits(np.asarray(image).astype(np.int64)))
     if image.mode in ("I", "F"):
-        raise BrokenImage(f"pixels of kind {image.mode} (32 bits a channel) have no agreed range; expected 8 or 16 bits")
+        raise BrokenImage(
+            f"pixels of kind {image.mode} (32 bits a channel) have no agreed range; expected 8 or 16 bits"
+        )
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         return _flatten(np.asarray(image.convert("RGBA")))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

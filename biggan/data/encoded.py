@@ -65,3 +65,6 @@ class EncodedImages(Images):
     def name(self, index: int) -> str:
         """The file, and the row in it."""
         return self.pictures.name(index)
+
+    def _files_identity(self) -> bytes:
+        return self.pictures.identity()

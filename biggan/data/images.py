@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,20 @@ class Images(Dataset):
 
     def load(self, index: int) -> np.ndarray:
         """The pixels of the subclass's image `index`, uint8 (R, R, 3)."""
+        raise NotImplementedError
+
+    def load_raw(self, index: int) -> np.ndarray:
+        """As `load`, but raises `BrokenImage`, for whoever can go on without it."""
+        return self.load(index)
+
+    def identity(self) -> bytes:
+        """A digest by which these images are known again, without reading all of them."""
+        found = hashlib.blake2b(self._files_identity())
+        for part in (self.indices, *self.all_labels.flat()):
+            found.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
+        return found.digest()
+
+    def _files_identity(self) -> bytes:
         raise NotImplementedError
 
     def name(self, index: int) -> str:
@@ -98,6 +113,9 @@ class ImageArray(Images):
     def load_many(self, indices: np.ndarray) -> np.ndarray:
         """A copy of several."""
         return self.images[indices]
+
+    def _files_identity(self) -> bytes:
+        return hashlib.blake2b(np.ascontiguousarray(self.images).tobytes()).digest()
 
     def subset(self, places: np.ndarray, labels: Labels | None = None, *, flip: bool | None = None) -> ImageArray:
         """As for all images; the array is cut too, so that `images` and `labels` always go together."""

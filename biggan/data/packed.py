@@ -1,10 +1,10 @@
 """Prepared data: uint8 memory maps that training reads without decoding anything.
 
-    DIR/manifest.json               what is here: resolution, classes, counts, digests, where it came from
-    DIR/images.npy                  (N, R, R, 3) uint8, for data without splits
-    DIR/labels.npy                  (N,) int64: each image's label, or the first of several
-    DIR/label_lists.npz             only where images have several labels: values (M,), starts (N + 1,)
-    DIR/train/..., DIR/val/...      the same three files each, for data with splits
+DIR/manifest.json               what is here: resolution, classes, counts, digests, where it came from
+DIR/images.npy                  (N, R, R, 3) uint8, for data without splits
+DIR/labels.npy                  (N,) int64: each image's label, or the first of several
+DIR/label_lists.npz             only where images have several labels: values (M,), starts (N + 1,)
+DIR/train/..., DIR/val/...      the same three files each, for data with splits
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def open_packed(path: Path, resolution: int) -> tuple[Images, Images | None, tup
     manifest = read_manifest(path)
     if manifest["resolution"] != resolution:
         raise UserError(
-            f"{path} was prepared at resolution {manifest['resolution']}, and model.resolution is {resolution}. Prepare "
-            f"the data again with --resolution {resolution} and another --out, or give --model.resolution "
+            f"{path} was prepared at resolution {manifest['resolution']}, and model.resolution is {resolution}. "
+            f"Prepare the data again with --resolution {resolution} and another --out, or give --model.resolution "
             f"{manifest['resolution']}."
         )
     classes = tuple(manifest["classes"])
@@ -89,7 +89,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text())
         if manifest["format"] != FORMAT:
             raise UserError(f"{file} is of format {manifest['format']}, and this program reads {FORMAT}. {REMAKE}")
-        manifest["resolution"], manifest["classes"], manifest["splits"]  # noqa: B018 - must be there
+        manifest["resolution"], manifest["classes"], manifest["splits"]
     except FileNotFoundError as error:
         raise UserError(f"{path} has packed images and no {MANIFEST}, so it is not whole. {REMAKE}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -140,8 +140,8 @@ def _open_split(folder: Path, count: int, resolution: int, classes: int) -> Pack
     for name, array, shape, kind in ((IMAGES, images, expected, np.uint8), (LABELS, labels, (count,), np.int64)):
         if array.shape != shape or array.dtype != kind:
             raise UserError(
-                f"{folder / name} holds {array.dtype} {array.shape}, and the manifest says {np.dtype(kind)} {shape}: it "
-                f"was changed. {REMAKE}"
+                f"{folder / name} holds {array.dtype} {array.shape}, and the manifest says {np.dtype(kind)} {shape}: "
+                f"it was changed. {REMAKE}"
             )
     found = Labels(labels)
     if (folder / LISTS).exists():

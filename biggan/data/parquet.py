@@ -136,7 +136,9 @@ def open_parquet(path: Path) -> tuple[Split, Split | None, tuple[str, ...]]:
     if names is None:
         most = max(int(part.labels.flat()[0].max()) for part in (split, other) if part is not None)
         if most >= MOST_CLASSES:
-            raise UserError(f"{path} has the label {most}, expected class numbers below {MOST_CLASSES}. Mend its labels.")
+            raise UserError(
+                f"{path} has the label {most}, expected class numbers below {MOST_CLASSES}. Mend its labels."
+            )
         names = tuple(str(number) for number in range(most + 1))
     return split, other, names
 

@@ -90,23 +90,35 @@ def detect(path: Path) -> str:
 def arrange(train: Images, val: Images | None, classes: tuple[str, ...], config: DataConfig) -> Source:
     """Keep the most common classes, hold out validation images, limit and flip the training images.
 
-    The classes are counted over the training images, before any is held out. Images that keep no label are left out;
-    order is kept throughout, so that what was done in preparing need not be done in training, and the other way round.
+    Order is kept throughout, so that what was done in preparing need not be done in training, and the other way round.
     """
     if config.top_classes is not None:
-        kept = most_common(train.all_labels, len(classes), config.top_classes)
-        train = train.subset(*train.all_labels.keep(kept, len(classes)))
-        if val is not None:
-            val = val.subset(*val.all_labels.keep(kept, len(classes)))
-        classes = tuple(classes[c] for c in kept)
+        train, val, classes = keep_most_common(train, val, classes, config.top_classes)
     if val is None:
-        places, held = hold_out(train.all_labels, len(classes), config.val_fraction)
-        train, val = train.subset(places), train.subset(held)
-    if not len(val):
-        raise UserError(f"no validation image is of the {len(classes)} classes kept. Give a larger data.top_classes.")
+        train, val = split_off(train, classes, config.val_fraction)
     if config.train_per_class is not None:
         train = train.subset(first_of_each(train.all_labels, classes, config.train_per_class))
     return Source(train.subset(np.arange(len(train)), flip=config.flip), val, classes)
+
+
+def keep_most_common(train: Images, val: Images | None, classes: tuple[str, ...], count: int) -> Opened:
+    """Only the `count` classes most common among the training images, renumbered in their old order (Section 5.2).
+
+    Images that keep no label are left out. Of equally common classes the first are kept.
+    """
+    kept = most_common(train.all_labels, len(classes), count)
+    train = train.subset(*train.all_labels.keep(kept, len(classes)))
+    if val is not None:
+        val = val.subset(*val.all_labels.keep(kept, len(classes)))
+        if not len(val):
+            raise UserError(f"no validation image is of the {count} classes kept. Give a larger data.top_classes.")
+    return train, val, tuple(classes[c] for c in kept)
+
+
+def split_off(images: Images, classes: tuple[str, ...], share: float) -> tuple[Images, Images]:
+    """Training and validation images, the latter a fixed random share of each class."""
+    places, held = hold_out(images.all_labels, len(classes), share)
+    return images.subset(places), images.subset(held)
 
 
 def _existing(source: str, path: str | None) -> Path:
