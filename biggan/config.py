@@ -117,7 +117,7 @@ class DataConfig(Section):
     train_per_class: int | None = setting(None, low=1)
     """Use only the first so many training images of each class; none: all (memorization needs few)."""
     workers: int = setting(0, numbers=False, low=0)
-    """Data-loader processes; 0 loads in the main process. Any number gives the same images."""
+    """Data-loader processes, one a core at most; 0 loads in the main process. Any number gives the same images."""
 
 
 @dataclass(frozen=True)

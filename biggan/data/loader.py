@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -28,17 +29,24 @@ def training_batches(config: Config, source: Source, start: int) -> Iterator[Bat
     sampler = PositionalSampler(
         len(source.train), batch=config.train.batch, d_steps=config.train.d_steps, seed=config.seed, start=start
     )
+    workers = worker_count(config)
     loader = DataLoader(
         _Reporting(source.train),
         batch_sampler=sampler,
-        num_workers=config.data.workers,
+        num_workers=workers,
         collate_fn=_as_is,
         pin_memory=config.device == "cuda",
-        persistent_workers=config.data.workers > 0,
+        persistent_workers=workers > 0,
         worker_init_fn=_leave_signals_to_the_trainer,
         generator=torch.Generator().manual_seed(0),  # else the loader draws its workers' seed from global state
     )
     return _unpacked(iter(loader))  # made here and not in the generator, so that workers begin at once
+
+
+def worker_count(config: Config) -> int:
+    """`data.workers`, but no more than there are cores for this process: beyond that they only get in the way."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(config.data.workers, cores)
 
 
 class _Reporting(Dataset):
