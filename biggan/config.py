@@ -105,7 +105,7 @@ class DataConfig(Section):
     """Where images come from."""
 
     source: str = setting("digits")
-    """`digits` (1,797 that come with the package), `folder` (sub-folders are classes), `parquet`, or `auto`."""
+    """`digits` (1,797 come with the package), `folder` (sub-folders are classes), `parquet`, `packed`, or `auto`."""
     path: str | None = setting(None, numbers=False)
     """Where the source's files lie; for every source but digits also a directory that `biggan-data prepare` made."""
     flip: bool = setting(False)

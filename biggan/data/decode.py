@@ -34,7 +34,7 @@ def decode(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            orientation = image.getexif().get(ORIENTATION, 1)
+            orientation = _orientation(image)
             pixels = _deep_png(data) if _is_deep_png(data) else _pixels(image)
     except BrokenImage:
         raise
@@ -60,6 +60,14 @@ def square(pixels: np.ndarray, resolution: int) -> np.ndarray:
         return cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA)
     # In float: on bytes OpenCV's bilinear weights have 11 bits only.
     return np.rint(cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)).astype(np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation. Damaged EXIF is no reason to throw a sound picture away."""
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:
+        return 1
 
 
 def _pixels(image: Image.Image) -> np.ndarray:

@@ -79,7 +79,7 @@ def open_packed(path: Path, resolution: int) -> tuple[Images, Images | None, tup
         name: _open_split(path / name, facts["images"], resolution, len(classes))
         for name, facts in manifest["splits"].items()
     }
-    return found.get(WHOLE) or found["train"], found.get("val"), classes
+    return found[WHOLE if WHOLE in found else "train"], found.get("val"), classes
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
