@@ -40,8 +40,8 @@ def _prepare(arguments: argparse.Namespace) -> int:
         top_classes=arguments.top_classes,
         val_fraction=arguments.val_fraction,
     )
-    if finished(job) is not None:
-        print(f"{out} is prepared already: {_contents(finished(job))}.")
+    if (manifest := finished(job)) is not None:
+        print(f"{out} is prepared already: {_contents(manifest)}.")
         return EXIT_DONE
     began = time.monotonic()
     progress = PrepareProgress()
@@ -75,8 +75,7 @@ def _check(arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _contents(manifest: dict[str, Any] | None) -> str:
-    assert manifest is not None
+def _contents(manifest: dict[str, Any]) -> str:
     size = f"{manifest['resolution']} x {manifest['resolution']}"
     parts = {name: f"{facts['images']:,}" for name, facts in manifest["splits"].items()}
     images = parts.get(".") or " + ".join(f"{count} ({name})" for name, count in parts.items())

@@ -12,20 +12,8 @@ from safetensors.torch import load_file
 from biggan.cli import train_main
 from biggan.data_cli import data_main
 
-SMALL = [
-    "--model.resolution",
-    "8",
-    "--model.classes",
-    "2",
-    "--model.ch_G",
-    "4",
-    "--model.ch_D",
-    "4",
-    "--train.batch",
-    "8",
-    "--data.flip",
-    "true",
-]
+SMALL = ["--model.resolution", "8", "--model.classes", "2", "--model.ch_G", "4", "--model.ch_D", "4"]
+SMALL += ["--train.batch", "8", "--data.flip", "true"]
 SHORT = ["--monitor", "none", "--tensorboard.every", "0", "--samples.every", "0", "--quiet"]
 
 

@@ -31,6 +31,7 @@ from biggan.rundir import write_whole
 
 CHUNK_BYTES = 8 * 2**20  # of pixels: the work that a kill loses, for each worker
 
+SILENT_BYTES = 2**30  # what is read for digests within seconds, so that it needs no word
 
 BrokenOne = tuple[str, int, str, str]
 """A broken image: split, place in it, name, reason."""
@@ -81,13 +82,22 @@ class Job:
             found.update(name.encode() + images.identity())
         return found.hexdigest()
 
+    @property
+    def bytes(self) -> int:
+        """Size of all pixels."""
+        return self.total * 3 * self.resolution**2
+
+    @property
+    def chunk(self) -> int:
+        """Images in a piece of work."""
+        return max(1, min(1000, CHUNK_BYTES // (3 * self.resolution**2)))
+
     def chunks(self) -> list[Chunk]:
         """The work, in pieces."""
-        size = max(1, min(1000, CHUNK_BYTES // (3 * self.resolution**2)))
         return [
-            Chunk(name, start, min(start + size, len(images)))
+            Chunk(name, start, min(start + self.chunk, len(images)))
             for name, images in self.splits.items()
-            for start in range(0, len(images), size)
+            for start in range(0, len(images), self.chunk)
         ]
 
 
@@ -127,6 +137,8 @@ def prepare(job: Job, *, processes: int, skip_broken: bool, reporter: Reporter) 
         journal = _open_journal(job, identity)
         try:
             broken = _pack(job, journal, processes=processes, skip_broken=skip_broken, reporter=reporter)
+            if job.bytes > SILENT_BYTES:
+                reporter.note("all is packed; reading it once more for its digests")
             _finish(job, identity, broken)
         except BaseException:
             journal.close()
@@ -176,7 +188,7 @@ def _open_journal(job: Job, identity: str) -> Journal:
         _check_room(job)
     journal = Journal(job.staging)
     aim = {"source": os.path.abspath(job.source), "resolution": job.resolution, "options": job.options}
-    header = {"identity": identity, **aim}
+    header = {"identity": identity, "chunk": job.chunk, **aim}
     if journal.header == header:
         return journal
     if journal.header is not None and any(journal.header.get(name) != value for name, value in aim.items()):
@@ -199,7 +211,7 @@ def _open_journal(job: Job, identity: str) -> Journal:
 
 def _check_room(job: Job) -> None:
     place = next(folder for folder in job.staging.parents if folder.exists())
-    needed, free = job.total * 3 * job.resolution**2, shutil.disk_usage(place).free
+    needed, free = job.bytes, shutil.disk_usage(place).free
     if needed > free:
         raise UserError(
             f"packing {job.total:,} images at {job.resolution} x {job.resolution} takes {needed / 1e9:.1f} GB, and "
@@ -254,6 +266,7 @@ def _finish(job: Job, identity: str, broken: list[BrokenOne]) -> None:
             )
         _close_gaps(folder, kept, len(gaps))
         files = [IMAGES, *packed.save_labels(folder, images.all_labels.take(kept))]
+        sync(folder)
         digests = {file: packed.digest_of(folder / file) for file in files}
         splits[name] = {"images": len(kept), "digests": digests}
     manifest = {
