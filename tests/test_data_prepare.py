@@ -139,7 +139,7 @@ def test_a_prepare_that_was_killed_goes_on(
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see other processes")
 def test_workers_leave_when_their_parent_is_killed(tmp_path: Path) -> None:
     photos = write_folder(tmp_path / "photos", {"cat": 20})
-    hang = lambda data: time.sleep(60)  # noqa: E731
+    hang = lambda data: time.sleep(5)  # noqa: E731
     process = start("prepare", photos, "--resolution", 8, "--out", tmp_path / "out", "--workers", 2, decode=hang)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + 60
@@ -269,6 +269,21 @@ def test_bad_input(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "x").exists()
     assert (foreign / "mine.txt").exists()
+
+
+def test_a_torn_line_of_the_journal_spoils_no_other(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.begin({"identity": "x"})
+    journal.add({"start": 0})
+    journal.close()
+    (tmp_path / "done.jsonl").write_text((tmp_path / "done.jsonl").read_text() + '\n{"sta')
+    journal = Journal(tmp_path)
+    assert (journal.header, journal.entries) == ({"identity": "x"}, [{"start": 0}])
+    journal.add({"start": 5})
+    journal.close()
+    assert Journal(tmp_path).entries == [{"start": 0}, {"start": 5}]
+    (tmp_path / "done.jsonl").write_text('\n{"identi')
+    assert Journal(tmp_path).header is None
 
 
 def test_two_at_once_are_refused(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -63,8 +63,10 @@ class _Reporting(Dataset):
 
 
 def _unpacked(batches: Iterator[Batch | UserError]) -> Iterator[Batch]:
-    for batch in batches:
+    while True:
+        batch = next(batches)  # the sampler has no end
         if isinstance(batch, UserError):
+            del batches  # ends the workers now; the error's traceback would keep them, and end them slowly
             raise batch
         yield batch
 
