@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from biggan.data.images import ImageArray, Position
+from biggan.data.images import ImageArray, Position, uniform
 from biggan.data.labels import Labels, first_of_each, hold_out, most_common
 from biggan.errors import UserError
 
@@ -90,6 +90,25 @@ def test_flips_are_fair_mirror_the_columns_and_leave_label_draws_alone() -> None
     assert 420 < mirrored.sum() < 580  # 5 standard deviations
     both = [(bool(m), int(c)) for m, c in zip(mirrored, labels, strict=True)]
     assert all(170 < both.count(pair) < 330 for pair in ((False, 0), (False, 1), (True, 0), (True, 1)))
+
+
+def test_draws_for_an_image_are_splitmix_64_and_independent() -> None:
+    def slow(key: int, draw: int) -> float:
+        bits = (key + draw * 0x9E3779B97F4A7C15) % 2**64
+        bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        bits = (bits ^ bits >> 27) * 0x94D049BB133111EB % 2**64
+        return ((bits ^ bits >> 31) >> 11) / 2**53
+
+    assert slow(0, 1) == (0xE220A8397B1DCDAF >> 11) / 2**53  # the first number of the published generator from 0
+    keys = np.random.default_rng(0).integers(0, 2**63, 20000).astype(np.uint64)
+    one, two = uniform(keys, 1), uniform(keys, 2)
+    assert one[:50].tolist() == [slow(int(key), 1) for key in keys[:50]]
+    assert two[:50].tolist() == [slow(int(key), 2) for key in keys[:50]]
+    for values in (one, two):
+        assert np.abs(np.histogram(values, 10, (0, 1))[0] - 2000).max() < 5 * 45
+    assert abs(np.corrcoef(one, two)[0, 1]) < 5 / np.sqrt(20000)
+    neighbours = uniform(np.arange(20000, dtype=np.uint64), 1)
+    assert abs(np.corrcoef(neighbours[1:], neighbours[:-1])[0, 1]) < 5 / np.sqrt(20000)
 
 
 def test_the_held_out_part_is_stratified_and_whole() -> None:
