@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from data_pictures import configuration, encode, picture, write_folder, write_parquet
@@ -18,6 +20,7 @@ from biggan.config import Config
 from biggan.data import Position, Source, open_source, training_batches
 from biggan.data.decode import square
 from biggan.data.prepare import plan, prepare
+from biggan.data.sources import open_data
 from biggan.errors import UserError
 
 
@@ -117,6 +120,25 @@ def test_parquet_without_names_counts_its_classes(tmp_path: Path) -> None:
     source = open_source(configuration(path, 4))
     assert source.classes == ("0", "1", "2", "3")
     assert len(source.train) + len(source.val) == 6
+
+
+def test_parquet_with_plain_bytes_and_other_names(tmp_path: Path) -> None:
+    blobs = [encode(picture(i)) for i in range(4)]
+    table = pa.table(
+        {"id": [9, 9, 9, 9], "img": pa.array(blobs, pa.binary()), "labels": pa.array([1, 0, 1, 0], pa.uint8())}
+    )
+    pq.write_table(table, tmp_path / "all.parquet")
+    train, val, classes = open_data("auto", str(tmp_path / "all.parquet"), 8)
+    assert (len(train), val, classes) == (4, None, ("0", "1"))
+    assert train.labels.tolist() == [1, 0, 1, 0]
+    assert np.array_equal(train.pixels([2])[0], square(picture(2), 8))
+    huge = table.set_column(2, "labels", pa.array([0, 1, 2**63, 0], pa.uint64()))
+    pq.write_table(huge, tmp_path / "all.parquet")
+    with pytest.raises(UserError, match="row 2 of .* has the label 9223372036854775808, out of range"):
+        open_data("auto", str(tmp_path / "all.parquet"), 8)
+    pq.write_table(table.rename_columns(["id", "photo", "labels"]), tmp_path / "all.parquet")
+    with pytest.raises(UserError, match=r"has the columns id: int64, photo: binary, labels: uint8. Expected `image`"):
+        open_data("auto", str(tmp_path / "all.parquet"), 8)
 
 
 def test_validation_is_preferred_to_test_whose_labels_may_be_secret(tmp_path: Path) -> None:

@@ -118,7 +118,10 @@ def open_parquet(path: Path) -> tuple[Split, Split | None, tuple[str, ...]]:
     """
     files = find_parquet(path)
     if not files:
-        raise UserError(f"{path} holds no .parquet file. Give the folder of train-*.parquet, or such a file.")
+        raise UserError(
+            f"{path} holds no .parquet file. Give the folder of train-*.parquet, or such a file; "
+            f"for a folder of images give --data.source folder, or auto."
+        )
     splits: dict[str, list[Path]] = {}
     for file in files:
         match = SPLIT.match(file.stem)
@@ -205,7 +208,8 @@ def _read_labels(
     row_of = np.repeat(np.arange(len(labels)), counts)
     if not types.is_integer(flat.type):
         raise UserError(f"{path} has labels of type {labels.type}, expected integers or lists of integers.")
-    values = flat.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    signed = flat.cast("int64", safe=False)  # a number beyond int64 turns negative, which is refused below
+    values = signed.fill_null(-1).to_numpy(zero_copy_only=False)
     if (counts == 0).any():
         raise UserError(f"row {int(np.argmin(counts))} of {path} has an empty list of labels, expected at least one.")
     wrong = (values < 0) | (values >= (len(names) if names else np.iinfo(np.int64).max))
