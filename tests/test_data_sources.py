@@ -134,7 +134,7 @@ def test_parquet_with_plain_bytes_and_other_names(tmp_path: Path) -> None:
     assert np.array_equal(train.pixels([2])[0], square(picture(2), 8))
     huge = table.set_column(2, "labels", pa.array([0, 1, 2**63, 0], pa.uint64()))
     pq.write_table(huge, tmp_path / "all.parquet")
-    with pytest.raises(UserError, match="row 2 of .* has the label 9223372036854775808, out of range"):
+    with pytest.raises(UserError, match=r"row 2 of .* has the label 9223372036854775808, out of range"):
         open_data("auto", str(tmp_path / "all.parquet"), 8)
     pq.write_table(table.rename_columns(["id", "photo", "labels"]), tmp_path / "all.parquet")
     with pytest.raises(UserError, match=r"has the columns id: int64, photo: binary, labels: uint8. Expected `image`"):
