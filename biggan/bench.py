@@ -23,8 +23,8 @@ FLOAT_BYTES = 4
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure, print a table or one JSON object. Returns the exit code: 0 done, 2 bad input, 130 interrupted."""
-    return guarded("biggan.bench", _bench, sys.argv[1:] if argv is None else argv, interrupted="nothing was written.")
+    """Measure, print a table or one JSON object. Returns the exit code: 0 done, 2 bad input, 1 anything else."""
+    return guarded("biggan.bench", _bench, sys.argv[1:] if argv is None else argv)
 
 
 def _bench(argv: list[str]) -> int:

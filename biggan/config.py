@@ -255,7 +255,7 @@ class Config(Section):
     seed: int = setting(0, low=0)
     """Every random draw is a function of this seed, a purpose and the step."""
     out: str | None = setting(None, numbers=False)
-    """The run directory; none: runs/PRESET, runs/PRESET-2, ..."""
+    """The run directory; none: runs/PRESET, or the first free of runs/PRESET-2, runs/PRESET-3 and so on."""
     device: Literal["auto", "cpu", "cuda"] = setting("auto")
     """Where to train; auto: a GPU if there is one."""
     threads: int = setting(1, low=1)
@@ -319,6 +319,18 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested dictionaries that `flatten` came from."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *sections, leaf = name.split(".")
+        inner = nested
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[leaf] = value
+    return nested
 
 
 def fields(kind: type = Config, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from biggan.cli import EXIT_DONE, EXIT_FAILED, guarded
+from biggan.cli import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, guarded
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ PLAIN_LINE_SECONDS = 10.0
 
 def data_main(argv: list[str] | None = None) -> int:
     """`biggan-data`. Returns the exit code: 0 done, 2 bad input, 130 interrupted (work kept), 1 anything else."""
-    return guarded("biggan-data", _data, sys.argv[1:] if argv is None else argv, interrupted="what is packed is kept.")
+    return guarded("biggan-data", _data, sys.argv[1:] if argv is None else argv)
 
 
 def _data(argv: list[str]) -> int:
@@ -48,7 +48,11 @@ def _prepare(arguments: argparse.Namespace) -> int:
         return EXIT_DONE
     began = time.monotonic()
     progress = PrepareProgress()
-    manifest = prepare(job, processes=arguments.workers, skip_broken=arguments.skip_broken, reporter=progress)
+    try:
+        manifest = prepare(job, processes=arguments.workers, skip_broken=arguments.skip_broken, reporter=progress)
+    except KeyboardInterrupt:
+        print("\nbiggan-data: stopped; what is packed is kept. The same command goes on from there.", file=sys.stderr)
+        return EXIT_INTERRUPTED
     seconds = time.monotonic() - began
     print(f"{out}: {_contents(manifest)}.")
     print(f"packed {progress.packed:,} images in {seconds:.1f} s ({progress.packed / seconds:,.0f} images/s).")

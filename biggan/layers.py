@@ -49,6 +49,8 @@ class LayerMaker:
 
     def conditional_batchnorm(self, width: int, condition: int, *, table: bool) -> ConditionalBatchNorm:
         """BatchNorm conditioned on a vector of dimension `condition`; with `table`, on one of `condition` classes."""
+        gain: nn.Module
+        bias: nn.Module
         if table:
             gain, bias = nn.Embedding(condition, width), nn.Embedding(condition, width)
         else:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biggan.rundir import remove_later
 
 if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
     from biggan.trainer import Trainer
 
 
@@ -38,7 +41,10 @@ class Observer:
         """The state after `step` was saved."""
 
     def on_end(self, status: str) -> None:
-        """Training ends: "finished", "interrupted" or "stopped"."""
+        """Training ends: "finished", "interrupted", "stopped" (non-finite numbers), or "failed" (an error is raised).
+
+        After an error it may be called a second time, and before `on_start`.
+        """
 
 
 class Observers(Observer):
@@ -72,8 +78,10 @@ class Observers(Observer):
             member.on_checkpoint(step, path)
 
     def on_end(self, status: str) -> None:
+        """Every member is told; after an error, also where one of them has an error of its own."""
         for member in self.members:
-            member.on_end(status)
+            with suppress(Exception) if status == "failed" else nullcontext():
+                member.on_end(status)
 
 
 class SampleGrids(Observer):
@@ -95,7 +103,7 @@ class SampleGrids(Observer):
 
         config, state = self.trainer.config, self.trainer.state
         names = self.trainer.source.classes[: self.config.classes]
-        settings = {
+        settings: dict[str, Any] = {
             "distribution": config.latents.distribution,
             "passes": self.config.standing_passes,
             "seed": config.seed,
@@ -115,6 +123,8 @@ class SampleGrids(Observer):
 class TensorBoard(Observer):
     """Scalars, thinned, and sample grids for TensorBoard. Stands behind `SampleGrids`, whose pictures it shows."""
 
+    writer: SummaryWriter | None = None
+
     def on_start(self, trainer: Trainer) -> None:
         """Open the log; what an earlier session wrote past this step is purged."""
         from torch.utils.tensorboard import SummaryWriter
@@ -125,6 +135,7 @@ class TensorBoard(Observer):
 
     def after_step(self, step: int, stats: Mapping[str, float]) -> None:
         """Write the scalars every `tensorboard.every` steps, and a grid that was drawn at this step."""
+        assert self.writer is not None
         if step % self.every == 0:
             for name, value in stats.items():
                 self.writer.add_scalar(name, value, step)
@@ -138,4 +149,5 @@ class TensorBoard(Observer):
 
     def on_end(self, status: str) -> None:
         """Write what is still held back."""
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()

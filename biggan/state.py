@@ -12,7 +12,7 @@ from biggan.discriminator import Discriminator
 from biggan.ema import EMA
 from biggan.errors import UserError
 from biggan.generator import Generator
-from biggan.initialization import initialize
+from biggan.initialization import initialize as draw_weights
 
 
 class TrainingState:
@@ -21,11 +21,14 @@ class TrainingState:
     Randomness is no part of it: every draw is a function of the step (biggan/rng.py).
     """
 
-    def __init__(self, config: Config, device: torch.device | str = "cpu") -> None:
+    def __init__(self, config: Config, device: torch.device | str = "cpu", *, initialize: bool = True) -> None:
+        """`initialize=False` leaves the weights undrawn, for a state that is loaded next."""
         self.step = 0
-        self.G, self.D = Generator(config.model), Discriminator(config.model)
+        with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own, which initialize() replaces
+            self.G, self.D = Generator(config.model), Discriminator(config.model)
         for name, network in self.networks().items():
-            initialize(network, config.model.init, config.seed, name)
+            if initialize:
+                draw_weights(network, config.model.init, config.seed, name)
             network.to(device).train()
         self.ema = EMA(self.G, config.ema)
         self.optimizers = {
@@ -40,7 +43,8 @@ class TrainingState:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state under its name: `G.`, `D.`, `G_ema.`, `optim_G.`, `optim_D.` and the path."""
         named: dict[str, Tensor] = {}
-        for prefix, network in (("G", self.G), ("D", self.D), ("G_ema", self.ema.network)):
+        modules: dict[str, nn.Module] = {**self.networks(), "G_ema": self.ema.network}
+        for prefix, network in modules.items():
             named.update({f"{prefix}.{name}": tensor for name, tensor in network.state_dict().items()})
         for prefix, network in self.networks().items():
             moments = self.optimizers[prefix].state
@@ -52,7 +56,7 @@ class TrainingState:
     def load(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Copy `tensors` into the state's own, which keep their device and memory format.
 
-        Raises `UserError`, before anything is copied, where names or shapes differ from the state's.
+        Raises `UserError`, before anything is copied, where names, shapes or types differ from the state's.
         """
         own = self.tensors()
         if problem := _mismatch(own, tensors):
@@ -70,9 +74,9 @@ def _mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     problems = [f"{name} is missing" for name in own if name not in given]
     problems += [f"{name} is unknown" for name in given if name not in own]
     problems += [
-        f"{name} is {list(given[name].shape)}, expected {list(tensor.shape)}"
+        f"{name} is {given[name].dtype} {list(given[name].shape)}, expected {tensor.dtype} {list(tensor.shape)}"
         for name, tensor in own.items()
-        if name in given and given[name].shape != tensor.shape
+        if name in given and (given[name].shape != tensor.shape or given[name].dtype != tensor.dtype)
     ]
     more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
     return ", ".join(problems[:3]) + more
