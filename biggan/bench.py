@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from biggan.cli import EXIT_DONE, guarded
+from biggan.errors import UserError
 
 if TYPE_CHECKING:
     from biggan.config import Config
@@ -31,9 +32,11 @@ def _bench(argv: list[str]) -> int:
     arguments, rest = _parser().parse_known_args(argv)
     from biggan.options import parse
 
-    options = parse(rest)
-    found = measure(options.config, seconds=arguments.seconds, most=arguments.timed_steps)
-    found = {"preset": options.preset, **found}
+    line = parse(rest)
+    if useless := [name for name in ("resume", "allow_change", "quiet", "dry_run") if line.flags[name]]:
+        raise UserError(f"--{useless[0].replace('_', '-')} means nothing to the benchmark. Leave it away.")
+    found = measure(line.config(), seconds=arguments.seconds, most=arguments.timed_steps)
+    found = {"preset": line.preset, **found}
     if arguments.json:
         print(json.dumps(found))
     else:
