@@ -58,7 +58,10 @@ USERS_TO_MEND = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EAC
 
 
 def _complain(program: str, message: str) -> None:
-    print(textwrap.fill(f"{program}: error: {message}", width=110, break_long_words=False), file=sys.stderr)
+    print(
+        textwrap.fill(f"{program}: error: {message}", width=110, break_long_words=False, break_on_hyphens=False),
+        file=sys.stderr,
+    )
 
 
 def _train(argv: list[str]) -> int:

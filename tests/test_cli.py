@@ -201,7 +201,7 @@ def test_yaml_that_is_no_configuration(
 def test_a_taken_directory_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     assert train_main(["--out", str(tmp_path), *TINY]) == 2
-    assert "exists and is not empty" in capsys.readouterr().err
+    assert "exists and is not empty" in " ".join(capsys.readouterr().err.split())
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
 
 
