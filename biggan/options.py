@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import re
 from dataclasses import dataclass, is_dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from biggan import config as config_module
+from biggan import config, config_model, config_objective
 from biggan.config import Config, fields, flatten, from_dict, to_dict
 from biggan.errors import UserError, check_known, nearest
 
@@ -115,9 +116,10 @@ def _add_section(
 
 
 def _docstrings() -> dict[tuple[str, str], str]:
-    """(class, field) -> the string that stands below the field in config.py."""
+    """(class, field) -> the string that stands below the field where it is declared."""
     texts = {}
-    for node in ast.parse(Path(config_module.__file__).read_text()).body:
+    sources = [Path(module.__file__) for module in (config, config_model, config_objective)]
+    for node in itertools.chain(*(ast.parse(source.read_text()).body for source in sources)):
         if isinstance(node, ast.ClassDef):
             for field, text in zip(node.body, node.body[1:], strict=False):
                 match field, text:
