@@ -96,7 +96,8 @@ class SampleGrids(Observer):
         config, state = self.trainer.config, self.trainer.state
         names = self.trainer.source.classes[: self.config.classes]
         settings = {
-            "distribution": config.latents.distribution,
+            "distribution": config.latents,
+            "step": step,
             "passes": self.config.standing_passes,
             "seed": config.seed,
         }

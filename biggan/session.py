@@ -13,6 +13,7 @@ from biggan.checkpoint import Checkpoint, newest_checkpoint
 from biggan.config import Config, differences
 from biggan.data import Source, open_source
 from biggan.errors import UserError
+from biggan.latents import check_latents
 from biggan.losses import make_loss
 from biggan.rundir import RunDirectory, check_new, default_path, make_event
 from biggan.state import TrainingState
@@ -91,6 +92,7 @@ def _build(config: Config) -> tuple[Source, TrainingState]:
     """Data and a fresh state, on the configured device, with the configured arithmetic."""
     use_arithmetic(config)
     make_loss(config.loss)
+    check_latents(config.latents)
     source = open_source(config)
     return source, TrainingState(config, config.device)
 

@@ -93,7 +93,7 @@ class Game:
         """The latents and labels that G is given in this update, the whole global batch."""
         seed, step, batch = self.config.seed, self.state.step, self.config.train.batch
         random = rng.generator(seed, f"{network}/latents", step, k)
-        z = sample_latents(self.config.latents.distribution, random, batch, self.state.G.z_dim)
+        z = sample_latents(self.config.latents, random, batch, self.state.G.z_dim, step)
         random = rng.generator(seed, f"{network}/labels", step, k)
         labels = torch.from_numpy(random.integers(0, self.config.model.classes, size=batch))
         return z.to(self.device), labels.to(self.device)
