@@ -13,6 +13,7 @@ from biggan.ema import EMA
 from biggan.errors import UserError
 from biggan.generator import Generator
 from biggan.initialization import initialize
+from biggan.starts import Starts
 
 
 class TrainingState:
@@ -27,7 +28,9 @@ class TrainingState:
         for name, network in self.networks().items():
             initialize(network, config.model.init, config.seed, name)
             network.to(device).train()
+        self.D.take_embedding(self.G.embedding)
         self.ema = EMA(self.G, config.ema)
+        self.starts = Starts.of_run(config, self.networks())
         self.optimizers = {
             "G": make_adam(self.G, config.optim.G),
             "D": make_adam(self.D, config.optim.D),
@@ -38,7 +41,10 @@ class TrainingState:
         return {"G": self.G, "D": self.D}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the state under its name: `G.`, `D.`, `G_ema.`, `optim_G.`, `optim_D.` and the path."""
+        """Every tensor of the state under its name: `G.`, `D.`, `G_ema.`, `optim_G.`, `optim_D.` and the path.
+
+        And `sigma_start.` with the vectors from which sigma_0 regularization or clamping starts, where either is on.
+        """
         named: dict[str, Tensor] = {}
         for prefix, network in (("G", self.G), ("D", self.D), ("G_ema", self.ema.network)):
             named.update({f"{prefix}.{name}": tensor for name, tensor in network.state_dict().items()})
@@ -46,7 +52,7 @@ class TrainingState:
             moments = self.optimizers[prefix].state
             for name, parameter in network.named_parameters():
                 named.update({f"optim_{prefix}.{name}.{key}": value for key, value in moments[parameter].items()})
-        return named
+        return named | self.starts.tensors()
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], step: int) -> None:

@@ -52,5 +52,4 @@ def converge_sigma(network: nn.Module) -> None:
     """Power iterations on every spectrally normalized layer of `network`, in place, from the vectors it has."""
     for module in network.modules():
         if isinstance(module, SpectrallyNormalized):
-            for _ in range(POWER_ITERATIONS):
-                module.normalized_weight(iterate=True)
+            module.converge_sigma(POWER_ITERATIONS)
