@@ -41,7 +41,7 @@ class Batch:
 
     @property
     def both(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Images, labels and mask of fake and real in one, which D sees in one forward."""
+        """Images, labels and mask of fake and real in one."""
         mask = None
         if self.mask_fake is not None and self.mask_real is not None:
             mask = torch.cat([self.mask_fake, self.mask_real])
@@ -51,7 +51,7 @@ class Batch:
 def squared_gradient_norms(D: Discriminator, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
     """|grad_x D(x)|^2 for each image of x (N, 3, R, R): (N,), differentiable in D's weights."""
     x = x.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(D(x, y, mask).sum(), x, create_graph=True)
+    (gradient,) = torch.autograd.grad(D(x, y, mask=mask).sum(), x, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3))
 
 

@@ -53,7 +53,8 @@ class Game:
         with normalized(D, iterate=not self._frozen("D")), collecting(D):
             extra = penalties(D, "D", self.config.regularizers, self.state.starts)
             for index, micro in enumerate(batch.chunks(accumulate)):
-                d_fake, d_real = D(*micro.both).split(len(micro.fake))
+                images, image_labels, mask = micro.both  # D sees fake and real images in one forward
+                d_fake, d_real = D(images, image_labels, mask=mask).split(len(micro.fake))
                 loss_real, loss_fake = self.loss.discriminator(d_real, d_fake)
                 slope = gradient_penalties(D, micro, self.slopes)
                 self._backward("D", sum(slope.values(), start=loss_real + loss_fake), extra, index)
@@ -88,7 +89,7 @@ class Game:
             extra = penalties(G, "G", self.config.regularizers, self.state.starts)
             columns = (z.chunk(accumulate), labels.chunk(accumulate), self._masks("G", 0, accumulate))
             for index, (z_micro, y_micro, mask) in enumerate(zip(*columns, strict=True)):
-                loss = self.loss.generator(D(G(z_micro, y_micro), y_micro, mask))
+                loss = self.loss.generator(D(G(z_micro, y_micro), y_micro, mask=mask))
                 self._backward("G", loss, extra, index)
                 losses.append(loss.detach())
             if not self._frozen("G"):
