@@ -1,1 +1,38 @@
-"""An exact, resumable, observable BigGAN trainer (Brock, Donahue, Simonyan, ICLR 2019)."""
+"""An exact, resumable, observable BigGAN trainer (Brock, Donahue, Simonyan, ICLR 2019).
+
+The public names below are imported on first use, so that `biggan-train --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "biggan.config": ["Config", "ModelConfig", "differences", "from_dict", "to_dict"],
+    "biggan.errors": ["UserError"],
+    "biggan.generator": ["Generator"],
+    "biggan.discriminator": ["Discriminator"],
+    "biggan.state": ["TrainingState"],
+    "biggan.checkpoint": ["Checkpoint", "newest_checkpoint", "read_checkpoint", "save_checkpoint"],
+    "biggan.data": ["open_source", "training_batches"],
+    "biggan.session": ["open_new", "open_resumed"],
+    "biggan.trainer": ["Trainer"],
+    "biggan.observers": ["Observer"],
+    "biggan.retention": ["CheckpointStore"],
+    "biggan.sampling": ["class_images", "draw_grid", "load_generator"],
+    "biggan.evaluation.standing": ["sampling_copy"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'biggan' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

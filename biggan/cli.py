@@ -80,12 +80,9 @@ def _resume(argv: list[str], options: Options) -> Session | None:
 def _dry_run(options: Options) -> int:
     from biggan.config import to_dict
     from biggan.estimate import estimate
-    from biggan.latents import check_latents
-    from biggan.losses import make_loss
-    from biggan.session import notes_on
+    from biggan.session import check_names, notes_on
 
-    make_loss(options.config.loss)
-    check_latents(options.config.latents)
+    check_names(options.config)
     found = estimate(options.config)
     if options.flags["json"]:
         print(json.dumps(found | {"preset": options.preset, "config": to_dict(options.config)}))

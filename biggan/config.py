@@ -172,7 +172,7 @@ class Config(Section):
     seed: int = setting(0, low=0)
     """Every random draw is a function of this seed, a purpose and the step."""
     out: str | None = setting(None, numbers=False)
-    """The run directory; none: runs/PRESET, runs/PRESET-2, ..."""
+    """The run directory; none: runs/PRESET, or the first free of runs/PRESET-2, runs/PRESET-3 and so on."""
     device: Literal["auto", "cpu", "cuda"] = setting("auto")
     """Where to train; auto: a GPU if there is one."""
     threads: int = setting(1, low=1)

@@ -96,11 +96,6 @@ LATENTS: dict[str, Callable[[LatentConfig, int | None], Draw]] = {
 """Name -> what makes the drawing function of a configuration at a step; each draws float32 (count, dim)."""
 
 
-def check_latents(config: LatentConfig) -> None:
-    """Raise `UserError` for a name that is not in `LATENTS`."""
-    check_known(config.distribution, LATENTS, "latents.distribution")
-
-
 def sample_latents(
     distribution: LatentConfig | str, random: np.random.Generator, count: int, dim: int, step: int | None = None
 ) -> torch.Tensor:
@@ -110,7 +105,7 @@ def sample_latents(
     change. Raises `UserError` for a name that is not in `LATENTS`.
     """
     config = LatentConfig(distribution) if isinstance(distribution, str) else distribution
-    check_latents(config)
+    check_known(config.distribution, LATENTS, "latents.distribution")
     return torch.from_numpy(LATENTS[config.distribution](config, step)(random, count, dim))
 
 

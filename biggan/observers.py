@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from biggan.rundir import remove_later
 
 if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
     from biggan.trainer import Trainer
 
 
@@ -38,7 +40,10 @@ class Observer:
         """The state after `step` was saved."""
 
     def on_end(self, status: str) -> None:
-        """Training ends: "finished", "interrupted" or "stopped"."""
+        """Training ends: "finished", "interrupted", "stopped" (non-finite numbers), or "failed" (an error is raised).
+
+        After an error it may be called a second time, and before `on_start`.
+        """
 
 
 class Observers(Observer):
@@ -116,6 +121,8 @@ class SampleGrids(Observer):
 class TensorBoard(Observer):
     """Scalars, thinned, and sample grids for TensorBoard. Stands behind `SampleGrids`, whose pictures it shows."""
 
+    writer: SummaryWriter | None = None
+
     def on_start(self, trainer: Trainer) -> None:
         """Open the log; what an earlier session wrote past this step is purged."""
         from torch.utils.tensorboard import SummaryWriter
@@ -126,6 +133,7 @@ class TensorBoard(Observer):
 
     def after_step(self, step: int, stats: Mapping[str, float]) -> None:
         """Write the scalars every `tensorboard.every` steps, and a grid that was drawn at this step."""
+        assert self.writer is not None
         if step % self.every == 0:
             for name, value in stats.items():
                 self.writer.add_scalar(name, value, step)
@@ -139,4 +147,5 @@ class TensorBoard(Observer):
 
     def on_end(self, status: str) -> None:
         """Write what is still held back."""
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()

@@ -10,10 +10,11 @@ import argparse
 import ast
 import itertools
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints
 
 from biggan import config, config_model, config_objective
 from biggan.config import Config, fields, flatten, from_dict, to_dict
@@ -52,7 +53,7 @@ def parse(argv: list[str], base: Config | None = None) -> Options:
     Raises `UserError` for anything that cannot be understood: unknown options and keys (with the nearest right
     one), values of the wrong type or out of range, files that do not exist.
     """
-    parser = make_parser(with_help="-h" in argv or "--help" in argv)
+    parser = make_parser(_help_texts(argv) if {"-h", "--help"} & set(argv) else {})
     first = _parse_arguments(parser, argv)
     defaults = flatten(to_dict(base or Config()))
     if first["preset"] is not None or base is None:
@@ -69,8 +70,8 @@ def parse(argv: list[str], base: Config | None = None) -> Options:
 FLAGS = ("preset", "config", "resume", "allow_change", "quiet", "dry_run", "json")
 
 
-def make_parser(*, with_help: bool = True) -> ArgumentParser:
-    """The parser of `biggan-train`; `with_help` reads the fields' docstrings, which only `--help` needs."""
+def make_parser(texts: Mapping[str, str]) -> ArgumentParser:
+    """The parser of `biggan-train`, with the help texts of fields by dotted name (needed only where help is shown)."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(
@@ -95,12 +96,12 @@ def make_parser(*, with_help: bool = True) -> ArgumentParser:
     add("--quiet", action="store_true", help="no progress display and no summary")
     add("--dry-run", action="store_true", help="show what would run, its parameters and memory, and stop")
     add("--json", action="store_true", help="with --dry-run: print one JSON object")
-    _add_section(parser, Config, "", flatten(to_dict(Config())), _docstrings() if with_help else {})
+    _add_section(parser, Config, "", flatten(to_dict(Config())), texts)
     return parser
 
 
 def _add_section(
-    parser: ArgumentParser, kind: type, prefix: str, defaults: dict[str, Any], texts: dict[tuple[str, str], str]
+    parser: ArgumentParser, kind: type, prefix: str, defaults: dict[str, Any], texts: Mapping[str, str]
 ) -> None:
     """One option for each field of a configuration's dataclass, and of those inside it."""
     hints = get_type_hints(kind)
@@ -109,14 +110,41 @@ def _add_section(
     sections = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     for name, hint in hints.items():
         if name not in sections:
-            text = texts.get((kind.__name__, name))
-            group.add_argument(f"--{prefix}{name}", type=hint, default=defaults[prefix + name], help=text)
+            choices = get_origin(hint) is Literal or hint is bool  # these show themselves
+            shown: dict[str, Any] = {} if choices else {"metavar": "VALUE"}
+            text = texts.get(prefix + name)
+            group.add_argument(f"--{prefix}{name}", type=hint, default=defaults[prefix + name], help=text, **shown)
     for name, section in sections.items():
         _add_section(parser, section, f"{prefix}{name}.", defaults, texts)
 
 
-def _docstrings() -> dict[tuple[str, str], str]:
-    """(class, field) -> the string that stands below the field where it is declared."""
+def _help_texts(argv: list[str]) -> dict[str, str]:
+    """For each field the string below it where it is declared, and its value in the preset that help is asked for."""
+    import yaml
+
+    preset = next((word for word in argv if word in preset_names()), DEFAULT_PRESET)
+    values = flatten(to_dict(Config())) | flatten(yaml.safe_load(preset_text(preset)))
+    below = _strings_below_fields()
+    return {
+        name: f"{below[kind, name.split('.')[-1]]} ({preset}: {_shown(values[name])})"
+        for name, kind in _classes(Config)
+    }
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _classes(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every leaf field's dotted name with the name of the class that declares it."""
+    for name, hint in get_type_hints(kind).items():
+        if is_dataclass(hint):
+            yield from _classes(hint, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", kind.__name__
+
+
+def _strings_below_fields() -> dict[tuple[str, str], str]:
     texts = {}
     sources = [Path(module.__file__) for module in (config, config_model, config_objective)]
     for node in itertools.chain(*(ast.parse(source.read_text()).body for source in sources)):
@@ -124,7 +152,7 @@ def _docstrings() -> dict[tuple[str, str], str]:
             for field, text in zip(node.body, node.body[1:], strict=False):
                 match field, text:
                     case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as words)):
-                        texts[node.name, name] = words
+                        texts[node.name, name] = words.rstrip(".")
     return texts
 
 

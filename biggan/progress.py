@@ -19,6 +19,8 @@ PLAIN_LINE_SECONDS = 10.0
 class Progress(Observer):
     """Step, rate, time left, losses, last checkpoint."""
 
+    live: Any = None
+
     def on_start(self, trainer: Trainer) -> None:
         """Open the display."""
         self.trainer, self.total = trainer, trainer.config.steps

@@ -59,8 +59,8 @@ class CheckpointStore(Observer):
             self._last_alarm = event["step"]
 
     def on_end(self, status: str) -> None:
-        """Save the last step, unless it is saved."""
-        if self.saved != self.trainer.state.step:
+        """Save the last step, unless it is saved; after an error nothing is certain, and the last checkpoint stands."""
+        if status != "failed" and self.saved != self.trainer.state.step:
             self.save()
 
     def save(self) -> Path:

@@ -12,9 +12,9 @@ import torch
 from biggan.checkpoint import Checkpoint, newest_checkpoint
 from biggan.config import Config, differences
 from biggan.data import Source, open_source
-from biggan.errors import UserError
-from biggan.latents import check_latents
-from biggan.losses import make_loss
+from biggan.errors import UserError, check_known
+from biggan.latents import LATENTS
+from biggan.losses import LOSSES
 from biggan.rundir import RunDirectory, check_new, default_path, make_event
 from biggan.state import TrainingState
 from spectra.records import truncate_record
@@ -91,10 +91,15 @@ def open_resumed(
 def _build(config: Config) -> tuple[Source, TrainingState]:
     """Data and a fresh state, on the configured device, with the configured arithmetic."""
     use_arithmetic(config)
-    make_loss(config.loss)
-    check_latents(config.latents)
+    check_names(config)
     source = open_source(config)
     return source, TrainingState(config, config.device)
+
+
+def check_names(config: Config) -> None:
+    """Raise `UserError` where the configuration names a loss or a latent distribution that there is not."""
+    check_known(config.loss.name, LOSSES, "loss.name")
+    check_known(config.latents.distribution, LATENTS, "latents.distribution")
 
 
 def resolve_device(device: str) -> str:

@@ -24,7 +24,8 @@ class TrainingState:
 
     def __init__(self, config: Config, device: torch.device | str = "cpu") -> None:
         self.step = 0
-        self.G, self.D = Generator(config.model), Discriminator(config.model)
+        with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own, which initialize() replaces
+            self.G, self.D = Generator(config.model), Discriminator(config.model)
         for name, network in self.networks().items():
             initialize(network, config.model.init, config.seed, name)
             network.to(device).train()

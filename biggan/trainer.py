@@ -37,18 +37,25 @@ class Trainer:
 
     def train(self) -> str:
         """Run the loop; return "finished", "interrupted" (by a signal) or "stopped" (non-finite numbers)."""
-        self.observers.on_start(self)
-        with self._finishing_the_step_on_signals():
-            batches = training_batches(self.config, self.source, self.state.step)
-            while self.state.step < self.config.steps and self._asked_to_stop is None:
-                stats = self.train_step(batches)
-                self.state.step += 1
-                self._report_non_finite(stats)
-                self.observers.after_step(self.state.step, stats)
-            status = self._asked_to_stop or "finished"
-            self.observers.on_end(status)
-            self.emit(status)
+        try:
+            with self._finishing_the_step_on_signals():
+                self.observers.on_start(self)
+                self._loop()
+                status = self._asked_to_stop or "finished"
+                self.observers.on_end(status)
+        except BaseException:
+            self.observers.on_end("failed")
+            raise
+        self.emit(status)
         return status
+
+    def _loop(self) -> None:
+        batches = training_batches(self.config, self.source, self.state.step)
+        while self.state.step < self.config.steps and self._asked_to_stop is None:
+            stats = self.train_step(batches)
+            self.state.step += 1
+            self._report_non_finite(stats)
+            self.observers.after_step(self.state.step, stats)
 
     def train_step(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
         """D's updates, G's update, the average of G. Returns the step's numbers; D's are means over its updates."""

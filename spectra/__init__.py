@@ -1,1 +1,30 @@
-"""Singular values of any PyTorch network's weights, and what they say about its training. Knows no GAN."""
+"""Singular values of any PyTorch network's weights, and what they say about its training. Knows no GAN.
+
+The public names below are imported on first use, so that `import spectra` and `spectra --help` do not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "spectra.topk": ["TopSingularValues", "top_singular_values", "top_singular_values_batch"],
+    "spectra.matrices": ["NormalizedLayer", "WeightMatrix", "as_matrix", "weight_matrices"],
+    "spectra.operators": ["ImageOperator", "LinearOperator", "convolution_operator"],
+    "spectra.files": ["Checkpoint", "CheckpointError", "StoredWeight", "read_checkpoint"],
+    "spectra.scan": ["Convolution", "Spectrum", "scan"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'spectra' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

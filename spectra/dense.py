@@ -1,0 +1,152 @@
+"""Singular triplets of dense matrices by direct and reference methods: the float64 Gram matrix, LAPACK, and ARPACK's
+`svds`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SUBSET_FROM = 512  # from this side on, a few eigenpairs by LAPACK's MRRR are several times faster than all
+PANEL = 2**22  # entries converted to float64 at a time
+
+
+@dataclass
+class Triplets:
+    """(k,) values descending, (rows, k) left and (columns, k) right vectors, (k,) residuals: all float64; and the
+    bound on the values' error by rounding, relative to the largest."""
+
+    values: Tensor
+    left: Tensor
+    right: Tensor
+    residuals: Tensor
+    error_bound: float
+    passes: int
+
+
+@torch.no_grad()
+def by_gram(matrices: Sequence[Tensor], scales: Sequence[float], k: int) -> list[Triplets]:
+    """Eigenvalues of the float64 Gram matrix on the short side, several equally shaped matrices at once.
+
+    The vectors are then sent through the matrix itself, so that values far below sigma_0 have an error relative to
+    sigma_0 that is about the float64 precision where they stand apart, and its root (1e-8) at worst.
+
+    Args:
+        matrices: of one shape and device; read in panels, never copied whole.
+        scales: each matrix is divided by this first (its largest entry, say), so that squares stay finite.
+        k: at most the short side.
+    """
+    oriented = [w.T if w.shape[0] > w.shape[1] else w for w in matrices]
+    short = oriented[0].shape[0]
+    width = max(1, PANEL // short)
+    gram = torch.stack([_gram(w, scale, width) for w, scale in zip(oriented, scales, strict=True)])
+    basis = _leading_eigenvectors(gram, k)
+    images = torch.stack(
+        [
+            torch.cat([(part.double() / scale).T @ v for part in w.split(width, dim=1)])
+            for w, scale, v in zip(oriented, scales, basis, strict=True)
+        ]
+    )
+    far, values, turn = torch.linalg.svd(images, full_matrices=False)
+    near = basis @ turn.mT
+    found = []
+    for w, scale, u, sigma, v in zip(oriented, scales, near, values, far, strict=True):
+        back = torch.zeros_like(u)
+        for part, rows in zip(w.split(width, dim=1), v.split(width), strict=True):
+            back += (part.double() / scale) @ rows
+        left, right = (v, u) if w is not matrices[len(found)] else (u, v)
+        residuals = (back - u * sigma).norm(dim=0) * scale
+        found.append(Triplets(sigma * scale, left, right, residuals, _gram_error(sigma, short), 3))
+    return found
+
+
+def _gram(w: Tensor, scale: float, width: int) -> Tensor:
+    """W W^T in float64, its lower blocks only and then mirrored: five eighths of the products."""
+    short = w.shape[0]
+    gram = torch.zeros(short, short, dtype=torch.float64, device=w.device)
+    step = short if short <= 256 else -(-short // 4)
+    for part in w.split(width, dim=1):
+        panel = part.double() / scale
+        for low in range(0, short, step):
+            high = min(low + step, short)
+            gram[low:high, :high].addmm_(panel[low:high], panel[:high].T)
+    return torch.tril(gram) + torch.tril(gram, -1).T
+
+
+def _leading_eigenvectors(gram: Tensor, k: int) -> Tensor:
+    """(B, m, k) eigenvectors of the k largest eigenvalues, descending."""
+    side = gram.shape[-1]
+    if gram.device.type != "cpu" or side < SUBSET_FROM:
+        return torch.linalg.eigh(gram).eigenvectors.flip(-1)[..., :k]
+    from scipy.linalg import eigh
+
+    pairs = [eigh(g.numpy(), subset_by_index=[side - k, side - 1], check_finite=False) for g in gram]
+    return torch.stack([torch.from_numpy(vectors[:, ::-1].copy()) for _, vectors in pairs])
+
+
+def _gram_error(values: Tensor, short: int) -> float:
+    """Bound on the values' error, relative to the largest: the Gram matrix's rounding, seen through a square root."""
+    if values[0] == 0:
+        return 0.0
+    rounding = 4 * short**0.5 * torch.finfo(torch.float64).eps
+    relative = values / values[0]
+    return float(torch.minimum(rounding / relative.clamp_min(1e-300), relative.new_tensor(rounding**0.5)).max())
+
+
+@torch.no_grad()
+def by_lapack(matrix: Tensor, scale: float, k: int) -> Triplets:
+    """The whole singular value decomposition in float64. Exact to rounding for every spectrum, and slow."""
+    whole = matrix.double() / scale
+    u, sigma, vt = torch.linalg.svd(whole, full_matrices=False)
+    u, sigma, v = u[:, :k], sigma[:k], vt[:k].T
+    residuals = torch.maximum((whole @ v - u * sigma).norm(dim=0), (whole.T @ u - v * sigma).norm(dim=0))
+    bound = 4 * max(whole.shape) ** 0.5 * torch.finfo(torch.float64).eps
+    return Triplets(sigma * scale, u, v, residuals * scale, bound, 1)
+
+
+def by_arpack(matrix: Tensor, k: int, tol: float, start: np.ndarray | None, seed: int) -> tuple[np.ndarray, ...]:
+    """scipy's `svds` (ARPACK's implicitly restarted Arnoldi method, which the paper names) on the matrix as it is.
+
+    Args:
+        matrix: on the CPU, float32 or float64, both sides larger than k.
+        k: number of values.
+        tol: largest relative error of a value. `svds` squares its own before ARPACK compares a residual in W^T W with
+            it, so it is given the root.
+        start: one vector on the short side, or None for a random one.
+        seed: of that random vector.
+
+    Returns:
+        left (rows, k), values (k,) descending, right (columns, k), and the number of products with the matrix or its
+        transpose.
+
+    Raises:
+        scipy.sparse.linalg.ArpackError: no convergence, or a breakdown (where very many values are equal).
+    """
+    from scipy.sparse.linalg import LinearOperator, svds
+
+    array = matrix.numpy()
+    products = [0]
+
+    def counted(operand: np.ndarray) -> object:
+        def multiply(vector: np.ndarray) -> np.ndarray:
+            products[0] += 1
+            return operand @ vector
+
+        return multiply
+
+    operator = LinearOperator(
+        array.shape,
+        matvec=counted(array),
+        rmatvec=counted(array.T),
+        matmat=counted(array),
+        rmatmat=counted(array.T),
+        dtype=array.dtype,
+    )
+    if start is None:
+        start = np.random.default_rng(seed).standard_normal(min(array.shape))
+    u, values, vt = svds(operator, k=k, tol=tol**0.5, v0=start.astype(array.dtype), solver="arpack")
+    order = np.argsort(values)[::-1]
+    return u[:, order], values[order], vt[order].T, products[0]

@@ -1,0 +1,194 @@
+"""Weights from a checkpoint file: a state dict (torch's zip format, loaded without running any code) or safetensors."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PICKLE_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
+KINDS_BY_DIMENSION = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
+OWN_NETWORKS = ("G.", "D.")
+"""What is shown of the trainer's own checkpoints, which also hold averaged weights and the optimizers' moments."""
+
+
+class CheckpointError(ValueError):
+    """A file cannot be read as a checkpoint; the message says what came, what was expected and how to mend it."""
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """One tensor of two or more dimensions in a file.
+
+    Attributes:
+        name: of the layer; the endings of torch's own storage (".weight", ".weight_orig", parametrizations) are taken
+            off.
+        kind: from the number of dimensions, all that a file tells: a matrix is called "linear", an embedding's too.
+        shape: as stored.
+        read: loads the tensor.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file's weights in network order.
+
+    Attributes:
+        weights: those of two or more dimensions.
+        left_out: how many such tensors were left out (optimizers' moments, averaged weights).
+        metadata: of a safetensors file.
+    """
+
+    weights: list[StoredWeight]
+    left_out: int
+    metadata: dict[str, str]
+
+
+def read_checkpoint(path: str | Path, everything: bool = False) -> Checkpoint:
+    """The weights in a file.
+
+    Args:
+        path: safetensors, recognized by content, or what ``torch.save`` wrote: a state dict, or a dict that holds some.
+        everything: also the optimizers' state and, of the trainer's own checkpoints, the averaged weights.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, a pickle that would have to run code, or no weights in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a directory" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path} {what}: expected a checkpoint (.safetensors, or .pt as torch.save writes it)")
+    read = _read_safetensors if _is_safetensors(path) else _read_pickle
+    weights, left_out, metadata = read(path, everything)
+    if not weights:
+        rest = f"; {left_out} of its tensors were left out, --all shows them" if left_out else ""
+        raise CheckpointError(
+            f"{path} holds no weight matrix: no floating-point tensor of two or more dimensions was found{rest}"
+        )
+    return Checkpoint(weights, left_out, metadata)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """A safetensors file begins with the length of its header, which is JSON."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+
+
+def _read_safetensors(path: Path, everything: bool) -> tuple[list[StoredWeight], int, dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        file = safe_open(str(path), framework="pt", device="cpu")
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} begins like a safetensors file but cannot be read ({error}): it is probably cut off or damaged; "
+            "copy it again"
+        ) from error
+    metadata = dict(file.metadata() or {})
+    # The format stores tensors in the order of their names' bytes, where block 10 comes before block 2.
+    names = sorted(file.keys(), key=_natural)
+    own = metadata.get("format", "").startswith("biggan")
+    weights, left_out = [], 0
+    for name in names:
+        view = file.get_slice(name)
+        shape, floating = tuple(view.get_shape()), view.get_dtype().startswith(("F", "BF"))
+        if len(shape) < 2 or not floating:
+            continue
+        if own and not everything and not name.startswith(OWN_NETWORKS):
+            left_out += 1
+            continue
+        weights.append((name, shape, lambda name=name: file.get_tensor(name)))
+    return _stored(weights), left_out, metadata
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def _read_pickle(path: Path, everything: bool) -> tuple[list[StoredWeight], int, dict[str, str]]:
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_explain(path, str(error))) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+        reason = str(error).split(". ")[0].splitlines()
+        raise CheckpointError(
+            f"{path} is not a checkpoint: neither safetensors nor what torch.save writes, or cut off "
+            f"({type(error).__name__}{': ' + reason[0] if reason else ''})"
+        ) from error
+    weights: list[tuple[str, tuple[int, ...], Callable[[], Tensor]]] = []
+    left_out = 0
+    for name, tensor, is_optimizer in _tensors(content, "", False):
+        if tensor.dim() < 2 or not tensor.is_floating_point():
+            continue
+        if is_optimizer and not everything:
+            left_out += 1
+            continue
+        weights.append((name, tuple(tensor.shape), lambda tensor=tensor: tensor))
+    return _stored(weights), left_out, {}
+
+
+def _explain(path: Path, reason: str) -> str:
+    """Why torch refused a pickle: foreign classes in it, or no pickle at all."""
+    blocked = re.search(r"(?:GLOBAL|global) ([\w.]+)", reason)
+    with path.open("rb") as file:
+        start = file.read(2)
+    if blocked is None and start != b"PK" and not (start[:1] == b"\x80" and start[1:] in PICKLE_PROTOCOLS):
+        return f"{path} is not a checkpoint: neither safetensors nor what torch.save writes"
+    what = f"It asks for {blocked[1]}. " if blocked else ""
+    return (
+        f"{path} is refused: it is a pickle that would run code when loaded, not only tensors. {what}Expected a state "
+        "dict. If you trust its origin, load it where it was made and save model.state_dict() alone"
+    )
+
+
+def _tensors(content: Any, prefix: str, is_optimizer: bool) -> list[tuple[str, Tensor, bool]]:
+    """All tensors in nested dicts and lists, by dotted name, and whether they are an optimizer's."""
+    import torch
+
+    if isinstance(content, torch.Tensor):
+        return [(prefix or "tensor", content, is_optimizer)]
+    if isinstance(content, Mapping):
+        is_optimizer = is_optimizer or {"state", "param_groups"} <= set(content)
+        items = content.items()
+    elif isinstance(content, list | tuple):
+        items = enumerate(content)
+    else:
+        return []
+    found = []
+    for key, value in items:
+        found += _tensors(value, f"{prefix}.{key}" if prefix else str(key), is_optimizer)
+    return found
+
+
+_ENDINGS = re.compile(r"\.parametrizations\.weight\.original1?$|\.weight(_orig|_v)?$")
+
+
+def _stored(weights: list[tuple[str, tuple[int, ...], Callable[[], Tensor]]]) -> list[StoredWeight]:
+    """Layer names and kinds. Weight normalization's magnitudes (out x 1 x ...), beside its directions, are no
+    weights."""
+    names = {name for name, _, _ in weights}
+    kept = []
+    for name, shape, read in weights:
+        direction = re.sub(r"weight_g$", "weight_v", re.sub(r"original0$", "original1", name))
+        if direction != name and direction in names:
+            continue
+        kept.append(StoredWeight(_ENDINGS.sub("", name), KINDS_BY_DIMENSION.get(len(shape), "unknown"), shape, read))
+    return kept

@@ -1,0 +1,94 @@
+"""Small runs for the tests: 8x8 digits, four channels, a batch of eight."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from biggan.config import Config, from_dict
+from biggan.data import open_source, training_batches
+from biggan.session import open_new
+from biggan.state import TrainingState
+from biggan.step import Game
+from biggan.trainer import Trainer
+
+TINY = {
+    "steps": 6,
+    "device": "cpu",
+    "model": {"resolution": 8, "ch": 4, "z_dim": 12},
+    "train": {"batch": 8, "d_steps": 2},
+    "optim": {"G": {"lr": 1e-3}, "D": {"lr": 1e-3}},
+    "regularizers": {"orthogonal_G": 1e-3},
+    "ema": {"decay": 0.9, "start": 2},
+    "checkpoint": {"every": 2},
+    "samples": {"every": 0},
+    "tensorboard": {"every": 0},
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Config]:
+    """A tiny configuration, with whole sections or top-level fields changed: tiny(steps=3, train={...})."""
+
+    def make(**changes: object) -> Config:
+        values = {**TINY}
+        for name, change in changes.items():
+            values[name] = {**values.get(name, {}), **change} if isinstance(change, dict) else change
+        return from_dict(values)
+
+    return make
+
+
+@pytest.fixture
+def play() -> Callable[..., tuple[TrainingState, list[dict[str, float]]]]:
+    """Train in memory, without a run directory: the state at the end and each step's numbers."""
+
+    def run(config: Config, state: TrainingState | None = None) -> tuple[TrainingState, list[dict[str, float]]]:
+        state = state or TrainingState(config)
+        game = Game(config, state, lambda network, k: None, lambda network, k: None)
+        batches = training_batches(config, open_source(config), state.step)
+        history = []
+        while state.step < config.steps:
+            stats: dict[str, torch.Tensor] = {}
+            for k in range(config.train.d_steps):
+                stats |= game.update_discriminator(k, *next(batches))
+            stats |= game.update_generator()
+            if config.train.freeze != "G":
+                state.ema.update(state.G, state.step + 1)
+            state.step += 1
+            history.append({name: value.item() for name, value in stats.items()})
+        return state, history
+
+    return run
+
+
+@pytest.fixture
+def train() -> Callable[..., Trainer]:
+    """Train a new run in a directory with the given observers; the trainer when it has ended."""
+
+    def run(config: Config, out: Path, *observers: object) -> Trainer:
+        session = open_new(dataclasses.replace(config, out=str(out)), "test")
+        trainer = Trainer(session.config, session.state, session.source, session.run, list(observers))
+        trainer.train()
+        return trainer
+
+    return run
+
+
+def assert_same_state(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Every tensor the same, bit for bit."""
+    assert set(one) == set(other)
+    different = [name for name, tensor in one.items() if not torch.equal(tensor, other[name])]
+    assert not different

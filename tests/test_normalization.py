@@ -1,0 +1,165 @@
+"""Normalization and attention against plain float64 references, and what may change state and what may not."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from biggan.config import ModelConfig
+from biggan.evaluation.standing import sampling_copy
+from biggan.generator import Generator
+from biggan.initialization import initialize
+from biggan.layers import LayerMaker, NonLocalBlock
+from biggan.normalization import (
+    BatchNorm,
+    ConditionalBatchNorm,
+    SNConv2d,
+    SNLinear,
+    collecting,
+    move_running_statistics,
+    normalized,
+)
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@pytest.mark.parametrize("layer", [SNConv2d(5, 7, 3), SNConv2d(40, 3, 3), SNLinear(9, 200), SNLinear(30, 1)])
+def test_spectral_norm_agrees_with_a_full_svd(layer: nn.Module) -> None:
+    layer = layer.double()
+    layer.prepare_spectral_norm(1e-4)
+    layer.weight.data = normal(*layer.weight.shape, seed=1)
+    layer.u.copy_(torch.nn.functional.normalize(normal(layer.weight.shape[0], seed=2), dim=0))
+    for _ in range(3000):
+        layer.normalized_weight(iterate=True)
+    matrix = layer.weight.detach().flatten(1).numpy()
+    assert layer.sigma_estimate().item() == pytest.approx(np.linalg.svd(matrix, compute_uv=False)[0], rel=1e-9)
+    assert np.linalg.svd(layer.normalized_weight().detach().flatten(1).numpy(), compute_uv=False)[0] == pytest.approx(1)
+
+
+def test_spectral_norm_gradient_is_that_of_the_quotient() -> None:
+    """d(W / u^T W v) with u, v constant: (g - <g, W/s> u v^T) / s."""
+    layer = SNLinear(6, 4, bias=False).double()
+    layer.prepare_spectral_norm(1e-4)
+    start = torch.nn.functional.normalize(normal(4, seed=3), dim=0)
+    layer.u.copy_(start)
+    g, W = normal(4, 6, seed=4), layer.weight.detach()
+    v = W.t() @ start / (W.t() @ start).norm()
+    u = W @ v / (W @ v).norm()
+    s = u @ W @ v
+    with normalized(layer, iterate=True):
+        torch.testing.assert_close(layer.applied, W / s)
+        (layer.applied * g).sum().backward()
+    torch.testing.assert_close(layer.u, u)
+    torch.testing.assert_close(layer.weight.grad, (g - (g * W / s).sum() * torch.outer(u, v)) / s)
+
+
+def test_normalized_weights_are_computed_once_and_only_training_mode_iterates() -> None:
+    G = Generator(ModelConfig(resolution=8, ch=4))
+    initialize(G, "normal", 0, "G")
+    before = {name: buffer.clone() for name, buffer in G.named_buffers()}
+    z, y = normal(4, 24, dtype=torch.float32), torch.arange(4)
+    with torch.no_grad():
+        G(z, y)  # outside a block: nothing moves, also in training mode
+        G.eval()
+        with normalized(G, iterate=True):
+            G(z, y)
+        assert all(torch.equal(buffer, before[name]) for name, buffer in G.named_buffers())
+        G.train()
+        with normalized(G, iterate=True):
+            moved = {name: buffer.clone() for name, buffer in G.named_buffers()}
+            G(z, y)
+            G(z, y)
+    assert not torch.equal(moved["linear.u"], before["linear.u"])
+    assert all(torch.equal(buffer, moved[name]) for name, buffer in G.named_buffers())
+
+
+def test_conditional_batchnorm_against_float64() -> None:
+    make = LayerMaker(spectral_norm=False, sn_eps=1e-4, bn_eps=1e-4)
+    layer = make.conditional_batchnorm(5, 7, table=False).double()
+    x, c = normal(6, 5, 4, 3).requires_grad_(), normal(6, 7, seed=1)
+    out = layer(x, c)
+    mean = x.mean(dim=(0, 2, 3), keepdim=True)
+    variance = (x - mean).square().mean(dim=(0, 2, 3), keepdim=True)
+    gain, bias = 1 + c @ layer.gain.weight.t(), c @ layer.bias.weight.t()
+    expected = (x - mean) / (variance + 1e-4).sqrt() * gain[:, :, None, None] + bias[:, :, None, None]
+    torch.testing.assert_close(out, expected)
+    weights = normal(*out.shape, seed=2)
+    mine, theirs = (torch.autograd.grad((o * weights).sum(), x)[0] for o in (out, expected))
+    torch.testing.assert_close(mine, theirs)
+
+
+def test_unshared_batchnorm_looks_gains_and_biases_up_by_class() -> None:
+    layer = LayerMaker(spectral_norm=True, sn_eps=1e-4).conditional_batchnorm(3, 10, table=True)
+    assert isinstance(layer, ConditionalBatchNorm)
+    x, y = normal(4, 3, 2, 2, dtype=torch.float32), torch.tensor([1, 5, 5, 9])
+    gain, bias = 1 + layer.gain.weight[y], layer.bias.weight[y]
+    expected = BatchNorm(3, eps=1e-4, momentum=0.1)(x) * gain[:, :, None, None] + bias[:, :, None, None]
+    torch.testing.assert_close(layer(x, y), expected)
+
+
+def test_non_local_block_against_float64() -> None:
+    block = NonLocalBlock(LayerMaker(spectral_norm=False, sn_eps=1e-4), 16).double()
+    block.gain.data.fill_(0.7)
+    x = normal(2, 16, 4, 6)
+    out = block(x)
+    for image in range(2):
+        flat = x[image].flatten(1).numpy()  # C, HW
+        weights = {name: getattr(block, name).weight.detach().flatten(1).numpy() for name in ("theta", "phi", "g", "o")}
+
+        def pooled(values: np.ndarray) -> np.ndarray:
+            return values.reshape(-1, 2, 2, 3, 2).max(axis=(2, 4)).reshape(len(values), -1)
+
+        phi, g = pooled(weights["phi"] @ flat), pooled(weights["g"] @ flat)
+        scores = (weights["theta"] @ flat).T @ phi  # HW, HW/4
+        attention = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        expected = flat + 0.7 * weights["o"] @ (g @ attention.T)
+        np.testing.assert_allclose(out[image].flatten(1).detach().numpy(), expected, rtol=1e-10)
+
+
+def test_a_new_non_local_block_changes_nothing() -> None:
+    x = normal(2, 8, 4, 4, dtype=torch.float32)
+    assert torch.equal(NonLocalBlock(LayerMaker(spectral_norm=True, sn_eps=1e-4), 8)(x), x)
+
+
+def test_running_statistics_move_once_an_update_from_pooled_moments() -> None:
+    layer = BatchNorm(3, eps=1e-4, momentum=0.25).double()
+    parts = [normal(4, 3, 2, 2, seed=seed) * (seed + 1) for seed in range(3)]
+    layer(parts[0])
+    assert torch.equal(layer.running_mean, torch.zeros(3, dtype=torch.float64)), "moved outside `collecting`"
+    with collecting(layer):
+        for part in parts:
+            layer(part)
+        move_running_statistics(layer)
+    whole = torch.cat(parts).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(layer.running_mean, 0.25 * whole.mean(dim=1))
+    torch.testing.assert_close(layer.running_var, 0.75 + 0.25 * whole.var(dim=1, unbiased=False))
+
+
+def test_standing_statistics_free_the_output_from_the_batch() -> None:
+    G = Generator(ModelConfig(resolution=16, ch=4))
+    initialize(G, "orthogonal", 0, "G")
+    before = {name: tensor.clone() for name, tensor in G.state_dict().items()}
+    network = sampling_copy(G, distribution="normal", passes=10, batch=16)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in G.state_dict().items())
+    assert G.training
+    assert not network.training
+    z, y = normal(64, 24, dtype=torch.float32), torch.arange(64) % 10
+    whole = network(z, y)
+    for size in (1, 7):
+        parts = torch.cat([network(a, b) for a, b in zip(z.split(size), y.split(size), strict=True)])
+        torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)
+
+
+def test_the_averages_sigma_is_that_of_its_own_weights() -> None:
+    G = Generator(ModelConfig(resolution=8, ch=4))
+    initialize(G, "normal", 0, "G")
+    network = sampling_copy(G, distribution="normal", passes=1, batch=8)
+    sigma = torch.linalg.matrix_norm(G.linear.weight.double(), 2).item()
+    assert network.linear.sigma_estimate().item() == pytest.approx(sigma, rel=1e-3)
+    assert not math.isclose(G.linear.sigma_estimate().item(), sigma, rel_tol=1e-3)
