@@ -28,7 +28,7 @@ class Clamp(nn.Module):
     def forward(self, weight: Tensor, *, iterate: bool) -> Tensor:
         """The clamped weight, of the same shape; `iterate` moves `start`."""
         matrix = weight.flatten(1)
-        found = top_two(matrix, self.start)
+        (found,) = top_two([matrix], [self.start])
         if iterate:
             with torch.no_grad():
                 self.start.copy_(found.short)
@@ -55,9 +55,7 @@ def project(network: nn.Module, name: str, config: ClampConfig, starts: Starts) 
     if not config.on or config.mode != "project":
         return
     layers = chosen_layers(network, config.layers, ratio=config.ratio, where=f"model.clamp_{name}")
-    for path, weight in layers.items():
-        matrix = weight.flatten(1)
-        found = top_two(matrix, starts.of(name, path))
-        starts.move(name, path, found)
-        sigma, target = sigma_and_target(matrix, found, config.value, config.ratio)
+    for path, found in starts.top_two(name, layers).items():
+        weight = layers[path]
+        sigma, target = sigma_and_target(weight.flatten(1), found, config.value, config.ratio)
         weight.sub_(((sigma - target).relu() * torch.outer(found.left[:, 0], found.right[:, 0])).view_as(weight))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from biggan.config import RegularizerConfig
 from biggan.reparametrization import chosen_layers, matrix_names
-from biggan.singular import sigma_and_target, top_two
+from biggan.singular import sigma_and_target
 from biggan.starts import Starts
 
 
@@ -82,11 +82,8 @@ def sigma_penalty(network: nn.Module, name: str, config: RegularizerConfig, star
         return None
     layers = chosen_layers(network, settings.layers, ratio=settings.ratio, where=f"regularizers.sigma_{name}")
     gaps = []
-    for path, weight in layers.items():
-        matrix = weight.flatten(1)
-        found = top_two(matrix, starts.of(name, path))
-        starts.move(name, path, found)
-        sigma, target = sigma_and_target(matrix, found, settings.target, settings.ratio)
+    for path, found in starts.top_two(name, layers).items():
+        sigma, target = sigma_and_target(layers[path].flatten(1), found, settings.target, settings.ratio)
         gaps.append(sigma - target)
     return settings.strength * torch.stack(gaps).square().sum()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from spectra.topk import top_singular_values_batch
 
 COUNT = 2  # sigma_0, and sigma_1 for targets that are a ratio of it
 
@@ -33,24 +36,25 @@ def start_shape(matrix: Tensor) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def top_two(matrix: Tensor, start: Tensor | None = None) -> Triplets:
-    """The two largest singular triplets of `matrix` (rows x columns), constants, in its dtype and on its device.
+def top_two(matrices: Sequence[Tensor], starts: Sequence[Tensor | None]) -> list[Triplets]:
+    """The two largest singular triplets of each matrix (rows x columns), constants, in its dtype and on its device.
 
-    `start` (see `start_shape`) holds the vectors of an earlier, similar matrix. The float64 Gram matrix on the shorter
-    side gives them to rounding and needs none.
+    `starts` (see `start_shape`) holds for each the vectors of an earlier, similar matrix, or none. Exact to rounding
+    for matrices of up to a few hundred rows or columns, to 1e-5 of sigma_0 beyond (`spectra.top_singular_values`).
     """
-    rows, columns = matrix.shape
-    count = min(COUNT, rows, columns)
-    if matrix.is_meta or not bool(torch.isfinite(matrix).all()):  # an eigenvalue routine refuses what is not finite
-        left, right = (matrix.new_full((side, count), torch.nan) for side in matrix.shape)
-        return Triplets(left, matrix.new_full((count,), torch.nan), right)
-    wide = (matrix if rows <= columns else matrix.t()).double()
-    short = torch.linalg.eigh(wide @ wide.t()).eigenvectors[:, -count:].flip(1)
-    long = wide.t() @ short
-    values = torch.linalg.vector_norm(long, dim=0)
-    long = long / values.clamp_min(torch.finfo(torch.float64).tiny)
-    left, right = (short, long) if rows <= columns else (long, short)
-    return Triplets(left.to(matrix.dtype), values.to(matrix.dtype), right.to(matrix.dtype))
+    if any(matrix.is_meta for matrix in matrices):  # shapes without numbers: what a run would need is being counted
+        return [_unknown(matrix) for matrix in matrices]
+    found = top_singular_values_batch([matrix.detach() for matrix in matrices], COUNT, starts=starts)
+    return [
+        Triplets(one.left.to(matrix), one.values.to(matrix), one.right.to(matrix))
+        for one, matrix in zip(found, matrices, strict=True)
+    ]
+
+
+def _unknown(matrix: Tensor) -> Triplets:
+    _, count = start_shape(matrix)
+    left, right = (matrix.new_empty((side, count)) for side in matrix.shape)
+    return Triplets(left, matrix.new_empty((count,)), right)
 
 
 def sigma_and_target(

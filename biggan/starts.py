@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from biggan.config import Config
 from biggan.initialization import draw_unit_vectors
 from biggan.reparametrization import chosen_layers
-from biggan.singular import Triplets, start_shape
+from biggan.singular import Triplets, start_shape, top_two
 
 
 class Starts:
@@ -34,15 +34,18 @@ class Starts:
                 vectors[f"{name}.{path}"] = vectors[f"{name}.{path}"].to(weight.device)
         return cls(vectors, config.train.freeze)
 
-    def of(self, name: str, path: str) -> Tensor | None:
-        """Where to start for layer `path` of network "G" or "D"; none: anywhere."""
-        return self.vectors.get(f"{name}.{path}")
-
     @torch.no_grad()
-    def move(self, name: str, path: str, found: Triplets) -> None:
-        """Start from `found` the next time, unless the network is frozen."""
-        if name != self.frozen and f"{name}.{path}" in self.vectors:
-            self.vectors[f"{name}.{path}"].copy_(found.short)
+    def top_two(self, name: str, layers: Mapping[str, Tensor]) -> dict[str, Triplets]:
+        """The two largest singular triplets of raw weights of network "G" or "D", by layer.
+
+        The vectors move to what was found, unless the network is frozen.
+        """
+        starts = [self.vectors.get(f"{name}.{path}") for path in layers]
+        found = top_two([weight.flatten(1) for weight in layers.values()], starts)
+        for start, triplets in zip(starts, found, strict=True):
+            if start is not None and name != self.frozen:
+                start.copy_(triplets.short)
+        return dict(zip(layers, found, strict=True))
 
     def tensors(self) -> dict[str, Tensor]:
         """The vectors under the names that they have in a checkpoint, `sigma_start.G.linear` for example."""

@@ -59,9 +59,14 @@ class TrainingState:
     def load(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Copy `tensors` into the state's own, which keep their device and memory format.
 
+        The vectors from which sigma_0 regularization or clamping starts may be missing or too many: a change of the
+        configuration turns these on and off, and then they start at random or are left out.
+
         Raises `UserError`, before anything is copied, where names or shapes differ from the state's.
         """
         own = self.tensors()
+        tensors = {name: tensor for name, tensor in tensors.items() if name in own or not _is_start(name)}
+        own = {name: tensor for name, tensor in own.items() if name in tensors or not _is_start(name)}
         if problem := _mismatch(own, tensors):
             raise UserError(
                 f"the checkpoint is of another architecture than the configuration: {problem}. Use the "
@@ -70,6 +75,10 @@ class TrainingState:
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
         self.step = step
+
+
+def _is_start(name: str) -> bool:
+    return name.startswith("sigma_start.") or name.endswith(".clamp.start")
 
 
 def _mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
