@@ -88,6 +88,14 @@ SWITCHES: dict[str, tuple[str, dict, int, int, str]] = {
 }
 
 
+# Second examples of a field: as thorough, and left to the slow tests.
+SECOND = {
+    *("filters of 7 in D", "dilation in D", "mlp", "bare projections", "clamp G", "sigma G"),
+    *("eq. 2", "gradient penalty", "margin", "annealed latents"),
+}
+QUICK_FIRST = [pytest.param(name, marks=pytest.mark.slow if name in SECOND else ()) for name in SWITCHES]
+
+
 def configuration(section: str = "model", change: dict | None = None, **top: object) -> Config:
     """8x8, four channels, a batch of eight."""
     values: dict = {
@@ -109,7 +117,7 @@ def network_inputs(count: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     return z, torch.rand(count, 3, 8, 8, generator=random) * 2 - 1, torch.arange(count) % 3
 
 
-@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("name", QUICK_FIRST)
 def test_switch_trains_and_resumes_bit_for_bit(name: str, play: Play, tmp_path: Path) -> None:
     section, change, *_ = SWITCHES[name]
     early, whole = (configuration(section, change, steps=steps) for steps in (18, 20))
