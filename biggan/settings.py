@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import functools
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from biggan.errors import UserError
+from biggan.errors import UserError, nearest
 
 
 def setting(default: Any, *, numbers: bool = True, low: float | None = None, high: float | None = None) -> Any:
@@ -21,11 +22,25 @@ class RangeError(UserError):
 
 
 class Section:
-    """Base of the configuration's dataclasses: checks the ranges when one is made."""
+    """Base of the configuration's dataclasses: checks ranges and choices when one is made."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             _check_range(field, getattr(self, field.name))
+        for name, hint in _hints(type(self)).items():
+            if get_origin(hint) is Literal:
+                _check_choice(name, getattr(self, name), get_args(hint))
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _check_choice(name: str, value: Any, choices: tuple) -> None:
+    if value not in choices:
+        hint = nearest(str(value), map(str, choices))
+        raise RangeError(f"{name} is {value!r}, expected one of {', '.join(map(str, choices))}{hint}")
 
 
 def _check_range(field: dataclasses.Field, value: Any) -> None:

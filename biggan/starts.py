@@ -28,7 +28,7 @@ class Starts:
         """Random ones for the layers that the configuration names. Raises `UserError` for an unknown layer."""
         vectors: dict[str, Tensor] = {}
         for name, network in networks.items():
-            for path, weight in _layers(config, name, network).items():
+            for path, weight in steered_layers(config, name, network).items():
                 vectors[f"{name}.{path}"] = torch.empty(start_shape(weight.flatten(1)))
                 draw_unit_vectors(vectors[f"{name}.{path}"], config.seed, f"sigma_start.{name}.{path}")
                 vectors[f"{name}.{path}"] = vectors[f"{name}.{path}"].to(weight.device)
@@ -52,8 +52,8 @@ class Starts:
         return {f"sigma_start.{name}": tensor for name, tensor in self.vectors.items()}
 
 
-def _layers(config: Config, name: str, network: nn.Module) -> dict[str, nn.Parameter]:
-    """The layers of network "G" or "D" that are regularized or projected."""
+def steered_layers(config: Config, name: str, network: nn.Module) -> dict[str, nn.Parameter]:
+    """The layers of network "G" or "D" that are regularized or projected. Raises `UserError` for an unknown name."""
     sigma = config.regularizers.sigma_G if name == "G" else config.regularizers.sigma_D
     clamp = config.model.clamp_G if name == "G" else config.model.clamp_D
     found: dict[str, nn.Parameter] = {}

@@ -13,13 +13,17 @@ from torch.nn import functional as F
 
 from biggan.checkpoint import read_checkpoint, save_checkpoint
 from biggan.config import Config, ModelConfig, from_dict, to_dict
+from biggan.data import open_source, training_batches
 from biggan.discriminator import Discriminator
 from biggan.errors import UserError
+from biggan.estimate import estimate
 from biggan.generator import Generator
 from biggan.initialization import initialize
 from biggan.layers import DBlock, LayerMaker, upsample_bilinear
 from biggan.normalization import BatchNorm, ConditionalBatchNorm
+from biggan.session import notes_on
 from biggan.state import TrainingState
+from biggan.step import Game
 
 Play = Callable[..., tuple[TrainingState, list[dict[str, float]]]]
 W, CLASSES, CONDITION = 16, 10, 12 + 32  # width of every block at 8x8 with ch 4; a chunk of z joined to the embedding
@@ -91,7 +95,8 @@ SWITCHES: dict[str, tuple[str, dict, int, int, str]] = {
 # Second examples of a field: as thorough, and left to the slow tests.
 SECOND = {
     *("filters of 7 in D", "dilation in D", "mlp", "bare projections", "clamp G", "sigma G"),
-    *("eq. 2", "gradient penalty", "margin", "annealed latents"),
+    *("eq. 2", "gradient penalty", "margin", "annealed latents", "non-saturating", "projection bias"),
+    "project D, one layer",
 }
 QUICK_FIRST = [pytest.param(name, marks=pytest.mark.slow if name in SECOND else ()) for name in SWITCHES]
 
@@ -139,10 +144,16 @@ def test_switch_trains_and_resumes_bit_for_bit(name: str, play: Play, tmp_path: 
     assert [key for key in one if not torch.equal(one[key], other[key])] == []
 
 
+@pytest.fixture(scope="module")
+def untrained() -> TrainingState:
+    """The state at step 0 without any switch."""
+    return TrainingState(configuration())
+
+
 @pytest.mark.parametrize("name", SWITCHES)
-def test_switch_changes_what_it_says_and_nothing_else(name: str) -> None:
+def test_switch_changes_what_it_says_and_nothing_else(name: str, untrained: TrainingState) -> None:
     section, change, more_G, more_D, changed = SWITCHES[name]
-    plain, switched = TrainingState(configuration()), TrainingState(configuration(section, change))
+    plain, switched = untrained, TrainingState(configuration(section, change))
     for network, more in (("G", more_G), ("D", more_D)):
         counts = [sum(p.numel() for p in state.networks()[network].parameters()) for state in (plain, switched)]
         assert counts[1] - counts[0] == more
@@ -155,12 +166,25 @@ def test_switch_changes_what_it_says_and_nothing_else(name: str) -> None:
     assert same == {network: network not in changed for network in "GD"}
 
 
+@pytest.fixture(scope="module")
+def plain() -> dict[str, torch.Tensor]:
+    """The state after two steps without any switch."""
+    config = configuration(steps=2)
+    state = TrainingState(config)
+    game = Game(config, state, lambda network, k: None, lambda network, k: None)
+    batches = training_batches(config, open_source(config), 0)
+    for _ in range(2):
+        game.update_discriminator(0, *next(batches))
+        game.update_generator()
+        state.step += 1
+    return state.tensors()
+
+
 @pytest.mark.parametrize("name", [name for name, (section, *_) in SWITCHES.items() if section != "model"])
-def test_objectives_change_the_training(name: str, play: Play) -> None:
+def test_objectives_change_the_training(name: str, play: Play, plain: dict[str, torch.Tensor]) -> None:
     section, change, *_ = SWITCHES[name]
-    plain, _ = play(configuration(steps=2))
     switched, _ = play(configuration(section, change, steps=2))
-    one, other = plain.tensors(), switched.tensors()
+    one, other = plain, switched.tensors()
     assert [key for key in one if key.startswith("G.") and not torch.equal(one[key], other[key])]
 
 
@@ -304,6 +328,27 @@ def test_extra_blocks_take_the_condition_of_the_block_they_follow() -> None:
     assert G.condition_of == [0, 0, 1, 1]
     assert G.chunk == 8  # z is cut as without the extra blocks
     assert Generator(ModelConfig(resolution=16, ch=4)).condition_of == [0, 1]
+
+
+def test_choices_are_checked_however_a_configuration_is_made() -> None:
+    with pytest.raises(UserError, match=r"model.norm_G is 'bach', expected one of batch, .*did you mean 'batch'"):
+        configuration("model", {"norm_G": "bach"})
+    with pytest.raises(UserError, match=r"model\.filter_D is 4, expected one of 3, 5, 7"):
+        configuration("model", {"filter_D": 4})
+
+
+def test_estimate_counts_the_pass_of_a_gradient_penalty_and_checks_layers() -> None:
+    plain, penalized = (estimate(from_dict({"model": {"ch_G": 4}, "regularizers": {"r1": r1}})) for r1 in (0.0, 1.0))
+    assert penalized["memory"]["activations"] > 1.2 * plain["memory"]["activations"]
+    with pytest.raises(UserError, match="did you mean 'linear'"):
+        estimate(configuration("model", {"clamp_G": {"value": 1.0, "mode": "project", "layers": ["linaer"]}}))
+
+
+def test_notes_name_the_networks_that_normalize_micro_batches() -> None:
+    accumulating = {"train": {"batch": 8, "accumulate": 2}}
+    (note,) = notes_on(configuration("model", {"norm_D": "batch"}, **accumulating))
+    assert "in G's and D's updates" in note
+    assert notes_on(configuration("model", {"norm_G": "none"}, **accumulating)) == []
 
 
 @pytest.mark.parametrize("field", ["share_embedding_with_D", "projection_bias"])
