@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from biggan.config import Config, from_dict
 from biggan.errors import UserError
 
 FORMAT = "biggan-1"
+NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
 class CheckpointError(UserError):
@@ -40,6 +42,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], step: int, config
 
     Raises `UserError` where it cannot be written (a full disk); `path` and all else are then as they were.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -55,17 +58,24 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], step: int, config
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(whole, temporary, metadata=metadata)
-        os.chmod(temporary, 0o644)  # the library makes it the owner's alone
+        os.chmod(temporary, 0o666 & ~_umask())  # the library makes it the owner's alone
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
-    except Exception as error:  # safetensors has error types of its own for a failed write
-        temporary.unlink(missing_ok=True)
+    except (SafetensorError, OSError) as error:
         raise UserError(
             f"could not save the checkpoint {path}: {error}. Earlier checkpoints are whole. Free some space or give "
             f"another --out, then resume."
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
     return metadata["digest"]
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
 
 
 def sync(path: Path) -> None:
@@ -141,7 +151,12 @@ def peek(path: Path) -> dict[str, str]:
 
 def checkpoint_paths(run: Path) -> list[Path]:
     """The run's checkpoint files, oldest first."""
-    return sorted((run / "checkpoints").glob("step-*.safetensors"))
+    return sorted(path for path in (run / "checkpoints").glob("step-*.safetensors") if NAME.fullmatch(path.name))
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's file name."""
+    return int(path.stem.removeprefix("step-"))
 
 
 def newest_checkpoint(run: Path) -> tuple[Checkpoint, list[str]]:
@@ -157,11 +172,16 @@ def newest_checkpoint(run: Path) -> tuple[Checkpoint, list[str]]:
         except CheckpointError as error:
             passed.append(str(error))
             continue
+        if checkpoint.step != step_of(path):
+            passed.append(f"{path} holds step {checkpoint.step}: it was renamed.")
+            continue
         if checkpoint.finite:
             return checkpoint, passed
         passed.append(f"{path} holds NaN or Inf.")
         fallback = fallback or checkpoint
     if fallback is not None:
         return fallback, [*passed, f"No checkpoint is finite; taking {fallback.path}."]
-    reasons = " ".join(passed) or "It has none yet."
-    raise CheckpointError(f"{run} has no checkpoint to go on from. {reasons}")
+    reasons = " ".join(passed) or "It has none."
+    raise CheckpointError(
+        f"{run} has no checkpoint to go on from. {reasons} To begin again from step 0, move its checkpoints away."
+    )

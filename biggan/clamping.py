@@ -23,7 +23,7 @@ class Clamp(nn.Module):
     def __init__(self, weight: Tensor, config: ClampConfig) -> None:
         super().__init__()
         self.value, self.ratio = config.value, config.ratio
-        self.register_buffer("start", torch.zeros(start_shape(weight.flatten(1))))
+        self.register_buffer("start", torch.eye(*start_shape(weight.flatten(1))))  # initialize() draws it
 
     def forward(self, weight: Tensor, *, iterate: bool) -> Tensor:
         """The clamped weight, of the same shape; `iterate` moves `start`."""

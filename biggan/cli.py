@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
     import argparse
 
-    from biggan.options import Options
+    from biggan.config import Config
+    from biggan.options import CommandLine
     from biggan.session import Session
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -37,70 +39,78 @@ def _guarded(program: str, command: Callable[[list[str]], int], argv: list[str])
     try:
         return command(argv)
     except UserError as error:
-        print(textwrap.fill(f"{program}: error: {error}", width=110, break_long_words=False), file=sys.stderr)
+        _complain(program, str(error))
+        return EXIT_BAD_INPUT
+    except OSError as error:
+        if error.errno not in USERS_TO_MEND:
+            raise
+        _complain(
+            program, f"the system refused: {error}. Earlier checkpoints are whole. Make room or give another place."
+        )
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        print(f"\n{program}: stopped at once; the last checkpoint stands.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        _complain(program, "stopped at once; nothing was saved beyond the last checkpoint.")
+        return EXIT_FAILED
+
+
+# Full disks, quotas and limits; places where nothing may be written.
+USERS_TO_MEND = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def _complain(program: str, message: str) -> None:
+    print(textwrap.fill(f"{program}: error: {message}", width=110, break_long_words=False), file=sys.stderr)
 
 
 def _train(argv: list[str]) -> int:
     from biggan.options import parse
 
-    options = parse(argv)
-    if options.flags["json"] and not options.flags["dry_run"]:
+    line = parse(argv)
+    if line.flags["json"] and not line.flags["dry_run"]:
         raise UserError("--json goes with --dry-run. Add --dry-run, or leave --json away.")
-    if options.flags["dry_run"] and not options.flags["resume"]:
-        return _dry_run(options)
-    session = _resume(argv, options) if options.flags["resume"] else _start(options)
-    if session is None:
-        return EXIT_DONE
-    return _run(session, quiet=options.flags["quiet"])
-
-
-def _start(options: Options) -> Session:
+    if line.flags["resume"]:
+        return _resume(line)
+    if line.flags["dry_run"]:
+        return _dry_run(line, line.config())
     from biggan.session import open_new
 
-    return open_new(options.config, options.preset)
+    return _run(open_new(line.config(), line.preset), quiet=line.flags["quiet"])
 
 
-def _resume(argv: list[str], options: Options) -> Session | None:
-    from biggan.options import parse
-    from biggan.session import find_checkpoint, open_resumed
+def _resume(line: CommandLine) -> int:
+    from biggan.session import find_start, open_resumed
 
-    path = Path(options.flags["resume"])
-    checkpoint, passed = find_checkpoint(path)
-    options = parse(argv, base=checkpoint.config)
-    if options.flags["dry_run"]:
-        _dry_run(options)
-        return None
-    return open_resumed(options.config, path, checkpoint, passed, allow_change=options.flags["allow_change"])
+    path = Path(line.flags["resume"])
+    start = find_start(path)
+    config = line.config(start.config)
+    if line.flags["dry_run"]:
+        return _dry_run(line, config)
+    return _run(open_resumed(config, path, start, allow_change=line.flags["allow_change"]), quiet=line.flags["quiet"])
 
 
-def _dry_run(options: Options) -> int:
+def _dry_run(line: CommandLine, config: Config) -> int:
     from biggan.config import to_dict
     from biggan.estimate import estimate
     from biggan.session import check_names, notes_on
 
-    check_names(options.config)
-    found = estimate(options.config)
-    if options.flags["json"]:
-        print(json.dumps(found | {"preset": options.preset, "config": to_dict(options.config)}))
+    check_names(config)
+    found = estimate(config)
+    if line.flags["json"]:
+        print(json.dumps(found | {"preset": line.preset, "config": to_dict(config)}))
         return EXIT_DONE
     import yaml
 
-    print(yaml.safe_dump(to_dict(options.config), sort_keys=False), end="")
+    print(yaml.safe_dump(to_dict(config), sort_keys=False), end="")
     counts, memory = found["parameters"], found["memory"]
     print(f"\nparameters: G {counts['G']:,}  D {counts['D']:,}")
     parts = ", ".join(f"{name.replace('_', ' ')} {_size(amount)}" for name, amount in memory.items())
     print(f"memory, one process: {_size(found['memory_bytes'])} ({parts})")
-    for note in notes_on(options.config):
+    for note in notes_on(config):
         print(note)
     return EXIT_DONE
 
 
 def _run(session: Session, *, quiet: bool) -> int:
-    from biggan.observers import Observer, SampleGrids, TensorBoard
+    from biggan.observers import SampleGrids, TensorBoard
     from biggan.progress import Progress
     from biggan.retention import CheckpointStore
     from biggan.trainer import Trainer
@@ -108,7 +118,7 @@ def _run(session: Session, *, quiet: bool) -> int:
 
     config, run = session.config, session.run
     networks = session.state.networks() if config.monitor == "spectra" else {}
-    observers: list[Observer] = [
+    observers: list[Any] = [  # the monitor has an observer's methods, and knows nothing of this package
         Monitor(networks, run.path, start_step=session.state.step, **dataclasses.asdict(config.spectra)),
         CheckpointStore(),
         SampleGrids(),
@@ -178,6 +188,7 @@ def _sample_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="biggan-sample",
+        allow_abbrev=False,
         description="Draw a labelled grid, classes by samples: averaged weights under standing statistics.",
     )
     add = parser.add_argument

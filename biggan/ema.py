@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import Tensor
 
 from biggan.config import EMAConfig
 from biggan.generator import Generator
@@ -24,7 +25,8 @@ class EMA:
     @torch.no_grad()
     def update(self, G: Generator, step: int) -> None:
         """Take in G after its step number `step` (from 1): a copy up to `ema.start`, the average afterwards."""
-        average, current = list(self.network.parameters()), [p.detach() for p in G.parameters()]
+        average: list[Tensor] = list(self.network.parameters())
+        current = [parameter.detach() for parameter in G.parameters()]
         if step <= self.config.start:
             torch._foreach_copy_(average, current)
         else:

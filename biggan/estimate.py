@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from biggan.config import Config
 from biggan.discriminator import Discriminator
@@ -17,8 +20,9 @@ from biggan.starts import steered_layers
 def estimate(config: Config) -> dict[str, Any]:
     """`parameters` (G, D), `memory` in bytes by what it holds, and `memory_bytes`, the peak of one process.
 
-    Weights, gradients, Adam's two moments and the average are exact. Activations are the tensors that autograd
-    keeps for one micro-batch of the larger update; the allocator's and the kernels' own memory comes on top.
+    Weights, gradients, Adam's two moments and the average are exact. Activations are the most of three things: what
+    autograd keeps for one micro-batch of D's update, the same for G's, and the largest moment of the forward that
+    makes all of D's fake images at once. The allocator's and the kernels' own memory comes on top.
     """
     with torch.device("meta"):
         G, D = Generator(config.model), Discriminator(config.model)
@@ -31,7 +35,7 @@ def estimate(config: Config) -> dict[str, Any]:
         "gradients": weights,
         "adam_moments": 2 * weights,
         "average": 4 * counts["G"],
-        "activations": max(_saved_by_D(config, D), _saved_by_G(config, G, D)),
+        "activations": max(_saved_by_D(config, D), _saved_by_G(config, G, D), _peak_of_fakes(config, G)),
     }
     return {"parameters": counts, "memory": memory, "memory_bytes": sum(memory.values())}
 
@@ -57,6 +61,14 @@ def _saved_by_G(config: Config, G: Generator, D: Discriminator) -> int:
     with _SavedTensors() as saved:
         D(G(torch.empty(count, G.z_dim, device="meta"), _labels(count)), _labels(count))
     return saved.bytes
+
+
+def _peak_of_fakes(config: Config, G: Generator) -> int:
+    """D's update makes its whole batch of fakes in one forward without a graph."""
+    count = config.train.batch
+    with torch.no_grad(), _LiveTensors() as live:
+        G(torch.empty(count, G.z_dim, device="meta"), _labels(count))
+    return live.peak
 
 
 def _labels(count: int) -> Tensor:
@@ -86,3 +98,34 @@ class _SavedTensors:
 
     def __exit__(self, *error: object) -> None:
         self.hooks.__exit__(*error)
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Follows how much memory the results of operations hold at a time; `peak` is the most, in bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[int, int] = {}  # storage -> how many tensors share it
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._follow(tensor)
+        return result
+
+    def _follow(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self.live:
+            self.now += size
+            self.peak = max(self.peak, self.now)
+        self.live[key] = self.live.get(key, 0) + 1
+        weakref.finalize(tensor, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self.live[key] -= 1
+        if not self.live[key]:
+            del self.live[key]
+            self.now -= size

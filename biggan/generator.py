@@ -9,6 +9,7 @@ from biggan.architectures import BASE_RESOLUTION, resolutions, resolve
 from biggan.clamping import clamp_layers
 from biggan.config import ModelConfig
 from biggan.layers import DeepGBlock, GBlock, LayerMaker, NonLocalBlock
+from biggan.normalization import ConditionalBatchNorm
 
 
 class Generator(nn.Module):
@@ -35,7 +36,7 @@ class Generator(nn.Module):
         self.bottom = (plan.architecture.linear * ch, BASE_RESOLUTION, BASE_RESOLUTION)
         self.linear = make.linear(linear_in, self.bottom[0] * BASE_RESOLUTION**2)
 
-        def norm(width: int) -> nn.Module:
+        def norm(width: int) -> ConditionalBatchNorm:
             return make.conditional_batchnorm(width, condition, table=not model.shared_embedding)
 
         self.blocks = nn.ModuleList()

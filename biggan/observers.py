@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +78,10 @@ class Observers(Observer):
             member.on_checkpoint(step, path)
 
     def on_end(self, status: str) -> None:
+        """Every member is told; after an error, also where one of them has an error of its own."""
         for member in self.members:
-            member.on_end(status)
+            with suppress(Exception) if status == "failed" else nullcontext():
+                member.on_end(status)
 
 
 class SampleGrids(Observer):
@@ -100,7 +103,7 @@ class SampleGrids(Observer):
 
         config, state = self.trainer.config, self.trainer.state
         names = self.trainer.source.classes[: self.config.classes]
-        settings = {
+        settings: dict[str, Any] = {
             "distribution": config.latents,
             "step": step,
             "passes": self.config.standing_passes,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints
 
 from biggan import config, config_model, config_objective
-from biggan.config import Config, fields, flatten, from_dict, to_dict
+from biggan.config import Config, fields, flatten, from_dict, to_dict, unflatten
 from biggan.errors import UserError, check_known, nearest
 
 if TYPE_CHECKING:
@@ -26,18 +26,55 @@ if TYPE_CHECKING:
 DEFAULT_PRESET = "jar"
 
 
-@dataclass(frozen=True)
-class Options:
-    """A parsed command line: the configuration, and the flags that are no part of it."""
+FLAGS = {
+    "preset": None,
+    "config": (),
+    "resume": None,
+    "allow_change": False,
+    "quiet": False,
+    "dry_run": False,
+    "json": False,
+}
+"""What a line may hold beside the configuration's fields, with the values where it does not."""
 
-    config: Config
-    preset: str
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A parsed `biggan-train` line: its flags, and the fields it gives, level by level."""
+
     flags: dict[str, Any]
+    levels: tuple[dict[str, Any], ...]
+    """The `--config` files in order, then the options: fields by dotted name."""
+
+    @property
+    def preset(self) -> str:
+        """The preset's name."""
+        return self.flags["preset"] or DEFAULT_PRESET
+
+    def config(self, base: Config | None = None) -> Config:
+        """The configuration, over the defaults and the preset; or over `base`, that of the run that is resumed.
+
+        Raises `UserError` for a value out of its range and for values that do not go together.
+        """
+        values = flatten(to_dict(base or Config()))
+        if base is None or self.flags["preset"] is not None:
+            lay_over(values, _parse_yaml(make_parser({}), preset_text(self.preset), f"the preset {self.preset}"))
+        for level in self.levels:
+            lay_over(values, level)
+        return from_dict(unflatten(values))
+
+
+def lay_over(values: dict[str, Any], level: Mapping[str, Any]) -> None:
+    """Let a later level win. Where it gives `model.ch`, that is both widths, whatever an earlier level gave one of."""
+    if "model.ch" in level:
+        values.update({"model.ch_G": None, "model.ch_D": None})
+    values.update(level)
 
 
 def preset_names() -> list[str]:
     """The presets that come with the package, the default first."""
-    names = sorted(path.name.removesuffix(".yaml") for path in resources.files("biggan.presets").iterdir())
+    files = resources.files("biggan.presets").iterdir()
+    names = sorted(path.name.removesuffix(".yaml") for path in files if path.name.endswith(".yaml"))
     return [DEFAULT_PRESET, *(name for name in names if name != DEFAULT_PRESET)]
 
 
@@ -47,27 +84,22 @@ def preset_text(name: str) -> str:
     return resources.files("biggan.presets").joinpath(f"{name}.yaml").read_text()
 
 
-def parse(argv: list[str], base: Config | None = None) -> Options:
-    """Parse a `biggan-train` command line; `base` is the configuration of the run that is resumed.
+def parse(argv: list[str]) -> CommandLine:
+    """Parse a `biggan-train` line.
 
-    Raises `UserError` for anything that cannot be understood: unknown options and keys (with the nearest right
-    one), values of the wrong type or out of range, files that do not exist.
+    Raises `UserError` for what cannot be understood: unknown options and keys (with the nearest right one), values
+    of the wrong type, files that do not exist.
     """
     parser = make_parser(_help_texts(argv) if {"-h", "--help"} & set(argv) else {})
-    first = _parse_arguments(parser, argv)
-    defaults = flatten(to_dict(base or Config()))
-    if first["preset"] is not None or base is None:
-        name = first["preset"] or DEFAULT_PRESET
-        defaults.update(_parse_yaml(parser, preset_text(name), f"the preset {name}"))
-    for path in first["config"]:
-        defaults.update(_parse_yaml(parser, _read(path), path))
-    parser.set_defaults(defaults)
-    values = _parse_arguments(parser, argv)
-    flags = {name: values.pop(name) for name in FLAGS}
-    return Options(from_dict(values), first["preset"] or DEFAULT_PRESET, flags)
-
-
-FLAGS = ("preset", "config", "resume", "allow_change", "quiet", "dry_run", "json")
+    try:
+        given = flatten(parser.parse_args(argv, defaults=False).as_dict())
+    except argparse.ArgumentError as error:
+        raise UserError(_explain(str(error))) from error
+    flags = {name: given.pop(name, default) for name, default in FLAGS.items()}
+    if flags["preset"] is not None:
+        check_known(flags["preset"], preset_names(), "preset")
+    files = (_parse_yaml(parser, _read(path), path) for path in flags["config"])
+    return CommandLine(flags, (*files, given))
 
 
 def make_parser(texts: Mapping[str, str]) -> ArgumentParser:
@@ -77,6 +109,7 @@ def make_parser(texts: Mapping[str, str]) -> ArgumentParser:
     parser = ArgumentParser(
         prog="biggan-train",
         exit_on_error=False,
+        allow_abbrev=False,
         description="Train a BigGAN. Without a preset: 16x16 handwritten digits on one CPU core, in minutes.",
         epilog="Precedence: defaults < preset < --config files in order < options. "
         "Exit codes: 0 done, 2 bad input, 130 interrupted (state saved), 1 anything else.",
@@ -90,7 +123,7 @@ def make_parser(texts: Mapping[str, str]) -> ArgumentParser:
         metavar="PRESET",
         help=f"a named run, {DEFAULT_PRESET} if none: {', '.join(preset_names())}",
     )
-    add("--config", action="append", default=[], metavar="FILE", help="a YAML file of fields; repeatable")
+    add("--config", action="append", metavar="FILE", help="a YAML file of fields; repeatable")
     add("--resume", metavar="RUN", help="continue the run in this directory, exactly as if it had never stopped")
     add("--allow-change", action="store_true", help="with --resume: accept changes of fields that decide the numbers")
     add("--quiet", action="store_true", help="no progress display and no summary")
@@ -122,7 +155,7 @@ def _help_texts(argv: list[str]) -> dict[str, str]:
     """For each field the string below it where it is declared, and its value in the preset that help is asked for."""
     import yaml
 
-    preset = next((word for word in argv if word in preset_names()), DEFAULT_PRESET)
+    preset = argv[0] if argv[0] in preset_names() else DEFAULT_PRESET
     values = flatten(to_dict(Config())) | flatten(yaml.safe_load(preset_text(preset)))
     below = _strings_below_fields()
     return {
@@ -156,29 +189,32 @@ def _strings_below_fields() -> dict[tuple[str, str], str]:
     return texts
 
 
-def _parse_arguments(parser: ArgumentParser, argv: list[str]) -> dict[str, Any]:
-    try:
-        return parser.parse_args(argv).as_dict()
-    except argparse.ArgumentError as error:
-        raise UserError(_explain(str(error))) from error
-
-
 def _parse_yaml(parser: ArgumentParser, text: str, where: str) -> dict[str, Any]:
     """The fields that a YAML text sets, by dotted name."""
+    if not any(line.split("#")[0].strip() for line in text.splitlines()):
+        return {}
     try:
-        return flatten(parser.parse_string(text, defaults=False).as_dict())
-    except (argparse.ArgumentError, ValueError) as error:
+        values = flatten(parser.parse_string(text, defaults=False).as_dict())
+    except (argparse.ArgumentError, ValueError, TypeError) as error:
         raise UserError(f"in {where}: {_explain(str(error))}") from error
+    for name in values:
+        check_known(name, [field for field, _ in fields()], f"field in {where}:")  # flags are for the line alone
+    return values
 
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text()
-    except OSError as error:
-        raise UserError(f"cannot read --config {path}: {error.strerror}. Give the path of a YAML file.") from error
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read --config {path}: {error}. Give the path of a YAML file.") from error
 
 
-PLAIN_TYPES = {"<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'bool'>": "true or false"}
+PLAIN_TYPES = {
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "list[int]": "a list of whole numbers such as [32,64]",
+}
 
 
 def _explain(message: str) -> str:
@@ -189,7 +225,9 @@ def _explain(message: str) -> str:
         given = wrong[1]
         if not given.startswith("-"):
             return f"unexpected argument '{given}': one PRESET at most, then options that start with --."
-        options = [f"--{name}" for name in ("help", *known, *(flag.replace("_", "-") for flag in FLAGS[1:]))]
+        options = [
+            f"--{name}" for name in ("help", *known, *(flag.replace("_", "-") for flag in FLAGS if flag != "preset"))
+        ]
         return f"unknown option '{given}'{nearest(given, options)} See biggan-train --help."
     if wrong := re.search(r"'(\S+)' is not accepted", text):
         return f"unknown field '{wrong[1]}'{nearest(wrong[1], known)} See biggan-train --help."
@@ -198,4 +236,8 @@ def _explain(message: str) -> str:
         if choices := re.fullmatch(r"typing\.Literal\[(.*)\]", kind):
             kind = f"one of {choices[1]}"
         return f"{name} is '{value}', expected {PLAIN_TYPES.get(kind, kind)}."
+    if wrong := re.search(r'"(\S+)": Does not validate .* Subtypes: \[(.*?)\] Errors: .* Given value: (.*)$', text):
+        name, kinds, value = wrong.groups()
+        kind = PLAIN_TYPES.get(kinds.removesuffix(", <class 'NoneType'>"), kinds)
+        return f"{name} is '{value}', expected {kind}, or null."
     return f"{text.rstrip('.')}. See biggan-train --help."

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biggan.checkpoint import checkpoint_paths, peek, save_checkpoint
+from biggan.checkpoint import checkpoint_paths, peek, save_checkpoint, step_of
 from biggan.config import CheckpointConfig, to_dict
 from biggan.observers import Observer
 
@@ -36,11 +36,11 @@ class CheckpointStore(Observer):
         self._last_alarm = max(alarms, default=None)
         for left in self.folder.glob(".*.tmp"):
             left.unlink()
-        for path in checkpoint_paths(trainer.run.path):
-            if step_of(path) > trainer.state.step:
-                aside = self.folder / "passed-over"
-                aside.mkdir(exist_ok=True)
-                os.replace(path, aside / path.name)
+        rings = {path: int(path.name.removeprefix("frozen-")) for path in self.folder.glob("frozen-*")}
+        files = {path: step_of(path) for path in checkpoint_paths(trainer.run.path)}
+        for path, step in (rings | files).items():
+            if step > trainer.state.step:
+                self._set_aside(path)
         if self._path(trainer.state.step).exists():
             self.saved = trainer.state.step
 
@@ -74,6 +74,16 @@ class CheckpointStore(Observer):
         self._prune()
         return path
 
+    def _set_aside(self, path: Path) -> None:
+        """Move what belongs to a future that is about to be lived again into checkpoints/passed-over/."""
+        aside = self.folder / "passed-over"
+        aside.mkdir(exist_ok=True)
+        target, number = aside / path.name, 1
+        while target.exists():
+            number += 1
+            target = aside / f"{path.name}.{number}"
+        os.replace(path, target)
+
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.safetensors"
 
@@ -96,11 +106,6 @@ class CheckpointStore(Observer):
             link_or_copy(path, frozen / path.name)
         for old in sorted(self.folder.glob("frozen-*"))[:-MOST_FROZEN_RINGS]:
             shutil.rmtree(old)
-
-
-def step_of(path: Path) -> int:
-    """The step in a checkpoint's file name."""
-    return int(path.stem.removeprefix("step-"))
 
 
 def retained(finite: Mapping[int, bool], config: CheckpointConfig) -> set[int]:

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -26,14 +26,51 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.tensorboard = path / "tensorboard"
+        self._lock: IO[str] | None = None
+
+    def check_new(self) -> None:
+        """Raise `UserError` where the path is taken."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(
+                f"{self.path} exists and is not empty. Give another --out, or continue the run in it with --resume "
+                f"{self.path}."
+            )
+
+    def lock(self) -> None:
+        """Keep other processes out until `unlock` or the end of this one. Raises `UserError` where one is in."""
+        import fcntl
+
+        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held open on purpose
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise UserError(
+                f"another process is training in {self.path}. Wait until it has ended, or stop it."
+            ) from error
+
+    def unlock(self) -> None:
+        """Let other processes in."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def changed_facts(self, config: Config) -> dict[str, list[Any]]:
+        """What of run.json is otherwise now and may change bits: name -> [then, now]."""
+        path = self.path / "run.json"
+        then = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        now = run_facts(config)
+        names = ("python", "torch", "numpy", "commit", "device")
+        return {name: [then[name], now[name]] for name in names if name in then and then[name] != now[name]}
 
     def create(self, config: Config, parent: Mapping[str, Any] | None = None) -> None:
         """Make the directory of a new run. Raises `UserError` where there is one already."""
-        check_new(self.path)
+        self.check_new()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make the run directory {self.path}: {error}. Give another --out.") from error
+        self.lock()
         self.write_config(config)
         write_whole(self.path / "run.json", json.dumps(run_facts(config) | dict(parent or {}), indent=2) + "\n")
 
@@ -46,7 +83,7 @@ class RunDirectory:
         path = self.path / "config.yaml"
         if not path.is_file():
             raise UserError(f"{self.path} is no run directory: it has no config.yaml. Give an earlier run's --out.")
-        return from_dict(yaml.safe_load(path.read_text()))
+        return from_dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
 
     def append_event(self, event: Mapping[str, Any]) -> None:
         """Add one line to events.jsonl, whole on the disk when this returns."""
@@ -78,14 +115,6 @@ class RunDirectory:
 def make_event(kind: str, step: int, **fields: Any) -> dict[str, Any]:
     """One line of events.jsonl: what happened, after which step, and when (seconds since 1970)."""
     return {"event": kind, "step": step, "time": round(time.time(), 3), **fields}
-
-
-def check_new(path: Path) -> None:
-    """Raise `UserError` where `path` is taken."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(
-            f"{path} exists and is not empty. Give another --out, or continue the run in it with --resume {path}."
-        )
 
 
 def default_path(preset: str) -> Path:

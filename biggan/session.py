@@ -6,16 +6,17 @@ import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
-from biggan.checkpoint import Checkpoint, newest_checkpoint
+from biggan.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint
 from biggan.config import Config, differences
 from biggan.data import Source, open_source
 from biggan.errors import UserError, check_known
 from biggan.latents import LATENTS
 from biggan.losses import LOSSES
-from biggan.rundir import RunDirectory, check_new, default_path, make_event
+from biggan.rundir import RunDirectory, default_path, make_event
 from biggan.state import TrainingState
 from spectra.records import truncate_record
 
@@ -34,66 +35,92 @@ class Session:
 
 def open_new(config: Config, preset: str) -> Session:
     """A new run of `config` in `config.out`. Raises `UserError` before anything is written."""
-    path = Path(config.out) if config.out else default_path(preset)
-    config = dataclasses.replace(config, out=str(path), device=resolve_device(config.device))
-    check_new(path)
-    source, state = _build(config)
-    run = RunDirectory(path)
+    run = RunDirectory(Path(config.out) if config.out else default_path(preset))
+    config = dataclasses.replace(config, out=str(run.path), device=resolve_device(config.device))
+    run.check_new()
+    source = _open_data(config)
+    state = TrainingState(config, config.device)
     run.create(config)
     run.append_event(make_event("started", 0, preset=preset))
     return Session(config, run, state, source, notes_on(config))
 
 
-def find_checkpoint(path: Path) -> tuple[Checkpoint, list[str]]:
-    """The checkpoint that a resumed run goes on from, and why newer ones were passed over.
+@dataclass(frozen=True)
+class Start:
+    """Where a resumed run goes on: the newest checkpoint that verifies, or step 0 where none was saved yet."""
 
-    Raises `UserError` where `path` is no run directory or has no whole checkpoint.
+    config: Config
+    checkpoint: Checkpoint | None
+    passed_over: list[str]
+    """Why each newer checkpoint was not taken."""
+
+    @property
+    def step(self) -> int:
+        """The number of finished steps."""
+        return 0 if self.checkpoint is None else self.checkpoint.step
+
+
+def find_start(path: Path) -> Start:
+    """Where the run in `path` goes on. Raises `UserError` where it is no run, or has checkpoints but none is whole."""
+    config = RunDirectory(path).read_config()
+    if not checkpoint_paths(path):
+        return Start(config, None, [])
+    checkpoint, passed_over = newest_checkpoint(path)
+    return Start(checkpoint.config, checkpoint, passed_over)
+
+
+def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool) -> Session:
+    """The run in `path` at `start`, under `config`.
+
+    Raises `UserError`, before anything is written, where `config` would change the numbers and `allow_change` is
+    off, where the run has reached its last step, where the state does not fit, or where another process has the run.
     """
-    RunDirectory(path).read_config()
-    return newest_checkpoint(path)
-
-
-def open_resumed(
-    config: Config, path: Path, checkpoint: Checkpoint, passed: list[str], *, allow_change: bool
-) -> Session:
-    """The run in `path` at `checkpoint`, under `config`.
-
-    Raises `UserError` where `config` would change the numbers and `allow_change` is off, where the run has reached
-    its last step, or where the state does not fit.
-    """
-    if config.out is not None and Path(config.out) != Path(checkpoint.config.out or "") and Path(config.out) != path:
+    if config.out is not None and Path(config.out) not in (path, Path(start.config.out or path)):
         raise UserError(f"--out is {config.out}, and a resumed run stays in its directory {path}. Leave --out away.")
     config = dataclasses.replace(config, out=str(path), device=resolve_device(config.device))
-    changed = differences(checkpoint.config, config, numbers_only=True)
+    changed = _changed_numbers(config, start, path, allow_change=allow_change)
+    if start.step >= config.steps:
+        raise UserError(
+            f"the run in {path} has reached step {start.step} of {config.steps}. To train on, give --steps with a "
+            f"larger total."
+        )
+    source = _open_data(config)
+    state = TrainingState(config, config.device, initialize=start.checkpoint is None)
+    if start.checkpoint is not None:
+        state.load(start.checkpoint.tensors, start.step)
+    run = RunDirectory(path)
+    run.lock()
+    elsewhere = run.changed_facts(config)
+    truncate_record(path, start.step)
+    run.supersede_events(start.step)
+    run.write_config(config)
+    event = {"passed_over": start.passed_over, "changes": changed, "other_versions": elsewhere}
+    run.append_event(make_event("resumed", start.step, **event))
+    notes = [f"passed over: {reason}" for reason in start.passed_over]
+    notes += [
+        f"{name} was {old} when the run began and is {new}: bits may differ" for name, (old, new) in elsewhere.items()
+    ]
+    return Session(config, run, state, source, [*notes, f"resuming at step {start.step}", *notes_on(config)])
+
+
+def _changed_numbers(config: Config, start: Start, path: Path, *, allow_change: bool) -> dict[str, list[Any]]:
+    """What differs from the run's own configuration in fields that decide the numbers; refused unless allowed."""
+    before = dataclasses.replace(start.config, device=resolve_device(start.config.device))
+    changed = differences(before, config, numbers_only=True)
     if changed and not allow_change:
         listed = "; ".join(f"{name}: {old} -> {new}" for name, (old, new) in changed.items())
         raise UserError(
             f"these options would change the numbers of the run in {path}: {listed}. Leave them away to continue it "
             f"exactly, or give --allow-change to go on with them."
         )
-    if checkpoint.step >= config.steps:
-        raise UserError(
-            f"the run in {path} has reached step {checkpoint.step} of {config.steps}. To train on, give --steps with "
-            f"a larger total."
-        )
-    source, state = _build(config)
-    state.load(checkpoint.tensors, checkpoint.step)
-    run = RunDirectory(path)
-    truncate_record(path, checkpoint.step)
-    run.supersede_events(checkpoint.step)
-    run.write_config(config)
-    changes = {name: list(pair) for name, pair in changed.items()}
-    run.append_event(make_event("resumed", checkpoint.step, passed_over=passed, changes=changes))
-    notes = [f"passed over: {reason}" for reason in passed]
-    return Session(config, run, state, source, [*notes, f"resuming at step {checkpoint.step}", *notes_on(config)])
+    return {name: list(pair) for name, pair in changed.items()}
 
 
-def _build(config: Config) -> tuple[Source, TrainingState]:
-    """Data and a fresh state, on the configured device, with the configured arithmetic."""
+def _open_data(config: Config) -> Source:
+    """The data, after setting the configured arithmetic and checking the names in the configuration."""
     use_arithmetic(config)
     check_names(config)
-    source = open_source(config)
-    return source, TrainingState(config, config.device)
+    return open_source(config)
 
 
 def check_names(config: Config) -> None:
@@ -102,7 +129,7 @@ def check_names(config: Config) -> None:
     check_known(config.latents.distribution, LATENTS, "latents.distribution")
 
 
-def resolve_device(device: str) -> str:
+def resolve_device(device: str) -> Literal["cpu", "cuda"]:
     """ "cpu" or "cuda". Raises `UserError` for a GPU that is not there."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -123,14 +150,14 @@ def use_arithmetic(config: Config) -> None:
 
 def notes_on(config: Config) -> list[str]:
     """What someone should know who runs `config`."""
-    notes = []
     has_batchnorm = {"G": config.model.norm_G == "batch", "D": config.model.norm_D != "none"}
     normalized = [name for name, has in has_batchnorm.items() if has]
-    if config.train.accumulate > 1 and normalized:
-        micro = config.train.batch // config.train.accumulate
-        whose = " and ".join(f"{name}'s" for name in normalized)
-        notes.append(
-            f"gradient accumulation: in {whose} updates BatchNorm normalizes each micro-batch of {micro} by its own "
-            f"statistics, which is not what a batch of {config.train.batch} in one piece would do"
-        )
-    return notes
+    if config.train.accumulate == 1 or not normalized:
+        return []
+    micro = config.train.batch // config.train.accumulate
+    whose = " and ".join(f"{name}'s" for name in normalized)
+    return [
+        f"gradient accumulation: in {whose} updates BatchNorm normalizes each micro-batch of {micro} by its own "
+        f"statistics, which is not what a batch of {config.train.batch} in one piece would do; for D's updates G makes "
+        f"all {config.train.batch} images in one forward"
+    ]

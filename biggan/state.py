@@ -12,7 +12,7 @@ from biggan.discriminator import Discriminator
 from biggan.ema import EMA
 from biggan.errors import UserError
 from biggan.generator import Generator
-from biggan.initialization import initialize
+from biggan.initialization import initialize as draw_weights
 from biggan.starts import Starts
 
 
@@ -22,12 +22,14 @@ class TrainingState:
     Randomness is no part of it: every draw is a function of the step (biggan/rng.py).
     """
 
-    def __init__(self, config: Config, device: torch.device | str = "cpu") -> None:
+    def __init__(self, config: Config, device: torch.device | str = "cpu", *, initialize: bool = True) -> None:
+        """`initialize=False` leaves the weights undrawn, for a state that is loaded next."""
         self.step = 0
         with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own, which initialize() replaces
             self.G, self.D = Generator(config.model), Discriminator(config.model)
         for name, network in self.networks().items():
-            initialize(network, config.model.init, config.seed, name)
+            if initialize:
+                draw_weights(network, config.model.init, config.seed, name)
             network.to(device).train()
         self.D.take_embedding(self.G.embedding)
         self.ema = EMA(self.G, config.ema)
@@ -47,7 +49,8 @@ class TrainingState:
         And `sigma_start.` with the vectors from which sigma_0 regularization or clamping starts, where either is on.
         """
         named: dict[str, Tensor] = {}
-        for prefix, network in (("G", self.G), ("D", self.D), ("G_ema", self.ema.network)):
+        modules: dict[str, nn.Module] = {**self.networks(), "G_ema": self.ema.network}
+        for prefix, network in modules.items():
             named.update({f"{prefix}.{name}": tensor for name, tensor in network.state_dict().items()})
         for prefix, network in self.networks().items():
             moments = self.optimizers[prefix].state
@@ -62,7 +65,7 @@ class TrainingState:
         The vectors from which sigma_0 regularization or clamping starts may be missing or too many: a change of the
         configuration turns these on and off, and then they start at random or are left out.
 
-        Raises `UserError`, before anything is copied, where names or shapes differ from the state's.
+        Raises `UserError`, before anything is copied, where names, shapes or types differ from the state's.
         """
         own = self.tensors()
         tensors = {name: tensor for name, tensor in tensors.items() if name in own or not _is_start(name)}
@@ -86,9 +89,9 @@ def _mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     problems = [f"{name} is missing" for name in own if name not in given]
     problems += [f"{name} is unknown" for name in given if name not in own]
     problems += [
-        f"{name} is {list(given[name].shape)}, expected {list(tensor.shape)}"
+        f"{name} is {given[name].dtype} {list(given[name].shape)}, expected {tensor.dtype} {list(tensor.shape)}"
         for name, tensor in own.items()
-        if name in given and given[name].shape != tensor.shape
+        if name in given and (given[name].shape != tensor.shape or given[name].dtype != tensor.dtype)
     ]
     more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
     return ", ".join(problems[:3]) + more

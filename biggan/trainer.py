@@ -41,28 +41,34 @@ class Trainer:
             with self._finishing_the_step_on_signals():
                 self.observers.on_start(self)
                 self._loop()
-                status = self._asked_to_stop or "finished"
+                done = self.state.step >= self.config.steps and self._asked_to_stop != "stopped"
+                status = "finished" if done else self._asked_to_stop or "finished"
                 self.observers.on_end(status)
+                self.emit(status)
         except BaseException:
             self.observers.on_end("failed")
             raise
-        self.emit(status)
+        finally:
+            self.run.unlock()
         return status
 
     def _loop(self) -> None:
         batches = training_batches(self.config, self.source, self.state.step)
         while self.state.step < self.config.steps and self._asked_to_stop is None:
             stats = self.train_step(batches)
-            self.state.step += 1
             self._report_non_finite(stats)
             self.observers.after_step(self.state.step, stats)
 
     def train_step(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
-        """D's updates, G's update, the average of G. Returns the step's numbers; D's are means over its updates."""
+        """One whole step: D's updates, G's update, the average of G.
+
+        Returns the step's numbers; D's are means over its updates.
+        """
         discriminator = [self.game.update_discriminator(k, *next(batches)) for k in range(self.config.train.d_steps)]
         generator = self.game.update_generator()
         if self.config.train.freeze != "G":
             self.state.ema.update(self.state.G, self.state.step + 1)
+        self.state.step += 1
         return _to_floats(discriminator, generator)
 
     def emit(self, kind: str, **fields: Any) -> None:
@@ -85,9 +91,9 @@ class Trainer:
         """Turn the first Ctrl-C or SIGTERM into a wish to stop after the step; a second Ctrl-C stops at once."""
 
         def ask(number: int, frame: object) -> None:
-            if self._asked_to_stop is not None and number == signal.SIGINT:
+            if self._asked_to_stop == "interrupted" and number == signal.SIGINT:
                 raise KeyboardInterrupt
-            self._asked_to_stop = "interrupted"
+            self._asked_to_stop = self._asked_to_stop or "interrupted"
 
         if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
             yield

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,10 @@ def segments(run: Path) -> list[Path]:
 
 
 class RecordWriter:
-    """Appends (step, name, value) rows to one segment, and hands them to the system once a second."""
+    """Appends (step, name, value) rows to one segment, and hands them to the system once a second.
+
+    Where the system refuses a write (a full disk), the error is raised by the next call; nothing is written after it.
+    """
 
     def __init__(self, run: Path, start_step: int) -> None:
         import pyarrow as pa
@@ -43,11 +47,13 @@ class RecordWriter:
         self._values: list[float] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
+        self._error: OSError | None = None
         self._thread = threading.Thread(target=self._flush_now_and_then, daemon=True)
         self._thread.start()
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
-        """Add one row for each of `values` at `step`."""
+        """Add one row for each of `values` at `step`. Raises the `OSError` of an earlier write that failed."""
+        self._raise_error()
         with self._lock:
             for name, value in values.items():
                 self._steps.append(step)
@@ -55,31 +61,45 @@ class RecordWriter:
                 self._values.append(float(value))
 
     def flush(self) -> None:
-        """Hand everything appended so far to the operating system."""
+        """Hand everything appended so far to the operating system. Raises `OSError` where it refuses."""
+        self._raise_error()
+        with self._lock:
+            if self._steps:
+                self._write_batch()
+        self._raise_error()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _write_batch(self) -> None:
         import pyarrow as pa
 
-        with self._lock:
-            if not self._steps:
-                return
+        try:
             names = pa.DictionaryArray.from_arrays(pa.array(self._indices, pa.int32()), pa.array(list(self._names)))
             columns = [pa.array(self._steps, pa.int64()), names, pa.array(self._values, pa.float64())]
             self._stream.write_batch(pa.record_batch(columns, schema=self._schema))
             self._file.flush()
-            self._steps, self._indices, self._values = [], [], []
+        except OSError as error:
+            self._error = error
+        self._steps, self._indices, self._values = [], [], []
 
     def _flush_now_and_then(self) -> None:
-        while not self._closed.wait(FLUSH_SECONDS):
-            self.flush()
+        while not self._closed.wait(FLUSH_SECONDS) and self._error is None:
+            with suppress(OSError):  # kept, and raised where the caller can see it
+                self.flush()
 
     def close(self) -> None:
-        """Flush and end the segment. Safe to call twice."""
+        """Flush and end the segment. Safe to call twice, and after an error."""
         if self._closed.is_set():
             return
         self._closed.set()
         self._thread.join()
-        self.flush()
-        self._stream.close()
-        self._file.close()
+        try:
+            self.flush()
+            self._stream.close()
+        finally:
+            self._file.close()
 
 
 def _schema() -> pa.Schema:
@@ -116,20 +136,34 @@ def truncate_record(run: Path, step: int) -> None:
 
     Written beside, fsynced, renamed, so that a kill leaves the old segment or the new one.
     """
-    import pyarrow as pa
     import pyarrow.compute as pc
 
+    for left in (Path(run) / "records").glob("*.tmp"):
+        left.unlink()
     for segment in segments(run):
-        batches = [batch.filter(pc.less_equal(batch["step"], step)) for batch in _batches(segment)]
-        batches = [batch for batch in batches if batch.num_rows]
-        if not batches:
-            segment.unlink()
+        batches = list(_batches(segment))
+        if batches and all(pc.max(batch["step"]).as_py() <= step for batch in batches):
             continue
-        temporary = segment.with_suffix(".tmp")
-        with open(temporary, "wb") as file:
-            table = pa.Table.from_batches(batches).unify_dictionaries()
-            with pa.ipc.new_stream(file, table.schema) as stream:
-                stream.write_table(table)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, segment)
+        kept = [batch.filter(pc.less_equal(batch["step"], step)) for batch in batches]
+        if any(batch.num_rows for batch in kept):
+            _rewrite(segment, [batch for batch in kept if batch.num_rows])
+        else:
+            segment.unlink()
+
+
+def _rewrite(segment: Path, batches: list[pa.RecordBatch]) -> None:
+    import pyarrow as pa
+
+    temporary = segment.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        table = pa.Table.from_batches(batches).unify_dictionaries()
+        with pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, segment)
+    folder = os.open(segment.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -11,9 +11,9 @@ import torch
 
 from biggan.config import Config, from_dict
 from biggan.data import open_source, training_batches
+from biggan.rundir import RunDirectory
 from biggan.session import open_new
 from biggan.state import TrainingState
-from biggan.step import Game
 from biggan.trainer import Trainer
 
 TINY = {
@@ -56,20 +56,11 @@ def play() -> Callable[..., tuple[TrainingState, list[dict[str, float]]]]:
     """Train in memory, without a run directory: the state at the end and each step's numbers."""
 
     def run(config: Config, state: TrainingState | None = None) -> tuple[TrainingState, list[dict[str, float]]]:
+        source = open_source(config)
         state = state or TrainingState(config)
-        game = Game(config, state, lambda network, k: None, lambda network, k: None)
-        batches = training_batches(config, open_source(config), state.step)
-        history = []
-        while state.step < config.steps:
-            stats: dict[str, torch.Tensor] = {}
-            for k in range(config.train.d_steps):
-                stats |= game.update_discriminator(k, *next(batches))
-            stats |= game.update_generator()
-            if config.train.freeze != "G":
-                state.ema.update(state.G, state.step + 1)
-            state.step += 1
-            history.append({name: value.item() for name, value in stats.items()})
-        return state, history
+        trainer = Trainer(config, state, source, RunDirectory(Path("nowhere")), [])
+        batches = training_batches(config, source, state.step)
+        return state, [trainer.train_step(batches) for _ in range(config.steps - state.step)]
 
     return run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -17,7 +18,10 @@ from biggan.config import CheckpointConfig, to_dict
 from biggan.errors import UserError
 from biggan.observers import Observer
 from biggan.retention import CheckpointStore, retained
+from biggan.session import find_start, open_resumed
 from biggan.state import TrainingState
+from biggan.trainer import Trainer
+from spectra.records import read_record
 
 
 @pytest.fixture
@@ -128,25 +132,28 @@ def test_the_newest_whole_and_finite_checkpoint_is_taken(saved, tiny) -> None:  
 
 
 def test_a_disk_that_fills_while_saving_leaves_the_previous_checkpoint_whole(tmp_path: Path) -> None:
-    """The child may write files of a size that only the second, larger, checkpoint exceeds."""
+    """After its first checkpoint a run may write no file beyond 100 kB: exit code 2, nothing half-written."""
+    run = tmp_path / "run"
     code = f"""
 import resource, sys
-from pathlib import Path
-import torch
-from biggan.checkpoint import save_checkpoint
-from biggan.cli import _guarded
-folder = Path({str(tmp_path)!r}) / "checkpoints"
-save_checkpoint(folder / "step-00000001.safetensors", {{"x": torch.zeros(1000)}}, 1, {{}})
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-def fill(argv):
-    save_checkpoint(folder / "step-00000002.safetensors", {{"x": torch.zeros(100_000)}}, 2, {{}})
-sys.exit(_guarded("biggan-train", fill, []))
+from biggan import progress
+class Disk(progress.Observer):
+    def on_checkpoint(self, step, path):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+progress.Progress = Disk
+from biggan.cli import train_main
+tiny = ["--model.resolution=8", "--model.ch_G=4", "--model.ch_D=4", "--train.batch=8", "--samples.every=0"]
+sys.exit(train_main(["--out", {str(run)!r}, "--steps=9", "--checkpoint.every=2", "--tensorboard.every=0", *tiny]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert "could not save the checkpoint" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000001.safetensors"]
+    error = " ".join(done.stderr.split())
+    assert "could not save the checkpoint" in error
+    assert "Earlier checkpoints are whole" in error
+    assert "Traceback" not in error
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000002.safetensors"]
+    assert read_checkpoint(run / "checkpoints" / "step-00000002.safetensors").step == 2
+    assert read_record(run).step.max() == 4
 
 
 def test_retention() -> None:
@@ -187,6 +194,19 @@ def test_an_alarm_freezes_the_ring(tiny, train, tmp_path: Path) -> None:  # noqa
         for step in (7, 10, 13)
     }
     assert [p.name for p in checkpoint_paths(run.path)] == ["step-00000013.safetensors", "step-00000014.safetensors"]
+
+
+def test_an_earlier_resume_sets_the_frozen_rings_of_the_lost_future_aside(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
+    config = tiny(steps=8, checkpoint={"every": 0, "ring_every": 1, "ring_keep": 8})
+    run = train(config, tmp_path / "run", CheckpointStore(), Alarms(7)).run
+    for path in checkpoint_paths(run.path)[4:]:
+        path.unlink()
+    session = open_resumed(dataclasses.replace(config, out=None), run.path, find_start(run.path), allow_change=False)
+    assert session.state.step == 4
+    observers = [CheckpointStore(), Alarms(6)]
+    Trainer(session.config, session.state, session.source, session.run, observers).train()
+    assert [path.name for path in sorted(run.checkpoints.glob("frozen-*"))] == ["frozen-00000006"]
+    assert (run.checkpoints / "passed-over" / "frozen-00000007").is_dir()
 
 
 def test_the_last_step_is_always_saved(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 from conftest import assert_same_state
 
 from biggan.checkpoint import checkpoint_paths, read_checkpoint
 from biggan.cli import train_main
-from biggan.config import to_dict
 from biggan.data import open_source, training_batches
 from biggan.observers import Observer
 from biggan.retention import CheckpointStore
 from biggan.state import TrainingState
 from biggan.step import Game
-from spectra.monitor import Monitor
 from spectra.records import read_record
 
 OPTIONS = [
@@ -56,18 +54,21 @@ sys.exit(train_main({["--out", str(run), *OPTIONS, *options]!r}))
     assert child.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_killed_and_resumed_equals_never_stopped(tmp_path: Path, workers: int) -> None:
-    """Killed at 6 with its last checkpoint at 4, resumed with another number of workers, up to 12."""
-    assert train_main(["--out", str(tmp_path / "whole"), "--quiet", "--steps=12", *OPTIONS]) == 0
-    kill_after_step(tmp_path / "killed", 6, "--steps=12", "--monitor=none")
-    assert [p.name for p in checkpoint_paths(tmp_path / "killed")] == ["step-00000004.safetensors"]
-    resume = ["--resume", str(tmp_path / "killed"), "--quiet", f"--data.workers={workers}", "--monitor=spectra"]
-    assert train_main(resume) == 0
-    assert_same_state(final_state(tmp_path / "whole"), final_state(tmp_path / "killed"))
-    whole, killed = (read_record(tmp_path / name).query("name.str.startswith('loss')") for name in ("whole", "killed"))
-    assert whole.step.tolist() == killed.step.tolist()
-    assert whole.value.tolist() == killed.value.tolist()
+def test_killed_and_resumed_equals_never_stopped(tmp_path: Path) -> None:
+    """Killed at 6 with its last checkpoint at 4, resumed with and without data-loader workers, up to 12."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train_main(["--out", str(whole), "--quiet", "--steps=12", *OPTIONS]) == 0
+    kill_after_step(killed, 6, "--steps=12", "--monitor=none")
+    assert [p.name for p in checkpoint_paths(killed)] == ["step-00000004.safetensors"]
+    for workers in (0, 2):
+        resumed = tmp_path / f"workers-{workers}"
+        shutil.copytree(killed, resumed)
+        options = ["--resume", str(resumed), "--quiet", f"--data.workers={workers}", "--monitor=spectra"]
+        assert train_main(options) == 0
+        assert_same_state(final_state(whole), final_state(resumed))
+        one, other = (read_record(run).query("name.str.startswith('loss')") for run in (whole, resumed))
+        assert one.step.tolist() == other.step.tolist()
+        assert one.value.tolist() == other.value.tolist()
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tiny, play) -> None:  # noqa: ANN001
@@ -149,23 +150,41 @@ def test_observers_do_not_change_the_bits(tiny, train, tmp_path: Path) -> None: 
     assert [e["event"] for e in watched.run.events() if e["event"] == "spike"] == ["spike"] * 6
 
 
-def test_the_monitor_does_not_change_the_bits(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
-    plain = train(tiny(), tmp_path / "plain")
-    config = tiny(spectra={"every": 1})
+def test_the_monitor_does_not_change_the_bits(tmp_path: Path) -> None:
+    """At every step, and over checkpoints, where it forgets its warm starts."""
+    for monitor in ("spectra", "none"):
+        options = [*OPTIONS, "--spectra.every=1", f"--monitor={monitor}"]
+        assert train_main(["--out", str(tmp_path / monitor), "--quiet", "--steps=6", *options]) == 0
+    assert_same_state(final_state(tmp_path / "spectra"), final_state(tmp_path / "none"))
+    names = set(read_record(tmp_path / "spectra").name) - set(read_record(tmp_path / "none").name)
+    assert {"sigma0/G.linear", "sigma2/D.blocks.0.conv1", "frobenius/G.embedding"} <= names
 
-    class LateMonitor(Observer):
-        """Makes the monitor once the networks are there."""
 
-        def on_start(self, trainer) -> None:  # noqa: ANN001
-            self.inner = Monitor(trainer.state.networks(), trainer.run.path, every=1)
-            self.inner.on_start(trainer)
+def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    kill_after_step(run, 2, "--steps=3", "--monitor=none")
+    assert checkpoint_paths(run) == []
+    assert train_main(["--resume", str(run), "--quiet"]) == 0
+    assert train_main(["--out", str(tmp_path / "whole"), "--steps=3", "--quiet", *OPTIONS]) == 0
+    assert_same_state(final_state(run), final_state(tmp_path / "whole"))
 
-        def after_step(self, step: int, stats) -> None:  # noqa: ANN001
-            self.inner.after_step(step, stats)
 
-        def on_end(self, status: str) -> None:
-            self.inner.on_end(status)
-
-    watched = train(config, tmp_path / "watched", LateMonitor())
-    assert_same_state(plain.state.tensors(), watched.state.tensors())
-    assert to_dict(config)["spectra"]["every"] == 1
+def test_sigterm_to_the_whole_group_saves(tmp_path: Path) -> None:
+    """Schedulers signal every process of a job, the data loader's workers too."""
+    code = f"""
+import sys
+from biggan import progress
+class Loud(progress.Observer):
+    def after_step(self, step, stats):
+        print("step", step, flush=True)
+progress.Progress = Loud
+from biggan.cli import train_main
+sys.exit(train_main({["--out", str(tmp_path / "run"), "--steps=100000", "--data.workers=2", *OPTIONS]!r}))
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert child.stdout is not None
+    next(line for line in child.stdout if line.split() == ["step", "2"])
+    os.killpg(child.pid, signal.SIGTERM)
+    child.communicate(timeout=120)
+    assert child.returncode == 130
+    assert len(checkpoint_paths(tmp_path / "run")) >= 1

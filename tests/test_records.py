@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -91,6 +92,33 @@ time.sleep(600)
         time.sleep(0.1)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
+    assert read_record(tmp_path).value.tolist() == [1.0]
+
+
+def test_a_full_disk_is_an_error_of_the_next_call(tmp_path: Path) -> None:
+    code = f"""
+import resource, sys, time
+from pathlib import Path
+from spectra.records import RecordWriter
+writer = RecordWriter(Path({str(tmp_path)!r}), 0)
+writer.append(1, {{"a": 1.0}})
+writer.flush()
+resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+writer.append(2, {{f"b{{i}}": 2.0 for i in range(200)}})
+for _ in range(600):
+    time.sleep(0.1)
+    try:
+        writer.append(3, {{"c": 3.0}})
+    except OSError as error:
+        print(error.errno)
+        break
+try:
+    writer.close()
+except OSError:
+    print("closed")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [str(errno.EFBIG), "closed"], done.stderr
     assert read_record(tmp_path).value.tolist() == [1.0]
 
 

@@ -41,8 +41,9 @@ def training_batches(config: Config, source: Source, start: int) -> Iterator[tup
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the trainer finishes its step and needs its batches for that."""
+    """Signals may reach a whole group of processes; the trainer finishes its step and needs its batches for that."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _as_is(batch: T) -> T:
