@@ -230,6 +230,17 @@ def test_penalties_use_the_normalized_weights_of_the_update() -> None:
     assert doubled.item() == pytest.approx(4 * r1(D, batch).item())
 
 
+def test_penalties_use_the_dropout_masks_of_the_update() -> None:
+    D, y = double_D(), torch.tensor([0, 1])
+    mask = torch.zeros(2, D.width, dtype=torch.float64)
+    mask[0] = 2.0
+    plain = Batch(images(2, 8), y, images(2, 8, seed=2), y)
+    masked = Batch(plain.fake, y, plain.real, y, mask_fake=mask, mask_real=mask)
+    alone = Batch(plain.fake[:1], y[:1], plain.real[:1], y[:1])
+    # One image's features are dropped, the other's doubled: 4 times its square, in a mean of two.
+    assert r1(D, masked).item() == pytest.approx(4 * r1(D, alone).item() / 2)
+
+
 def test_which_penalties_are_on() -> None:
     assert strengths(configuration()) == {}
     assert strengths(configuration(loss={"name": "wasserstein"})) == {"gradient": 10.0}

@@ -328,6 +328,13 @@ def test_extra_blocks_take_the_condition_of_the_block_they_follow() -> None:
     assert G.condition_of == [0, 0, 1, 1]
     assert G.chunk == 8  # z is cut as without the extra blocks
     assert Generator(ModelConfig(resolution=16, ch=4)).condition_of == [0, 1]
+    seen: list[torch.Tensor] = []
+    for block in G.blocks:
+        block.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+    z, c = torch.randn(2, 24), torch.randn(2, 32)
+    G.synthesize(z, c)
+    for index, chunk in enumerate((z[:, 8:16], z[:, 8:16], z[:, 16:], z[:, 16:])):
+        assert torch.equal(seen[index], torch.cat([chunk, c], dim=1))
 
 
 def test_choices_are_checked_however_a_configuration_is_made() -> None:
