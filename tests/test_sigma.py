@@ -61,6 +61,22 @@ def test_top_two_against_a_full_decomposition(shape: tuple[int, int]) -> None:
     torch.testing.assert_close(top_two([W], [found.short])[0].values, found.values)
 
 
+@pytest.mark.parametrize("shape", [(400, 450), (500, 390)])
+def test_top_two_of_a_large_matrix_from_wherever_it_starts(shape: tuple[int, int]) -> None:
+    """Beyond a few hundred rows the values come from an iteration, and the vectors that it starts from matter."""
+    random = torch.Generator().manual_seed(0)
+    W = torch.randn(shape, generator=random)
+    wanted = torch.linalg.svdvals(W.double())[:2].float()
+    starts: list[Tensor | None] = [None, torch.randn(start_shape(W), generator=random), torch.eye(*start_shape(W))]
+    starts.append(top_two([W], [None])[0].short)
+    for start in starts:
+        (found,) = top_two([W], [start])
+        torch.testing.assert_close(found.values, wanted, rtol=1e-5, atol=0)
+        (again,) = top_two([W], [start])
+        assert torch.equal(again.left, found.left)
+    assert Clamp(W, ClampConfig(ratio=1.0))(W, iterate=True).shape == W.shape
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_derivative_of_sigma_is_u_v_by_finite_differences(shape: tuple[int, int]) -> None:
     W = with_values(shape).requires_grad_()
