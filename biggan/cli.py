@@ -26,15 +26,15 @@ EXIT_OF = {"finished": EXIT_DONE, "interrupted": EXIT_INTERRUPTED, "stopped": EX
 
 def train_main(argv: list[str] | None = None) -> int:
     """`biggan-train`. Returns the exit code: 0 done, 2 bad input, 130 interrupted (saved), 1 anything else."""
-    return _guarded("biggan-train", _train, sys.argv[1:] if argv is None else argv)
+    return guarded("biggan-train", _train, sys.argv[1:] if argv is None else argv)
 
 
 def sample_main(argv: list[str] | None = None) -> int:
     """`biggan-sample`. Returns the exit code: 0 done, 2 bad input, 1 anything else."""
-    return _guarded("biggan-sample", _sample, sys.argv[1:] if argv is None else argv)
+    return guarded("biggan-sample", _sample, sys.argv[1:] if argv is None else argv)
 
 
-def _guarded(program: str, command: Callable[[list[str]], int], argv: list[str]) -> int:
+def guarded(program: str, command: Callable[[list[str]], int], argv: list[str]) -> int:
     """Run a command; what is the user's to mend becomes one paragraph and exit code 2."""
     try:
         return command(argv)

@@ -52,13 +52,19 @@ class DataConfig(Section):
     """Where images come from."""
 
     source: str = setting("digits")
-    """The data source by name; `digits`: 1,797 handwritten digits that come with the package."""
+    """`digits` (1,797 come with the package), `folder` (sub-folders are classes), `parquet`, `packed`, or `auto`."""
     path: str | None = setting(None, numbers=False)
-    """Where the source's files lie, for a source that has files."""
+    """Where the source's files lie; for every source but digits also a directory that `biggan-data prepare` made."""
+    flip: bool = setting(False)
+    """Mirror each training image from left to right with probability one half each time it is drawn."""
+    top_classes: int | None = setting(None, low=1)
+    """Keep the images of the K most common classes alone (Section 5.2), renumbered 0 to K-1; none: all classes."""
+    val_fraction: float = setting(0.1, low=0.001, high=0.5)
+    """Share of each class held out for validation, the same for every run, where the data has no such split."""
     train_per_class: int | None = setting(None, low=1)
     """Use only the first so many training images of each class; none: all (memorization needs few)."""
     workers: int = setting(0, numbers=False, low=0)
-    """Data-loader processes; 0 loads in the main process. Any number gives the same images."""
+    """Data-loader processes, one a core at most; 0 loads in the main process. Any number gives the same images."""
 
 
 @dataclass(frozen=True)

@@ -207,7 +207,8 @@ def _print_rich(headings: list[str], rows: list[list[str]]) -> None:
         table.add_row(*(Text(cell) for cell in row), style="bold red" if bad else "")
     console = Console()
     # Where the terminal is too narrow it may wrap the lines: folded names and cropped numbers are worse.
-    console.width = max(console.width, console.measure(table).maximum)
+    wide = Console(width=10_000)
+    console.width = max(console.width, wide.measure(table).maximum)
     console.print(table)
 
 

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-SUBSET_FROM = 512  # from this side on, a few eigenpairs by LAPACK's MRRR are several times faster than all
+SUBSET_FROM = 128  # from this side on, a few eigenpairs by LAPACK's MRRR take half as long as all
 PANEL = 2**22  # entries converted to float64 at a time
 
 
@@ -35,41 +35,69 @@ def by_gram(matrices: Sequence[Tensor], scales: Sequence[float], k: int) -> list
     sigma_0 that is about the float64 precision where they stand apart, and its root (1e-8) at worst.
 
     Args:
-        matrices: of one shape and device; read in panels, never copied whole.
+        matrices: of one shape and device; large ones are read in panels, not copied whole.
         scales: each matrix is divided by this first (its largest entry, say), so that squares stay finite.
         k: at most the short side.
     """
     oriented = [w.T if w.shape[0] > w.shape[1] else w for w in matrices]
-    short = oriented[0].shape[0]
-    width = max(1, PANEL // short)
-    gram = torch.stack([_gram(w, scale, width) for w, scale in zip(oriented, scales, strict=True)])
-    basis = _leading_eigenvectors(gram, k)
-    images = torch.stack(
-        [
-            torch.cat([(part.double() / scale).T @ v for part in w.split(width, dim=1)])
-            for w, scale, v in zip(oriented, scales, basis, strict=True)
-        ]
-    )
-    far, values, turn = torch.linalg.svd(images, full_matrices=False)
-    near = basis @ turn.mT
+    work = _together if sum(w.numel() for w in matrices) <= PANEL else _in_panels
+    near, values, far, residuals = work(oriented, scales, k)
     found = []
-    for w, scale, u, sigma, v in zip(oriented, scales, near, values, far, strict=True):
-        back = torch.zeros_like(u)
-        for part, rows in zip(w.split(width, dim=1), v.split(width), strict=True):
-            back += (part.double() / scale) @ rows
-        left, right = (v, u) if w is not matrices[len(found)] else (u, v)
-        residuals = (back - u * sigma).norm(dim=0) * scale
-        found.append(Triplets(sigma * scale, left, right, residuals, _gram_error(sigma, short), 3))
+    for i, (w, scale) in enumerate(zip(matrices, scales, strict=True)):
+        left, right = (near[i], far[i]) if oriented[i] is w else (far[i], near[i])
+        bound = _gram_error(values[i], oriented[i].shape[0])
+        found.append(Triplets(values[i] * scale, left, right, residuals[i] * scale, bound, 4))
     return found
 
 
-def _gram(w: Tensor, scale: float, width: int) -> Tensor:
-    """W W^T in float64, its lower blocks only and then mirrored: five eighths of the products."""
-    short = w.shape[0]
-    gram = torch.zeros(short, short, dtype=torch.float64, device=w.device)
+def _together(wide: Sequence[Tensor], scales: Sequence[float], k: int) -> tuple[Tensor, ...]:
+    """Small matrices, stacked in float64: (B, m, k) short vectors, values, (B, n, k) long vectors, residuals."""
+    divisors = torch.tensor(scales, dtype=torch.float64, device=wide[0].device)
+    whole = torch.stack(list(wide)).double() / divisors[:, None, None]
+    near, values, far = _refined(_leading_eigenvectors(whole @ whole.mT, k), lambda vectors: whole.mT @ vectors)
+    return near, values, far, (whole @ far - near * values[:, None, :]).norm(dim=1)
+
+
+def _in_panels(wide: Sequence[Tensor], scales: Sequence[float], k: int) -> tuple[Tensor, ...]:
+    """As `_together`, with no more than a panel of each matrix in float64 at a time."""
+    width = max(1, PANEL // wide[0].shape[0])
+
+    def panels(w: Tensor, scale: float) -> Iterator[Tensor]:
+        for part in w.split(width, dim=1):
+            yield part.to(torch.float64, copy=True).div_(scale)
+
+    pairs = list(zip(wide, scales, strict=True))
+    gram = torch.stack([_gram(panels(*pair), wide[0].shape[0]) for pair in pairs])
+    near, values, far = _refined(
+        _leading_eigenvectors(gram, k),
+        lambda vectors: torch.stack(
+            [torch.cat([part.T @ v for part in panels(*pair)]) for pair, v in zip(pairs, vectors, strict=True)]
+        ),
+    )
+    back = torch.zeros_like(near)
+    for total, pair, vectors in zip(back, pairs, far, strict=True):
+        for part, rows in zip(panels(*pair), vectors.split(width), strict=True):
+            total += part @ rows
+    return near, values, far, (back - near * values[:, None, :]).norm(dim=1)
+
+
+def _refined(near: Tensor, multiply: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Values and long vectors from the eigenvectors' images, whose lengths have none of the Gram matrix's rounding."""
+    images = multiply(near)
+    values = images.norm(dim=1)
+    if bool((values[:, -1] > 1e-2 * values[:, 0]).all()):
+        return near, values, images / values[:, None, :]
+    far, values, turn = torch.linalg.svd(images, full_matrices=False)  # small values' images are not yet orthogonal
+    return near @ turn.mT, values, far
+
+
+def _gram(panels: Iterator[Tensor], short: int) -> Tensor:
+    """W W^T, its lower blocks only and then mirrored: five eighths of the products."""
+    gram: Tensor | None = None
     step = short if short <= 256 else -(-short // 4)
-    for part in w.split(width, dim=1):
-        panel = part.double() / scale
+    for panel in panels:
+        if gram is None:
+            gram = torch.zeros(short, short, dtype=panel.dtype, device=panel.device)
         for low in range(0, short, step):
             high = min(low + step, short)
             gram[low:high, :high].addmm_(panel[low:high], panel[:high].T)

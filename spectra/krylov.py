@@ -23,8 +23,8 @@ from spectra.operators import LinearOperator, Scaled
 
 BLOCK = 16  # a product with 16 vectors costs little more than with 4: reading the matrix dominates
 MIN_PROBES = 8
-MAX_BASIS = 384
-MIN_CAPACITY_IN_BLOCKS = 6
+MAX_BASIS = 192
+MIN_CAPACITY_IN_BLOCKS = 4
 MEMORY_FOR_BASIS = 2**28  # bytes; a basis that would outgrow it restarts from its Ritz vectors
 SAFE = (1e-12, 1e12)  # magnitudes whose squares float32 holds; matrices outside are scaled first
 
@@ -83,15 +83,16 @@ class Products:
             return vectors @ (self._stacked.mT if transposed else self._stacked)
         pairs = zip(self.members, vectors, strict=True)
         if not self.dense:
-            return torch.stack([w.forward(v) if transposed else w.adjoint(v) for w, v in pairs])
-        # (W v^T)^T is the same as v W^T and several times faster: BLAS then reads W along its rows.
-        return torch.stack([(w @ v.T).T if transposed else v @ w for w, v in pairs])
+            return _stacked([w.forward(v) if transposed else w.adjoint(v) for w, v in pairs])
+        # (W v^T)^T is v W^T several times faster: BLAS then reads W along its rows.
+        return _stacked([(w @ v.T.contiguous()).T if transposed else v @ w for w, v in pairs])
 
 
 def largest_entry(matrix: Tensor | LinearOperator) -> float:
-    """max |entry| without a copy; NaN or Inf where there is one. Of an operator: of its product with ones."""
+    """max |entry| without a copy, NaN or Inf where there is one. Of an operator: of a product with random numbers."""
     if not isinstance(matrix, Tensor):
-        matrix = matrix.forward(torch.ones(1, matrix.shape[1], dtype=matrix.dtype, device=matrix.device))
+        probe = torch.randn(1, matrix.shape[1], generator=torch.Generator().manual_seed(0), dtype=matrix.dtype)
+        matrix = matrix.forward(probe.to(matrix.device))
     low, high = (float(bound) for bound in torch.aminmax(matrix))
     return float("nan") if low != low or high != high else max(-low, high)
 
@@ -105,6 +106,7 @@ def block_krylov(
     max_blocks: int,
     seed: int,
     stack: bool | None = None,
+    rescale: bool = True,
 ) -> list[Outcome]:
     """The leading k singular triplets of each matrix. All have one shape, dtype (float32 or float64) and device.
 
@@ -116,6 +118,7 @@ def block_krylov(
         max_blocks: stop, unconverged, after so many blocks.
         seed: of the probes' generator.
         stack: iterate on all matrices at once; by default on an accelerator only.
+        rescale: scale matrices of unusual magnitude first.
     """
     probe = Products(matrices[:1], stack=False)
     block = min(max(BLOCK, k + MIN_PROBES), probe.short)
@@ -136,7 +139,7 @@ def block_krylov(
         if width := widths[members[0]]:
             given = torch.stack([start[i][:width].to(probe.device, probe.dtype) for i in members])
         iteration = _Iteration(Products([matrices[i] for i in members], stack), k, tol, max_blocks, seed, block)
-        outcomes.update(zip(members, iteration.run(given), strict=True))
+        outcomes.update(zip(members, iteration.run(given, rescale), strict=True))
     for i, matrix in enumerate(matrices):
         if outcomes.get(i) is None:
             outcomes[i] = _solve_scaled(matrix, k, tol, start[i], max_blocks, seed)
@@ -151,7 +154,7 @@ def _solve_scaled(
     short, long = min(matrix.shape), max(matrix.shape)
     if scale > 0 and np.isfinite(scale):
         scaled = (matrix.double() / scale).to(matrix.dtype) if isinstance(matrix, Tensor) else Scaled(matrix, scale)
-        (outcome,) = block_krylov([scaled], k, tol, [start], max_blocks, seed)
+        (outcome,) = block_krylov([scaled], k, tol, [start], max_blocks, seed, rescale=False)
         outcome.values, outcome.residuals = outcome.values * scale, outcome.residuals * scale
         return outcome
     value = 0.0 if scale == 0 else float("nan")
@@ -173,13 +176,13 @@ class _Iteration:
         self.capacity = max(MIN_CAPACITY_IN_BLOCKS * block, min(MAX_BASIS, MEMORY_FOR_BASIS // bytes_each))
         self.outcomes: list[Outcome | None] = [None] * self.count
 
-    def run(self, given: Tensor | None) -> list[Outcome | None]:
-        """Iterate to the end; None where the first product is outside of the safe magnitudes."""
+    def run(self, given: Tensor | None, rescale: bool) -> list[Outcome | None]:
+        """Iterate to the end; None, if ``rescale``, where the first product is outside of the safe magnitudes."""
         self._begin(given)
         waiting: set[int] = set(range(self.count))
         for blocks in range(1, self.max_blocks + 1):
             images = self.products.to_long(self.basis[:, -self.fresh :])
-            if blocks == 1 and not SAFE[0] <= largest_entry(images) <= SAFE[1]:
+            if blocks == 1 and rescale and not SAFE[0] <= largest_entry(images) <= SAFE[1]:
                 break
             outside = self._project(images)
             directions, coupling = torch.linalg.qr(outside.mT)
@@ -198,13 +201,13 @@ class _Iteration:
             if self.basis.shape[1] + self.fresh > self.capacity:
                 self._restart(ritz, rotation, directions, coupling)
             else:
-                self._extend(directions.mT)
+                self._extend(directions.mT, self._is_deficient(ritz, coupling))
         return self.outcomes
 
     def _gaussian(self, rows: int) -> Tensor:
         """Fresh probes (B, rows, short), the same for every member and on every device."""
-        drawn = torch.randn(rows, self.products.short, generator=self.generator, dtype=torch.float64)
-        return drawn.to(self.products.device, self.products.dtype).expand(self.count, -1, -1)
+        drawn = torch.randn(rows, self.products.short, generator=self.generator, dtype=self.products.dtype)
+        return drawn.to(self.products.device).expand(self.count, -1, -1)
 
     def _begin(self, given: Tensor | None) -> None:
         """A new basis from given rows (B, j, short) and fresh probes."""
@@ -237,17 +240,23 @@ class _Iteration:
         tolerance = self.tol * np.sqrt(max(ritz[0], 0.0))
         return is_certified(ritz, rotation, residual, self.probes[i], self.k, tolerance, self.noise)
 
-    def _extend(self, directions: Tensor) -> None:
+    def _extend(self, directions: Tensor, deficient: bool) -> None:
         """The next block: what A added, kept orthogonal where that is only rounding."""
         left = self.products.short - self.basis.shape[1]
         if left <= self.fresh:
             full = torch.linalg.qr(self.basis.mT, mode="complete").Q.mT
             directions = full[:, -left:]
-        directions = directions + torch.finfo(directions.dtype).eps * self._gaussian(directions.shape[1])
-        for _ in range(2):
+        if deficient:  # where nothing was added the factorization returns arbitrary directions, maybe of the basis
+            directions = directions + torch.finfo(directions.dtype).eps * self._gaussian(directions.shape[1])
             directions = _orthonormal(directions - (directions @ self.basis.mT) @ self.basis)
+        directions = _orthonormal(directions - (directions @ self.basis.mT) @ self.basis)
         self.fresh = directions.shape[1]
         self.basis = torch.cat([self.basis, directions], dim=1)
+
+    def _is_deficient(self, ritz: np.ndarray, coupling: np.ndarray) -> bool:
+        """Whether some directions of the remainder are nothing, not even rounding."""
+        diagonal = np.abs(np.diagonal(coupling, axis1=1, axis2=2))
+        return bool((diagonal.min(axis=1) <= 1e-4 * self.noise * ritz[:, 0]).any())
 
     def _restart(self, ritz: np.ndarray, rotation: np.ndarray, directions: Tensor, coupling: np.ndarray) -> None:
         """Thick restart: a third of the basis, its leading Ritz vectors, and the directions of their residuals."""
@@ -257,25 +266,35 @@ class _Iteration:
         self.basis, self.images = _device(turn, self.basis) @ self.basis, [_device(turn, images) @ images]
         self.projection = _host(self.images[0] @ self.images[0].mT)
         residual = coupling @ rotation[:, -self.fresh :]
-        self._extend(directions.mT)
+        self._extend(directions.mT, self._is_deficient(ritz, coupling))
         overlap = _host(self.basis[:, keep:] @ directions)
         for i, probes in enumerate(self.probes):
             probes.restart(ritz[i], rotation[i], residual[i], keep, overlap[i])
+
+    def _long_vectors(self, i: int, rotation: np.ndarray) -> tuple[Tensor, np.ndarray, Tensor]:
+        """Member i's k values and long vectors from its Ritz vectors' images, and the turn of the short ones they
+        imply."""
+        long, row = torch.zeros(self.k, self.products.long, dtype=torch.float64, device=self.basis.device), 0
+        for block in self.images:
+            long += _device(rotation[row : row + block.shape[1]].T, long) @ block[i]
+            row += block.shape[1]
+        values = torch.linalg.vector_norm(long, dim=1)
+        if float(values.min()) > 1e-6 * float(values.max()):
+            turn, vectors = torch.eye(self.k), long / values[:, None]
+        else:  # images of tiny values are orthogonal only relative to the largest: their last digits, and zeros
+            turn, values, vectors = torch.linalg.svd(long, full_matrices=False)
+        return turn.T.to(self.basis), _host(values), vectors
 
     def _outcome(self, i: int, rotation: np.ndarray, residual: np.ndarray, converged: bool, blocks: int) -> Outcome:
         """The triplets of member i, from the rotation to its Ritz vectors."""
         leading = max(self.k, self.block - MIN_PROBES)
         subspace = _device(rotation[:, :leading].T, self.basis) @ self.basis[i]
-        images = torch.cat([block[i] for block in self.images])
-        long = _device(rotation[:, : self.k].T, images) @ images
-        # Orthonormal long vectors also where values are zero, and the last digits of small values.
-        turn, values, long = torch.linalg.svd(long, full_matrices=False)
-        values = _host(values)
+        turn, values, long = self._long_vectors(i, rotation[:, : self.k])
         lengths = np.linalg.norm(residual[:, : self.k], axis=0)
         floor = max(values[0] * torch.finfo(self.products.dtype).eps, np.finfo(np.float64).tiny)
         return Outcome(
             values=values,
-            short=turn.T.to(subspace.dtype) @ subspace[: self.k],
+            short=turn @ subspace[: self.k],
             long=long.to(subspace.dtype),
             residuals=lengths / np.maximum(values, floor),
             subspace=subspace,
@@ -286,8 +305,12 @@ class _Iteration:
 
 def _eigenpairs(symmetric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues (B, q), descending, and eigenvectors (B, q, q) as columns."""
-    values, vectors = np.linalg.eigh(symmetric)
-    return values[:, ::-1].copy(), vectors[:, :, ::-1].copy()
+    values, vectors = torch.linalg.eigh(torch.from_numpy(symmetric))  # torch's threads, not numpy's
+    return values.flip(-1).numpy(), vectors.flip(-1).numpy()
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)  # one alone needs no copy
 
 
 def _orthonormal(rows: Tensor) -> Tensor:

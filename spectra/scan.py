@@ -116,7 +116,7 @@ def scan(
         path: a checkpoint; see `spectra.files.read_checkpoint` for what it may be and what is left out.
         k, method, tol: as `spectra.top_singular_values`.
         everything: leave nothing out.
-        operator: also compute every convolution's spectrum as a linear map.
+        operator: also compute the spectrum as a linear map of every convolution with as many axes as its size.
         sort: one of `SORT_KEYS`; numbers descending, with NaN first.
         on_progress: called with (done, total, name of the next weight).
 
@@ -127,6 +127,8 @@ def scan(
     if sort not in SORT_KEYS:
         raise ValueError(f"sort is one of {', '.join(SORT_KEYS)}; got {sort!r}")
     checkpoint = read_checkpoint(path, everything)
+    if operator is not None:
+        _check_size(operator.size, checkpoint.weights)
     spectra = []
     total = len(checkpoint.weights)
     for done, weight in enumerate(checkpoint.weights):
@@ -136,6 +138,17 @@ def scan(
     if on_progress:
         on_progress(total, total, "")
     return _sorted(spectra, sort), checkpoint.left_out
+
+
+def _check_size(size: tuple[int, ...], weights: list[StoredWeight]) -> None:
+    """A spatial size must fit some convolution of the file; those with other numbers of axes have no operator then."""
+    kinds = sorted({weight.kind for weight in weights if weight.kind.startswith("conv")})
+    if f"conv{len(size)}d" not in kinds:
+        holds = f"only {' and '.join(kinds)}" if kinds else "no convolutions"
+        raise ValueError(
+            f"an operator's size has one number for each spatial axis: {'x'.join(map(str, size))} fits "
+            f"conv{len(size)}d weights, and the file holds {holds}"
+        )
 
 
 def _spectrum(weight: StoredWeight, k: int, method: str, tol: float, operator: Convolution | None) -> Spectrum:
@@ -154,9 +167,9 @@ def _spectrum(weight: StoredWeight, k: int, method: str, tol: float, operator: C
         "converged": found.converged,
         "finite": found.finite,
     }
-    if operator is not None and weight.kind.startswith("conv"):
+    if operator is not None and weight.kind == f"conv{len(operator.size)}d":
         linear = convolution_operator(_layer(tensor, operator), operator.size, tensor)
-        values = top_singular_values(linear, k, "krylov" if method == "auto" else method, tol)
+        values = top_singular_values(linear, k, method, tol)
         spectrum["operator_sigma"] = tuple(values.values.tolist())
         spectrum["operator_converged"] = values.converged
     return Spectrum(**spectrum)
@@ -164,17 +177,11 @@ def _spectrum(weight: StoredWeight, k: int, method: str, tol: float, operator: C
 
 def _layer(weight: Tensor, convolution: Convolution) -> nn.Module:
     """A convolution of the weight's shape, without memory of its own."""
-    axes = weight.dim() - 2
-    if len(convolution.size) != axes:
-        raise ValueError(
-            f"--operator takes one size for each spatial axis, and the file holds a convolution with {axes} "
-            f"({'x'.join(map(str, weight.shape))}); got {'x'.join(map(str, convolution.size))}"
-        )
     kernel = tuple(weight.shape[2:])
     padding: tuple[int, ...] | int = convolution.padding
     if padding is None:
         padding = tuple(convolution.dilation * (side - 1) // 2 for side in kernel)
-    layer = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+    layer = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[weight.dim() - 3]
     return layer(
         weight.shape[1],
         weight.shape[0],

@@ -32,7 +32,7 @@ EXACT_UP_TO = 384  # shorter side up to which `auto` takes the Gram matrix
 SINGLE_UP_TO = 1e-6  # tolerances below this are beyond float32's products: computed in float64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TopSingularValues:
     """The largest singular values of one matrix (rows x columns), and how far to believe them.
 
@@ -118,7 +118,7 @@ def top_singular_values_batch(
     for i, matrix in enumerate(prepared):
         chosen = method
         if method == "auto":
-            chosen = "exact" if min(matrix.shape) <= EXACT_UP_TO else "krylov"
+            chosen = "exact" if _is_small(matrix) else "krylov"
         dense = isinstance(matrix, Tensor)
         alike = (tuple(matrix.shape), matrix.dtype, str(matrix.device)) if dense else (i,)
         groups.setdefault((chosen, *alike), []).append(i)
@@ -129,6 +129,12 @@ def top_singular_values_batch(
         found = solve([prepared[i] for i in members], count, tol, [starts[i] for i in members], max_blocks, seed)
         results.update(zip(members, found, strict=True))
     return [results[i] for i in range(len(matrices))]
+
+
+def _is_small(matrix: Tensor | LinearOperator) -> bool:
+    """Whether `auto` takes the Gram matrix. An operator has to be written out for it, so its long side counts too."""
+    small = min(matrix.shape) <= EXACT_UP_TO
+    return small and (isinstance(matrix, Tensor) or matrix.shape[0] * matrix.shape[1] <= 2**22)
 
 
 def _check_arguments(k: int, method: str, tol: float) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from biggan.config import DataConfig
+from biggan.config import Config, DataConfig
 from biggan.data import PositionalSampler, open_source, training_batches
 from biggan.data.digits import load_digits
 from biggan.data.images import to_float, to_uint8
@@ -14,7 +14,7 @@ from biggan.data.images import to_float, to_uint8
 
 def test_digits_are_scikit_learns() -> None:
     reference = pytest.importorskip("sklearn.datasets").load_digits()
-    source = load_digits(DataConfig(), 8)
+    source = load_digits(8)
     mine = np.concatenate([source.train.images, source.val.images])[..., 0]
     labels = np.concatenate([source.train.labels, source.val.labels])
     theirs = np.rint(reference.images * (255 / 16)).astype(np.uint8)
@@ -25,15 +25,15 @@ def test_digits_are_scikit_learns() -> None:
 
 
 def test_the_splits_are_fixed_disjoint_and_stratified() -> None:
-    source = load_digits(DataConfig(), 8)
+    source = load_digits(8)
     shares = np.bincount(source.val.labels) / np.bincount(np.concatenate([source.train.labels, source.val.labels]))
     np.testing.assert_allclose(shares, 0.22, atol=0.005)
-    again = load_digits(DataConfig(), 8)
+    again = load_digits(8)
     assert np.array_equal(source.train.images, again.train.images)
 
 
 def test_few_training_images_a_class_are_the_first_of_many() -> None:
-    few, more = (load_digits(DataConfig(train_per_class=n), 8) for n in (3, 10))
+    few, more = (open_source(Config(data=DataConfig(train_per_class=n))) for n in (3, 10))
     assert np.bincount(few.train.labels).tolist() == [3] * 10
     pool = {image.tobytes() for image in more.train.images}
     assert all(image.tobytes() in pool for image in few.train.images)

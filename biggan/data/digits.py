@@ -11,30 +11,19 @@ import cv2
 import numpy as np
 
 from biggan import rng
-from biggan.config import DataConfig
 from biggan.data.images import ImageArray, Source
-from biggan.errors import UserError
 
 VALIDATION_SHARE = 0.22
 
 
-def load_digits(config: DataConfig, resolution: int) -> Source:
+def load_digits(resolution: int) -> Source:
     """1,402 training and 395 validation images, stratified by class, the same for every run.
 
-    Enlarged bilinearly from 8x8 and repeated over three channels. `data.train_per_class` keeps the first so many
-    training images of each class. Raises `UserError` where a class has fewer.
+    Enlarged bilinearly from 8x8 and repeated over three channels.
     """
     with resources.files("biggan.data").joinpath("digits.npz").open("rb") as file, np.load(file) as archive:
         images, labels = archive["images"], archive["labels"].astype(np.int64)
     train, val = _split(labels)
-    if config.train_per_class is not None:
-        fewest = int(np.bincount(labels[train]).min())
-        if config.train_per_class > fewest:
-            raise UserError(
-                f"data.train_per_class is {config.train_per_class}, and the digits have only {fewest} training "
-                f"images of some class. Give at most {fewest}, or leave it out to use all."
-            )
-        train = np.sort(np.concatenate([train[labels[train] == c][: config.train_per_class] for c in range(10)]))
     pixels = _enlarge(images, resolution)
     return Source(
         train=ImageArray(pixels[train], labels[train]),

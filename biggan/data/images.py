@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from biggan.data.labels import Labels
 
 
 @dataclass(frozen=True)
@@ -18,14 +21,79 @@ class Position:
     key: int
 
 
-class ImageArray(Dataset):
-    """Images held as one uint8 array (N, R, R, 3), with int64 labels (N,)."""
+FLIP, LABEL = 1, 2
+"""What is drawn for an image; each by its own number, so that one leaves the others as they were."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
-        self.images, self.labels = images, labels.astype(np.int64)
+
+def uniform(keys: np.ndarray, draw: int) -> np.ndarray:
+    """float64 (B,) in [0, 1), a function of the keys (B,), uint64, and of the number of the draw alone.
+
+    The keys are random numbers themselves; SplitMix64 (Steele, Lea, Flood, 2014) makes independent ones of them, for
+    in little time: a generator for each image took longer than reading it.
+    """
+    bits = keys + np.uint64(draw * 0x9E3779B97F4A7C15 % 2**64)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((bits ^ (bits >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+
+
+class Images(Dataset):
+    """Labelled uint8 images of one size; a subclass says with `load` where the pixels come from.
+
+    `indices` (N,) are the subclass's own numbers of the images that take part, in order; `labels` go with them.
+    Whatever is drawn for an image (a flip, one of several labels) is a function of its position's key alone, so
+    that every number of workers, and packed and unpacked data, give the same bits.
+    """
+
+    def __init__(self, indices: np.ndarray, labels: Labels, *, flip: bool = False) -> None:
+        self.indices, self.all_labels, self.flip = indices, labels, flip
+
+    def load(self, index: int) -> np.ndarray:
+        """The pixels of the subclass's image `index`, uint8 (R, R, 3)."""
+        raise NotImplementedError
+
+    def load_raw(self, index: int) -> np.ndarray:
+        """As `load`, but raises `BrokenImage`, for whoever can go on without it."""
+        return self.load(index)
+
+    def identity(self) -> bytes:
+        """A digest by which these images are known again, without reading all of them."""
+        found = hashlib.blake2b(self._files_identity())
+        for part in (self.indices, *self.all_labels.flat()):
+            found.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
+        return found.digest()
+
+    def _files_identity(self) -> bytes:
+        raise NotImplementedError
+
+    def name(self, index: int) -> str:
+        """What the subclass's image `index` is called in a message."""
+        return f"image {index}"
+
+    def load_many(self, indices: np.ndarray) -> np.ndarray:
+        """Several of the subclass's images at once, uint8 (B, R, R, 3)."""
+        return np.stack([self.load(int(index)) for index in indices])
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.indices)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (N,): each image's label, or the first of several."""
+        return self.all_labels.first
+
+    def pixels(self, places: np.ndarray | list[int] | slice) -> np.ndarray:
+        """The images at some places of 0 .. N-1, as they are: uint8 (B, R, R, 3), never flipped."""
+        return self.load_many(self.indices[places])
+
+    def subset(self, places: np.ndarray, labels: Labels | None = None, *, flip: bool | None = None) -> Images:
+        """The images at `places`, in that order; with other labels, or another flip, where given."""
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        new.indices = self.indices[places]
+        new.all_labels = self.all_labels.take(places) if labels is None else labels
+        new.flip = self.flip if flip is None else flip
+        return new
 
     def __getitem__(self, position: Position) -> tuple[Tensor, Tensor]:
         images, labels = self.__getitems__([position])
@@ -33,8 +101,42 @@ class ImageArray(Dataset):
 
     def __getitems__(self, positions: list[Position]) -> tuple[Tensor, Tensor]:
         """A whole batch at once: images (B, 3, R, R) float32 in [-1, 1], labels (B,) int64."""
-        indices = [position.index for position in positions]
-        return to_float(torch.from_numpy(self.images[indices])), torch.from_numpy(self.labels[indices])
+        places = np.array([position.index for position in positions], dtype=np.int64)
+        pixels, labels = self.pixels(places), self.labels[places]
+        keys = np.array([position.key for position in positions], dtype=np.uint64)
+        if self.flip:
+            mirrored = uniform(keys, FLIP) < 0.5
+            pixels[mirrored] = pixels[mirrored][:, :, ::-1]
+        if self.all_labels.several:
+            for row, (place, share) in enumerate(zip(places, uniform(keys, LABEL), strict=True)):
+                own = self.all_labels.of(place)
+                labels[row] = own[int(share * len(own))]
+        return to_float(torch.from_numpy(pixels)), torch.from_numpy(labels)
+
+
+class ImageArray(Images):
+    """Images held as one uint8 array (N, R, R, 3), with int64 labels (N,)."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray | Labels, *, flip: bool = False) -> None:
+        labels = labels if isinstance(labels, Labels) else Labels(labels.astype(np.int64))
+        super().__init__(np.arange(len(images)), labels, flip=flip)
+        self.images = images
+
+    def load(self, index: int) -> np.ndarray:
+        """One image."""
+        return self.images[index]
+
+    def load_many(self, indices: np.ndarray) -> np.ndarray:
+        """A copy of several."""
+        return self.images[indices]
+
+    def _files_identity(self) -> bytes:
+        return hashlib.blake2b(np.ascontiguousarray(self.images).tobytes()).digest()
+
+    def subset(self, places: np.ndarray, labels: Labels | None = None, *, flip: bool | None = None) -> ImageArray:
+        """As for all images; the array is cut too, so that `images` and `labels` always go together."""
+        labels = self.all_labels.take(places) if labels is None else labels
+        return ImageArray(self.images[places], labels, flip=self.flip if flip is None else flip)
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -52,6 +154,6 @@ def to_uint8(images: Tensor) -> np.ndarray:
 class Source:
     """A training and a validation split of labelled images, and the classes' names."""
 
-    train: ImageArray
-    val: ImageArray
+    train: Images
+    val: Images
     classes: tuple[str, ...]

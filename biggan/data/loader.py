@@ -2,42 +2,73 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from biggan.data.sampler import PositionalSampler
+from biggan.errors import UserError
 
 if TYPE_CHECKING:
     from biggan.config import Config
-    from biggan.data.images import Source
+    from biggan.data.images import Images, Position, Source
 
-T = TypeVar("T")
+Batch = tuple[Tensor, Tensor]
 
 
-def training_batches(config: Config, source: Source, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+def training_batches(config: Config, source: Source, start: int) -> Iterator[Batch]:
     """Real images (B, 3, R, R) and labels (B,), one global batch for each D step from step `start` on.
 
-    The same for every number of `data.workers`.
+    The same for every number of `data.workers`. Raises `UserError` when an image turns out to be broken.
     """
     sampler = PositionalSampler(
         len(source.train), batch=config.train.batch, d_steps=config.train.d_steps, seed=config.seed, start=start
     )
+    workers = worker_count(config)
     loader = DataLoader(
-        source.train,
+        _Reporting(source.train),
         batch_sampler=sampler,
-        num_workers=config.data.workers,
+        num_workers=workers,
         collate_fn=_as_is,
         pin_memory=config.device == "cuda",
-        persistent_workers=config.data.workers > 0,
+        persistent_workers=workers > 0,
         worker_init_fn=_leave_signals_to_the_trainer,
         generator=torch.Generator().manual_seed(0),  # else the loader draws its workers' seed from global state
     )
-    return iter(loader)
+    return _unpacked(iter(loader))  # made here and not in the generator, so that workers begin at once
+
+
+def worker_count(config: Config) -> int:
+    """`data.workers`, but no more than there are cores for this process: beyond that they only get in the way."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(config.data.workers, cores)
+
+
+class _Reporting(Dataset):
+    """Hands a `UserError` over as a batch: torch would wrap a worker's in its own words and a traceback."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def __getitems__(self, positions: list[Position]) -> Batch | UserError:
+        try:
+            return self.images.__getitems__(positions)
+        except UserError as error:
+            return error
+
+
+def _unpacked(batches: Iterator[Batch | UserError]) -> Iterator[Batch]:
+    while True:
+        batch = next(batches)  # the sampler has no end
+        if isinstance(batch, UserError):
+            del batches  # ends the workers now; the error's traceback would keep them, and end them slowly
+            raise batch
+        yield batch
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
@@ -46,5 +77,5 @@ def _leave_signals_to_the_trainer(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _as_is(batch: T) -> T:
+def _as_is(batch: Any) -> Any:
     return batch

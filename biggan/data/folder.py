@@ -1,0 +1,117 @@
+"""A folder of images, one sub-folder a class, with or without train/ and val/ above the classes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from biggan.data.encoded import Split
+from biggan.data.labels import Labels
+from biggan.errors import UserError
+
+TRAIN_NAMES = ("train", "training")
+VAL_NAMES = ("val", "valid", "validation", "test")
+
+
+class Files:
+    """Image files below a root."""
+
+    def __init__(self, root: Path, names: list[str], sizes: np.ndarray) -> None:
+        self.root, self.names, self.sizes = root, names, sizes
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> bytes:
+        """The whole file."""
+        return (self.root / self.names[index]).read_bytes()
+
+    def name(self, index: int) -> str:
+        """Its path."""
+        return str(self.root / self.names[index])
+
+    def identity(self) -> bytes:
+        """Digest of the relative paths and the sizes."""
+        found = hashlib.blake2b("\0".join(self.names).encode(errors="surrogateescape"))
+        found.update(self.sizes.tobytes())
+        return found.digest()
+
+
+def open_folder(path: Path) -> tuple[Split, Split | None, tuple[str, ...]]:
+    """The splits of an image folder (the second None where it has one only), and the classes, sorted by name.
+
+    Every file below a class's folder is taken for an image, names that begin with a dot excepted. Raises
+    `UserError` for a folder without classes, for a class without images, and for a class that only `val/` has.
+    """
+    folders = {child.name.lower(): child for child in _subfolders(path)}
+    train = next((folders[name] for name in TRAIN_NAMES if name in folders and _subfolders(folders[name])), None)
+    if train is None:
+        split, classes = _read_split(path, None)
+        return split, None, classes
+    split, classes = _read_split(train, None)
+    val = next((folders[name] for name in VAL_NAMES if name in folders), None)
+    return split, None if val is None else _read_split(val, classes)[0], classes
+
+
+def _read_split(path: Path, classes: tuple[str, ...] | None) -> tuple[Split, tuple[str, ...]]:
+    """One split; `classes` are those of the training split, which another one shares."""
+    found = [child.name for child in _subfolders(path)]
+    if not found:
+        raise UserError(
+            f"{path} has no sub-folders, and the image folder's classes are its sub-folders: expected "
+            f"{path}/CLASS/IMAGE or {path}/train/CLASS/IMAGE. Give the folder above the classes, or make them."
+        )
+    known = tuple(found) if classes is None else classes
+    if unknown := sorted(set(found) - set(known)):
+        raise UserError(
+            f"{path} has classes that the training images lack: {', '.join(unknown[:5])}. Expected the same "
+            f"sub-folders in both."
+        )
+    names: list[str] = []
+    sizes: list[int] = []
+    counts = []
+    for name in known:
+        before = len(names)
+        for file, size in _files(path / name) if name in found else ():
+            names.append(os.path.relpath(file, path))
+            sizes.append(size)
+        counts.append(len(names) - before)
+        if classes is None and counts[-1] == 0:
+            raise UserError(f"the class folder {path / name} holds no image. Put its images there, or remove it.")
+    labels = np.repeat(np.arange(len(known)), counts)
+    if not names:
+        raise UserError(f"{path} holds no image of any class. Put images there, or remove the folder.")
+    return Split(Files(path, names, np.array(sizes, dtype=np.int64)), Labels(labels)), known
+
+
+def _subfolders(path: Path) -> list[Path]:
+    """The folders directly in `path`, sorted by name, hidden ones left out."""
+    try:
+        return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"cannot read the folder {path}: {error.strerror}. Give a readable --data.path.") from error
+
+
+def _files(path: Path) -> Iterator[tuple[str, int]]:
+    """Files at any depth with their sizes in bytes, in a fixed order, hidden ones left out."""
+    with os.scandir(path) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+    for entry in listed:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _files(Path(entry.path))
+        else:
+            yield entry.path, _size(entry)
+
+
+def _size(entry: os.DirEntry) -> int:
+    """0 for what cannot be asked, such as a dangling link: reading it will say why."""
+    try:
+        return entry.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,103 @@
+"""The processes that decode and write images for `biggan-data prepare`."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from biggan.data.decode import BrokenImage
+from biggan.data.images import Images
+from biggan.errors import UserError
+
+RAW = "raw.npy"
+AHEAD = 4  # chunks queued for each worker
+
+Broken = list[tuple[int, str, str]]
+"""Broken images of a chunk: (place in the split, name, reason)."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The images start .. stop-1 of a split."""
+
+    split: str
+    start: int
+    stop: int
+
+
+def run(splits: dict[str, Images], folder: Path, chunks: list[Chunk], processes: int) -> Iterator[tuple[Chunk, Broken]]:
+    """Pack `chunks` into folder/SPLIT/raw.npy; yield each when its pixels are on the disk, in whatever order."""
+    if not chunks:
+        return
+    # Forked workers share the lists of files with their parent; elsewhere they are sent.
+    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
+    pool = ProcessPoolExecutor(
+        min(processes, len(chunks)), context, initializer=_begin, initargs=(splits, folder, os.getpid())
+    )
+    waiting: dict[Future[Broken], Chunk] = {}
+    queue = iter(chunks)
+    try:
+        while True:
+            while len(waiting) < AHEAD * processes and (chunk := next(queue, None)) is not None:
+                waiting[pool.submit(_pack, chunk)] = chunk
+            if not waiting:
+                break
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                yield waiting.pop(future), future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker was killed, for lack of memory perhaps. What is done is kept: run the same command again, with "
+            "fewer --workers."
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot write into {folder}: {error.strerror}. Make room; what is done is kept.") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(splits: dict[str, Images], folder: Path, parent: int) -> None:
+    global _splits, _folder
+    _splits, _folder = splits, folder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+
+
+def _leave_with(parent: int) -> None:
+    """A killed parent cannot stop its workers, and they would wait for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _pack(chunk: Chunk) -> Broken:
+    """Decode a chunk and write its pixels where they belong; broken images are left black."""
+    images, path = _splits[chunk.split], _folder / chunk.split / RAW
+    target = np.load(path, mmap_mode="r")
+    rows = np.zeros((chunk.stop - chunk.start, *target.shape[1:]), dtype=np.uint8)
+    broken: Broken = []
+    for place in range(chunk.start, chunk.stop):
+        index = int(images.indices[place])
+        try:
+            rows[place - chunk.start] = images.load_raw(index)
+        except BrokenImage as error:
+            broken.append((place, images.name(index), str(error)))
+    with open(path, "r+b") as file:
+        file.seek(target.offset + chunk.start * rows[0].nbytes)
+        file.write(rows.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+    return broken
+
+
+_splits: dict[str, Images] = {}
+_folder = Path()

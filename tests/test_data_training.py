@@ -1,0 +1,65 @@
+"""Whole runs on real image files: a folder, the same packed, resumed from the other; what the user sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from data_pictures import write_folder
+from safetensors.torch import load_file
+
+from biggan.cli import train_main
+from biggan.data_cli import data_main
+
+SMALL = ["--model.resolution", "8", "--model.classes", "2", "--model.ch_G", "4", "--model.ch_D", "4"]
+SMALL += ["--train.batch", "8", "--data.flip", "true"]
+SHORT = ["--monitor", "none", "--tensorboard.every", "0", "--samples.every", "0", "--quiet"]
+
+
+def train(*arguments: object) -> int:
+    return train_main([*map(str, arguments), *SHORT])
+
+
+def last_state(run: Path, step: int = 4) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / f"step-{step:08d}.safetensors")
+
+
+def assert_same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(tensor.equal(other[name]) for name, tensor in one.items())
+
+
+def test_a_folder_and_the_same_packed_train_to_the_same_bits(tmp_path: Path) -> None:
+    folder, packed = write_folder(tmp_path / "photos", {"ant": 20, "cat": 15}), tmp_path / "packed"
+    assert data_main(["prepare", str(folder), "--resolution", "8", "--out", str(packed)]) == 0
+    common = [*SMALL, "--data.source", "folder"]
+    assert train(*common, "--data.path", folder, "--steps", 4, "--out", tmp_path / "a") == 0
+    assert train(*common, "--data.path", packed, "--steps", 4, "--out", tmp_path / "b", "--data.workers", 1) == 0
+    assert_same_bits(last_state(tmp_path / "a"), last_state(tmp_path / "b"))
+    # Begun on files, gone on with on packed data: where the images lie is no part of the numbers.
+    assert train(*common, "--data.path", folder, "--steps", 2, "--out", tmp_path / "c") == 0
+    assert train("--resume", tmp_path / "c", "--data.path", packed, "--steps", 4) == 0
+    assert_same_bits(last_state(tmp_path / "a"), last_state(tmp_path / "c"))
+    # The test sees a difference where there is one.
+    assert train(*common, "--data.path", packed, "--steps", 4, "--out", tmp_path / "d", "--data.flip", "false") == 0
+    assert not last_state(tmp_path / "a")["D.linear.weight"].equal(last_state(tmp_path / "d")["D.linear.weight"])
+
+
+def test_bad_data_is_one_paragraph_and_no_run_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_folder(tmp_path / "photos", {"ant": 20, "cat": 15})
+    run = tmp_path / "run"
+    for arguments, message in [
+        (["cifar10"], "data.path is not set. Give --data.path PATH"),
+        (["--data.path", folder], "data.source is digits"),
+        ([*SMALL, "--data.source", "auto", "--data.path", folder, "--model.classes", 3], "Give --model.classes 2"),
+        ([*SMALL, "--data.source", "auto", "--data.path", folder, "--train.accumulate", 3], "divides 8"),
+    ]:
+        assert train(*arguments, "--out", run) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert not run.exists()
+    for path in folder.glob("*/*.png"):
+        path.write_bytes(b"junk")
+    assert train(*SMALL, "--data.source", "folder", "--data.path", folder, "--out", run, "--steps", 1) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "is broken: not an image in any known format" in message
