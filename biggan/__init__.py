@@ -14,6 +14,7 @@ _HOMES = {
     "biggan.generator": ["Generator"],
     "biggan.discriminator": ["Discriminator"],
     "biggan.state": ["TrainingState"],
+    "biggan.folding": ["fold_spectral_norm"],
     "biggan.checkpoint": ["Checkpoint", "newest_checkpoint", "read_checkpoint", "save_checkpoint"],
     "biggan.data": ["open_source", "training_batches"],
     "biggan.session": ["open_new", "open_resumed"],

@@ -23,6 +23,8 @@ class Block:
     kind: str  # "up", "down", "flat" or "conv"
     before: int  # 0 stands for the image's three channels
     after: int
+    extra: bool = False
+    """Added by `double_depth`; in G it takes the condition of the block that it follows."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,16 @@ class Plan:
     embedding_dim: int
     attention_G: tuple[int, ...]
     attention_D: tuple[int, ...]
+    double_depth: bool
+
+    def blocks(self, network: str) -> tuple[Block, ...]:
+        """The blocks of network "G" or "D" in order, those that double its depth among them."""
+        found: list[Block] = []
+        for block in self.architecture.blocks(network):
+            found.append(block)
+            if self.double_depth and block.kind in ("up", "down"):
+                found.append(Block("flat", block.after, block.after, extra=True))
+        return tuple(found)
 
 
 def resolve(model: ModelConfig) -> Plan:
@@ -163,6 +175,7 @@ def resolve(model: ModelConfig) -> Plan:
         embedding_dim=row.embedding_dim if model.embedding_dim is None else model.embedding_dim,
         attention_G=row.attention_G if model.attention_G is None else tuple(model.attention_G),
         attention_D=row.attention_D if model.attention_D is None else tuple(model.attention_D),
+        double_depth=model.double_depth,
     )
     _check_conditioning(model, plan)
     _check_attention(model, plan)
@@ -175,6 +188,16 @@ def resolve(model: ModelConfig) -> Plan:
 
 
 def _check_conditioning(model: ModelConfig, plan: Plan) -> None:
+    needs_embedding = {
+        "model.share_embedding_with_D": model.share_embedding_with_D,
+        "model.projection: mlp": model.projection == "mlp",
+        "model.projection_bias": model.projection_bias,
+    }
+    if wrong := [name for name, wanted in needs_embedding.items() if wanted and not model.shared_embedding]:
+        raise UserError(
+            f"{wrong[0]} builds on G's shared class embedding, and model.shared_embedding is off. Turn it on, or the "
+            f"other off."
+        )
     if model.skip_z and not model.shared_embedding:
         raise UserError(
             "model.skip_z joins z to the shared class embedding, and model.shared_embedding is off. Turn skip_z off "

@@ -1,5 +1,7 @@
 """The configuration: one frozen dataclass a concern, every field with its meaning, unit and place in the paper.
 
+The networks' fields stand in config_model.py, those of the losses, penalties and latents in config_objective.py.
+
 Fields are of two kinds. Those that decide the numbers may not change when a run is resumed (unless asked for);
 those declared with `numbers=False` (where things go, how often they are saved) may. Nothing here imports torch, so
 that `--help` and the checks of a configuration are instant.
@@ -12,92 +14,37 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
+from biggan.config_model import ClampConfig, ModelConfig
+from biggan.config_objective import LatentConfig, LossConfig, RegularizerConfig, SigmaConfig
 from biggan.errors import UserError, check_known
+from biggan.settings import RangeError, Section, setting
 
-
-def setting(default: Any, *, numbers: bool = True, low: float | None = None, high: float | None = None) -> Any:
-    """Declare a field: its default, whether it decides the numbers, and the closed range [low, high] it lies in."""
-    metadata = {"numbers": numbers, "low": low, "high": high}
-    if isinstance(default, type):
-        return dataclasses.field(default_factory=default, metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-class RangeError(UserError):
-    """A value out of its field's range."""
-
-
-class Section:
-    """Base of the configuration's dataclasses: checks the ranges when one is made."""
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            _check_range(field, getattr(self, field.name))
-
-
-def _check_range(field: dataclasses.Field, value: Any) -> None:
-    low, high = field.metadata.get("low"), field.metadata.get("high")
-    for number in value if isinstance(value, (list, tuple)) else [value]:
-        if number is None or (low is None and high is None):
-            continue
-        # Written so that NaN is out of every range.
-        if not ((low is None or number >= low) and (high is None or number <= high)):
-            wanted = f"at least {low}" if high is None else f"at most {high}" if low is None else f"in [{low}, {high}]"
-            raise RangeError(f"{field.name} is {number}, expected {wanted}.")
-
-
-@dataclass(frozen=True)
-class ModelConfig(Section):
-    """The two networks (Appendix B)."""
-
-    family: Literal["biggan", "biggan-deep"] = setting("biggan")
-    """Residual blocks and wiring: BigGAN (Tables 4-6) or BigGAN-deep (Tables 7-9)."""
-    resolution: int = setting(16, low=8)
-    """Height and width of the images, in pixels: 8 (BigGAN), 16 (BigGAN), 32, 64, 128, 256 or 512."""
-    classes: int = setting(10, low=1)
-    """Number of classes; must agree with the data."""
-    ch: int = setting(16, low=1)
-    """Channel multiplier of both networks (Table 1: 64 or 96; BigGAN-deep: 128)."""
-    ch_G: int | None = setting(None, low=1)
-    """Channel multiplier of G alone; none: ch."""
-    ch_D: int | None = setting(None, low=1)
-    """Channel multiplier of D alone; none: ch."""
-    z_dim: int | None = setting(None, low=1)
-    """Dimension of the latent z; none: the resolution's own (120 at 128 pixels)."""
-    shared_embedding: bool = setting(True)
-    """One class embedding, projected to every BatchNorm of G (Section 3); else each BatchNorm has its own tables."""
-    embedding_dim: int | None = setting(None, low=1)
-    """Dimension of the shared class embedding; none: the resolution's own (128 from 32 pixels on)."""
-    skip_z: bool = setting(True)
-    """Feed z to every block of G (Section 3), not to the first layer alone."""
-    attention_G: list[int] | None = setting(None, low=4)
-    """Resolutions of G's non-local blocks; none: the resolution's own; []: no such block."""
-    attention_D: list[int] | None = setting(None, low=4)
-    """Resolutions of D's non-local blocks; none: the resolution's own; []: no such block."""
-    spectral_norm_G: bool = setting(True)
-    """Spectral Normalization in G."""
-    spectral_norm_D: bool = setting(True)
-    """Spectral Normalization in D."""
-    hidden_D: Literal["out", "in"] = setting("out")
-    """First convolution of D's BigGAN blocks: as many filters as the block puts out (SA-GAN) or takes in (SN-GAN)."""
-    init: Literal["orthogonal", "normal", "xavier"] = setting("orthogonal")
-    """Initialisation of weights: orthogonal, N(0, 0.02) or Xavier uniform (Section 3)."""
-    batchnorm_eps: float = setting(1e-4, low=0.0)
-    """BatchNorm's epsilon (Appendix C)."""
-    batchnorm_momentum: float = setting(0.1, low=0.0, high=1.0)
-    """Share of the newest batch in BatchNorm's running statistics (they play no part in training)."""
-    spectral_norm_eps: float = setting(1e-4, low=0.0)
-    """Spectral Normalization's epsilon: the least norm that a vector is divided by (Appendix C)."""
-
-    @property
-    def width_G(self) -> int:
-        """G's channel multiplier."""
-        return self.ch if self.ch_G is None else self.ch_G
-
-    @property
-    def width_D(self) -> int:
-        """D's channel multiplier."""
-        return self.ch if self.ch_D is None else self.ch_D
+__all__ = [
+    "AdamConfig",
+    "CheckpointConfig",
+    "ClampConfig",
+    "Config",
+    "DataConfig",
+    "EMAConfig",
+    "LatentConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "RangeError",
+    "RegularizerConfig",
+    "SampleConfig",
+    "Section",
+    "SigmaConfig",
+    "SpectraConfig",
+    "TensorBoardConfig",
+    "TrainConfig",
+    "differences",
+    "fields",
+    "flatten",
+    "from_dict",
+    "setting",
+    "to_dict",
+]
 
 
 @dataclass(frozen=True)
@@ -137,26 +84,8 @@ class TrainConfig(Section):
 
 
 @dataclass(frozen=True)
-class LossConfig(Section):
-    """The objective of the game."""
-
-    name: str = setting("hinge")
-    """The loss by name (biggan/losses.py holds them)."""
-    margin: float = setting(1.0, low=0.0)
-    """The hinge loss's margin (Appendix G.2)."""
-
-
-@dataclass(frozen=True)
-class LatentConfig(Section):
-    """The distribution of z."""
-
-    distribution: str = setting("normal")
-    """The latent distribution by name (biggan/latents.py holds them)."""
-
-
-@dataclass(frozen=True)
 class AdamConfig(Section):
-    """One network's Adam (Appendix C)."""
+    """One network's Adam (Appendix C), and gradient clipping before it (Appendix H)."""
 
     lr: float = setting(2e-4, low=0.0)
     """Learning rate, constant."""
@@ -166,6 +95,10 @@ class AdamConfig(Section):
     """Decay of the second moment."""
     eps: float = setting(1e-8, low=0.0)
     """Added to the root of the second moment."""
+    clip_global: float | None = setting(None, low=0.0)
+    """Scale the network's gradient down to this norm where it is longer; none: as it is."""
+    clip_tensor: float | None = setting(None, low=0.0)
+    """Scale each tensor's gradient down to this norm where it is longer, before `clip_global`; none: as it is."""
 
 
 @dataclass(frozen=True)
@@ -176,16 +109,6 @@ class OptimConfig(Section):
     """G's Adam."""
     D: AdamConfig = dataclasses.field(default_factory=lambda: AdamConfig(lr=2e-4))
     """D's Adam."""
-
-
-@dataclass(frozen=True)
-class RegularizerConfig(Section):
-    """Penalties on the weights."""
-
-    orthogonal_G: float = setting(0.0, low=0.0)
-    """Strength beta of orthogonal regularization, eq. 3, on G (paper: 1e-4)."""
-    orthogonal_D: float = setting(0.0, low=0.0)
-    """Strength beta of orthogonal regularization, eq. 3, on D."""
 
 
 @dataclass(frozen=True)
@@ -283,6 +206,11 @@ class Config(Section):
             raise UserError(
                 f"train.batch is {self.train.batch} and train.accumulate is {self.train.accumulate}: the batch must "
                 f"be cut into micro-batches of equal size. Give a train.accumulate that divides {self.train.batch}."
+            )
+        if self.regularizers.embedding_decay and not self.model.shared_embedding:
+            raise UserError(
+                "regularizers.embedding_decay is weight decay on the shared class embedding, and "
+                "model.shared_embedding is off. Leave one of them away."
             )
 
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from biggan.architectures import Block, resolutions, resolve
+from biggan.clamping import clamp_layers
 from biggan.config import ModelConfig
-from biggan.layers import DBlock, DeepDBlock, LayerMaker, NonLocalBlock
+from biggan.layers import DBlock, DeepDBlock, LayerMaker, MakeNorm, NonLocalBlock, ProjectedEmbedding
 
 
 class Discriminator(nn.Module):
@@ -19,43 +20,63 @@ class Discriminator(nn.Module):
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()
         plan = resolve(model)
-        blocks = plan.architecture.blocks("D")
+        blocks = plan.blocks("D")
         ch = model.width_D
-        make = LayerMaker(spectral_norm=model.spectral_norm_D, sn_eps=model.spectral_norm_eps)
+        make = LayerMaker.for_D(model)
+
+        def norm(width: int) -> nn.Module:
+            return make.norm_in_D(width, model.classes)
+
         places = resolutions(blocks, model.resolution)
         self.blocks = nn.ModuleList()
         for index, (block, resolution) in enumerate(zip(blocks, places, strict=True)):
-            self.blocks.append(_make_block(make, model, block, ch, first=index == 0))
+            self.blocks.append(_make_block(make, norm, model, block, ch, first=index == 0))
             # after the last block at that resolution
             if resolution in plan.attention_D and resolution not in places[index + 1 :]:
                 self.blocks.append(NonLocalBlock(make, block.after * ch))
         width = blocks[-1].after * ch
+        self.width = width
+        self.norm = norm(width)
         self.linear = make.linear(width, 1)
-        self.embedding = make.embedding(model.classes, width)
+        if model.share_embedding_with_D:
+            self.embedding: nn.Module = ProjectedEmbedding(make, model.classes, plan.embedding_dim, width)
+        else:
+            self.embedding = make.embedding(model.classes, width)
+        clamp_layers(self, model.clamp_D, "model.clamp_D")
 
-    def features(self, x: Tensor) -> Tensor:
-        """Images (N, 3, R, R) in [-1, 1] -> h (N, width)."""
+    @torch.no_grad()
+    def take_embedding(self, embedding: nn.Embedding | None) -> None:
+        """Copy G's class embedding as it is now, where D's is a projection of it; else do nothing."""
+        if isinstance(self.embedding, ProjectedEmbedding) and embedding is not None:
+            self.embedding.classes.copy_(embedding.weight)
+
+    def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (N, 3, R, R) in [-1, 1] -> h (N, width). Class-conditional BatchNorm needs their labels y (N,)."""
         for block in self.blocks:
-            x = block(x)
-        return torch.relu(x).sum(dim=(2, 3))
+            x = block(x, y) if isinstance(block, (DBlock, DeepDBlock)) else block(x)
+        return torch.relu(self.norm(x, y)).sum(dim=(2, 3))
 
-    def parts(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The linear and the projection part of the logits, each (N,)."""
-        h = self.features(x)
+    def parts(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The linear and the projection part of the logits, each (N,). `mask` (N, width), dropout's, multiplies h."""
+        h = self.features(x, y)
+        if mask is not None:
+            h = h * mask
         return self.linear(h).squeeze(1), (self.embedding(y) * h).sum(dim=1)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Images (N, 3, R, R) and labels (N,) int64 -> logits (N,); positive means real."""
-        linear, projection = self.parts(x, y)
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Images (N, 3, R, R) and labels (N,) int64 -> logits (N,); positive means real. `mask`: see `parts`."""
+        linear, projection = self.parts(x, y, mask)
         return linear + projection
 
 
-def _make_block(make: LayerMaker, model: ModelConfig, block: Block, ch: int, *, first: bool) -> nn.Module:
+def _make_block(
+    make: LayerMaker, norm: MakeNorm, model: ModelConfig, block: Block, ch: int, *, first: bool
+) -> nn.Module:
     before, after = block.before * ch or 3, block.after * ch
     if block.kind == "conv":
         return make.conv(before, after)
     if model.family == "biggan-deep":
-        return DeepDBlock(make, block.kind, before, after)
+        return DeepDBlock(make, norm, block.kind, before, after)
     # SN-GAN's first block has its output's width too: three hidden filters would throw the image away.
     hidden = after if model.hidden_D == "out" or first else before
-    return DBlock(make, block.kind, before, after, hidden=hidden, first=first)
+    return DBlock(make, norm, block.kind, before, after, hidden=hidden, first=first)

@@ -31,4 +31,5 @@ class EMA:
             torch._foreach_copy_(average, current)
         else:
             torch._foreach_lerp_(average, current, 1 - self.config.decay)
-        torch._foreach_copy_(list(self.network.buffers()), list(G.buffers()))
+        if buffers := list(G.buffers()):  # none without BatchNorm and Spectral Normalization
+            torch._foreach_copy_(list(self.network.buffers()), buffers)

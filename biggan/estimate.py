@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_leaves
 from biggan.config import Config
 from biggan.discriminator import Discriminator
 from biggan.generator import Generator
+from biggan.gradient_penalties import Batch, gradient_penalties, strengths
+from biggan.starts import steered_layers
 
 
 def estimate(config: Config) -> dict[str, Any]:
@@ -24,6 +26,8 @@ def estimate(config: Config) -> dict[str, Any]:
     """
     with torch.device("meta"):
         G, D = Generator(config.model), Discriminator(config.model)
+    for name, network in (("G", G), ("D", D)):
+        steered_layers(config, name, network)  # a name that is wrong is found here as in a run
     counts = {"G": _count(G), "D": _count(D)}
     weights = 4 * (counts["G"] + counts["D"])
     memory = {
@@ -41,10 +45,14 @@ def _count(network: nn.Module) -> int:
 
 
 def _saved_by_D(config: Config, D: Discriminator) -> int:
-    """D's update sees fake and real images in one forward."""
-    count = 2 * config.train.batch // config.train.accumulate
+    """D's update sees fake and real images in one forward; a gradient penalty makes a second one."""
+    count = config.train.batch // config.train.accumulate
+    half = torch.empty(count, 3, config.model.resolution, config.model.resolution, device="meta")
+    batch = Batch(half, _labels(count), half, _labels(count), mix=torch.empty(count, device="meta"))
+    images, labels, _ = batch.both
     with _SavedTensors() as saved:
-        D(torch.empty(count, 3, config.model.resolution, config.model.resolution, device="meta"), _labels(count))
+        D(images, labels)
+        gradient_penalties(D, batch, strengths(config))
     return saved.bytes
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from biggan.architectures import BASE_RESOLUTION, resolutions, resolve
+from biggan.clamping import clamp_layers
 from biggan.config import ModelConfig
 from biggan.layers import DeepGBlock, GBlock, LayerMaker, NonLocalBlock
 from biggan.normalization import ConditionalBatchNorm
@@ -22,18 +23,15 @@ class Generator(nn.Module):
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()
         plan = resolve(model)
-        blocks = plan.architecture.blocks("G")
+        blocks = plan.blocks("G")
         ch, self.z_dim, self.skip_z = model.width_G, plan.z_dim, model.skip_z
         self.resolution, self.classes = model.resolution, model.classes
         self.deep = model.family == "biggan-deep"
-        make = LayerMaker(
-            spectral_norm=model.spectral_norm_G,
-            sn_eps=model.spectral_norm_eps,
-            bn_eps=model.batchnorm_eps,
-            bn_momentum=model.batchnorm_momentum,
-        )
+        make = LayerMaker.for_G(model)
         self.embedding = nn.Embedding(model.classes, plan.embedding_dim) if model.shared_embedding else None
-        self.chunk = self.z_dim // (len(blocks) + 1)
+        # Which condition each block takes: its own, or that of the block it was added to.
+        self.condition_of = [sum(not other.extra for other in blocks[: i + 1]) - 1 for i in range(len(blocks))]
+        self.chunk = self.z_dim // (self.condition_of[-1] + 2)
         linear_in, condition = self._input_widths(model, plan.embedding_dim)
         self.bottom = (plan.architecture.linear * ch, BASE_RESOLUTION, BASE_RESOLUTION)
         self.linear = make.linear(linear_in, self.bottom[0] * BASE_RESOLUTION**2)
@@ -51,6 +49,7 @@ class Generator(nn.Module):
                 self.blocks.append(NonLocalBlock(make, block.after * ch))
         self.norm = make.batchnorm(blocks[-1].after * ch)
         self.to_rgb = make.conv(blocks[-1].after * ch, 3)
+        clamp_layers(self, model.clamp_G, "model.clamp_G")
 
     def _input_widths(self, model: ModelConfig, embedding_dim: int) -> tuple[int, int]:
         """Width of the linear layer's input, and of a block's condition (or the number of classes, for tables)."""
@@ -73,11 +72,11 @@ class Generator(nn.Module):
         return torch.tanh(self.to_rgb(torch.relu(self.norm(h))))
 
     def _conditions(self, z: Tensor, c: Tensor):  # noqa: ANN202 - (Tensor, iterator of Tensors)
-        blocks = sum(not isinstance(block, NonLocalBlock) for block in self.blocks)
         if self.deep:
             joined = torch.cat([z, c], dim=1)
-            return joined, iter([joined] * blocks)
+            return joined, iter([joined] * len(self.condition_of))
         if self.skip_z:
             first, *chunks = z.split(self.chunk, dim=1)
-            return first, iter([torch.cat([chunk, c], dim=1) for chunk in chunks])
-        return z, iter([c] * blocks)
+            joined = [torch.cat([chunk, c], dim=1) for chunk in chunks]
+            return first, iter([joined[index] for index in self.condition_of])
+        return z, iter([c] * len(self.condition_of))

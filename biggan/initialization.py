@@ -24,9 +24,17 @@ def initialize(network: nn.Module, kind: str, seed: int, name: str) -> None:
             elif parameter_name == "bias":
                 parameter.zero_()
         if isinstance(module, SpectrallyNormalized):
-            random = rng.generator(seed, f"init/{name}.{path}.u")
-            draw = torch.from_numpy(random.standard_normal(module.u.shape[0])).to(module.u.dtype)
-            module.u.copy_(F.normalize(draw, dim=0))
+            draw_unit_vectors(module.u, seed, f"{name}.{path}.u")
+        if isinstance(getattr(module, "start", None), torch.Tensor):  # of an estimate of singular vectors
+            draw_unit_vectors(module.start, seed, f"{name}.{path}.start")
+
+
+@torch.no_grad()
+def draw_unit_vectors(vectors: torch.Tensor, seed: int, name: str) -> None:
+    """Fill a vector, or a matrix of columns, with random unit vectors: where an estimate of singular vectors starts."""
+    random = rng.generator(seed, f"init/{name}")
+    draw = torch.from_numpy(random.standard_normal(tuple(vectors.shape))).to(vectors.dtype)
+    vectors.copy_(F.normalize(draw, dim=0))
 
 
 def _draw(weight: nn.Parameter, kind: str, random: torch.Generator) -> None:

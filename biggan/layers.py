@@ -8,59 +8,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from biggan.config import ModelConfig
 from biggan.normalization import (
+    Affine,
     AffineBatchNorm,
-    BatchNorm,
+    ConditionalAffine,
     ConditionalBatchNorm,
+    NoNorm,
     SNConv2d,
     SNEmbedding,
     SNLinear,
 )
+from biggan.reparametrization import Conv2d, Linear, WeightNorm
 
-
-class LayerMaker:
-    """Makes one network's layers, all with Spectral Normalization or all without."""
-
-    def __init__(self, *, spectral_norm: bool, sn_eps: float, bn_eps: float = 1e-4, bn_momentum: float = 0.1) -> None:
-        self.spectral_norm, self.sn_eps = spectral_norm, sn_eps
-        self.bn_settings = {"eps": bn_eps, "momentum": bn_momentum}
-
-    def conv(self, before: int, after: int, size: int = 3, *, bias: bool = True) -> nn.Module:
-        """A `size` x `size` convolution that keeps the resolution."""
-        kind = SNConv2d if self.spectral_norm else nn.Conv2d
-        return self._prepared(kind(before, after, size, padding=size // 2, bias=bias))
-
-    def linear(self, before: int, after: int, *, bias: bool = True) -> nn.Module:
-        """A linear layer."""
-        return self._prepared((SNLinear if self.spectral_norm else nn.Linear)(before, after, bias=bias))
-
-    def embedding(self, classes: int, width: int) -> nn.Module:
-        """A class embedding (D's is normalized, G's is not and does not come from here)."""
-        return self._prepared((SNEmbedding if self.spectral_norm else nn.Embedding)(classes, width))
-
-    def _prepared(self, layer: nn.Module) -> nn.Module:
-        if self.spectral_norm:
-            layer.prepare_spectral_norm(self.sn_eps)  # type: ignore[operator]
-        return layer
-
-    def batchnorm(self, width: int) -> BatchNorm:
-        """G's last BatchNorm."""
-        return AffineBatchNorm(width, **self.bn_settings)
-
-    def conditional_batchnorm(self, width: int, condition: int, *, table: bool) -> ConditionalBatchNorm:
-        """BatchNorm conditioned on a vector of dimension `condition`; with `table`, on one of `condition` classes."""
-        gain: nn.Module
-        bias: nn.Module
-        if table:
-            gain, bias = nn.Embedding(condition, width), nn.Embedding(condition, width)
-        else:
-            gain, bias = (self.linear(condition, width, bias=False) for _ in range(2))
-        return ConditionalBatchNorm(width, gain, bias, **self.bn_settings)
+Resample = Callable[[Tensor], Tensor]
+MakeNorm = Callable[[int], nn.Module]
+"""Width -> a normalization, called with the map and the block's condition (or D's labels)."""
 
 
 def upsample(x: Tensor) -> Tensor:
     """Nearest-neighbour upsampling by two."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def upsample_bilinear(x: Tensor) -> Tensor:
+    """Bilinear upsampling by two (Appendix H)."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def downsample(x: Tensor) -> Tensor:
@@ -72,21 +45,140 @@ def _same(x: Tensor) -> Tensor:
     return x
 
 
-RESAMPLE: dict[str, Callable[[Tensor], Tensor]] = {"up": upsample, "down": downsample, "flat": _same}
+UPSAMPLE: dict[str, Resample] = {"nearest": upsample, "bilinear": upsample_bilinear}
+
+
+class LayerMaker:
+    """Makes one network's layers, all in the same way: with Spectral Normalization or without, filters of one size."""
+
+    def __init__(
+        self,
+        *,
+        spectral_norm: bool,
+        sn_eps: float,
+        bn_eps: float = 1e-4,
+        bn_momentum: float = 0.1,
+        norm: str = "batch",
+        size: int = 3,
+        dilation: int = 1,
+        up: str = "nearest",
+        projection: str = "linear",
+        projection_hidden: int | None = None,
+        projection_bias: bool = False,
+        projection_spectral_norm: bool = True,
+    ) -> None:
+        self.spectral_norm, self.sn_eps, self.norm = spectral_norm, sn_eps, norm
+        self.bn_settings = {"eps": bn_eps, "momentum": bn_momentum}
+        self.size, self.dilation = size, dilation
+        self.resample: dict[str, Resample] = {"up": UPSAMPLE[up], "down": downsample, "flat": _same}
+        self.projection_kind, self.projection_hidden = projection, projection_hidden
+        self.projection_bias, self.projection_spectral_norm = projection_bias, projection_spectral_norm
+
+    @classmethod
+    def for_G(cls, model: ModelConfig) -> LayerMaker:
+        """The maker of G's layers."""
+        return cls(
+            spectral_norm=model.spectral_norm_G,
+            sn_eps=model.spectral_norm_eps,
+            bn_eps=model.batchnorm_eps,
+            bn_momentum=model.batchnorm_momentum,
+            norm=model.norm_G,
+            size=model.filter_G,
+            dilation=model.dilation_G,
+            up=model.upsampling,
+            projection=model.projection,
+            projection_hidden=model.projection_hidden,
+            projection_bias=model.projection_bias,
+            projection_spectral_norm=model.projection_spectral_norm,
+        )
+
+    @classmethod
+    def for_D(cls, model: ModelConfig) -> LayerMaker:
+        """The maker of D's layers."""
+        return cls(
+            spectral_norm=model.spectral_norm_D,
+            sn_eps=model.spectral_norm_eps,
+            bn_eps=model.batchnorm_eps,
+            bn_momentum=model.batchnorm_momentum,
+            norm=model.norm_D,
+            size=model.filter_D,
+            dilation=model.dilation_D,
+        )
+
+    def conv(self, before: int, after: int, size: int | None = None, *, bias: bool = True) -> nn.Module:
+        """A convolution that keeps the resolution, with the network's filter size and dilation unless `size` is given.
+
+        A 1x1 filter has nothing to dilate.
+        """
+        size, dilation = (self.size, self.dilation) if size is None else (size, 1)
+        kind = SNConv2d if self.spectral_norm else Conv2d
+        layer = kind(before, after, size, padding=dilation * (size // 2), dilation=dilation, bias=bias)
+        return self._weight_normalized(self._prepared(layer))
+
+    def linear(self, before: int, after: int, *, bias: bool = True) -> nn.Module:
+        """A linear layer."""
+        layer = (SNLinear if self.spectral_norm else Linear)(before, after, bias=bias)
+        return self._weight_normalized(self._prepared(layer))
+
+    def embedding(self, classes: int, width: int) -> nn.Module:
+        """A class embedding (D's is normalized, G's is not and does not come from here)."""
+        return self._prepared((SNEmbedding if self.spectral_norm else nn.Embedding)(classes, width))
+
+    def _prepared(self, layer: nn.Module) -> nn.Module:
+        if isinstance(layer, (SNConv2d, SNLinear, SNEmbedding)):
+            layer.prepare_spectral_norm(self.sn_eps)
+        return layer
+
+    def _weight_normalized(self, layer: nn.Module) -> nn.Module:
+        if self.norm == "weight":
+            layer.add_map("weight_norm", WeightNorm(len(layer.weight)))  # type: ignore[operator, arg-type]
+        return layer
+
+    def projection(self, before: int, after: int) -> nn.Module:
+        """From a condition (N, before) to the gains or biases (N, after) of one BatchNorm: linear, or an MLP."""
+        kind = SNLinear if self.spectral_norm and self.projection_spectral_norm else Linear
+        hidden = [] if self.projection_kind == "linear" else [self.projection_hidden or before]
+        layers: list[nn.Module] = []
+        for width in hidden:
+            layers += [self._prepared(kind(before, width)), nn.ReLU()]
+            before = width
+        layers.append(self._prepared(kind(before, after, bias=self.projection_bias)))
+        return nn.Sequential(*layers) if hidden else layers[0]
+
+    def batchnorm(self, width: int) -> nn.Module:
+        """G's last normalization, with a gain and a bias a channel."""
+        return AffineBatchNorm(width, **self.bn_settings) if self.norm == "batch" else Affine(width)
+
+    def conditional_batchnorm(self, width: int, condition: int, *, table: bool) -> nn.Module:
+        """BatchNorm conditioned on a vector of dimension `condition`; with `table`, on one of `condition` classes.
+
+        Where G has no BatchNorm, the gain and bias alone: they are all that tells G the class.
+        """
+        if table:
+            gain, bias = nn.Embedding(condition, width), nn.Embedding(condition, width)
+        else:
+            gain, bias = (self.projection(condition, width) for _ in range(2))
+        if self.norm not in ("batch", "conditional"):
+            return ConditionalAffine(gain, bias)
+        return ConditionalBatchNorm(width, gain, bias, **self.bn_settings)
+
+    def norm_in_D(self, width: int, classes: int) -> nn.Module:
+        """What stands before a ReLU of D: nothing, BatchNorm, or BatchNorm with a gain and bias a class."""
+        if self.norm == "conditional":
+            return self.conditional_batchnorm(width, classes, table=True)
+        return NoNorm() if self.norm == "none" else self.batchnorm(width)
 
 
 class GBlock(nn.Module):
     """BigGAN's block in G: BN-ReLU-up-3x3-BN-ReLU-3x3, and a 1x1 skip (Figure 15b).
 
-    `norm` makes a conditional BatchNorm of a given width. An up block has its skip convolution also where widths
+    `norm` makes a conditional BatchNorm, or what stands for it. An up block has its skip convolution also where widths
     agree; a flat one has none there.
     """
 
-    def __init__(
-        self, make: LayerMaker, norm: Callable[[int], ConditionalBatchNorm], kind: str, before: int, after: int
-    ) -> None:
+    def __init__(self, make: LayerMaker, norm: MakeNorm, kind: str, before: int, after: int) -> None:
         super().__init__()
-        self.resample = RESAMPLE[kind]
+        self.resample = make.resample[kind]
         self.norm1 = norm(before)
         self.conv1 = make.conv(before, after)
         self.norm2 = norm(after)
@@ -105,11 +197,9 @@ class GBlock(nn.Module):
 class DeepGBlock(nn.Module):
     """BigGAN-deep's block in G (Figure 16b): a bottleneck of before/4; the skip keeps the first channels."""
 
-    def __init__(
-        self, make: LayerMaker, norm: Callable[[int], ConditionalBatchNorm], kind: str, before: int, after: int
-    ) -> None:
+    def __init__(self, make: LayerMaker, norm: MakeNorm, kind: str, before: int, after: int) -> None:
         super().__init__()
-        self.resample, self.after = RESAMPLE[kind], after
+        self.resample, self.after = make.resample[kind], after
         hidden = before // 4
         self.norm1, self.conv1 = norm(before), make.conv(before, hidden, 1)
         self.norm2, self.conv2 = norm(hidden), make.conv(hidden, hidden)
@@ -129,20 +219,24 @@ class DBlock(nn.Module):
     """BigGAN's block in D: ReLU-3x3-ReLU-3x3-pool, and a 1x1 skip (Figure 15c).
 
     The network's first block has no leading ReLU and pools before its 1x1; the others convolve, then pool.
-    `hidden` is the number of filters of the first convolution.
+    `hidden` is the number of filters of the first convolution; `norm` makes what stands before a ReLU.
     """
 
-    def __init__(self, make: LayerMaker, kind: str, before: int, after: int, *, hidden: int, first: bool) -> None:
+    def __init__(
+        self, make: LayerMaker, norm: MakeNorm, kind: str, before: int, after: int, *, hidden: int, first: bool
+    ) -> None:
         super().__init__()
-        self.resample, self.first = RESAMPLE[kind], first
+        self.resample, self.first = make.resample[kind], first
+        self.norm1 = NoNorm() if first else norm(before)
         self.conv1 = make.conv(before, hidden)
+        self.norm2 = norm(hidden)
         self.conv2 = make.conv(hidden, after)
         self.skip = make.conv(before, after, 1) if kind != "flat" or before != after else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, before, H, W) -> (N, after, H', W')."""
-        h = self.conv1(x if self.first else F.relu(x))
-        h = self.resample(self.conv2(F.relu(h)))
+    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """(N, before, H, W) and labels (N,) -> (N, after, H', W')."""
+        h = self.conv1(x if self.first else F.relu(self.norm1(x, y)))
+        h = self.resample(self.conv2(F.relu(self.norm2(h, y))))
         if self.skip is None:
             return h + self.resample(x)
         return h + (self.skip(self.resample(x)) if self.first else self.resample(self.skip(x)))
@@ -151,22 +245,22 @@ class DBlock(nn.Module):
 class DeepDBlock(nn.Module):
     """BigGAN-deep's block in D (Figure 16c): a bottleneck of after/4; the skip is pooled, then gains channels."""
 
-    def __init__(self, make: LayerMaker, kind: str, before: int, after: int) -> None:
+    def __init__(self, make: LayerMaker, norm: MakeNorm, kind: str, before: int, after: int) -> None:
         super().__init__()
-        self.resample = RESAMPLE[kind]
+        self.resample = make.resample[kind]
         hidden = after // 4
-        self.conv1 = make.conv(before, hidden, 1)
-        self.conv2 = make.conv(hidden, hidden)
-        self.conv3 = make.conv(hidden, hidden)
-        self.conv4 = make.conv(hidden, after, 1)
+        self.norm1, self.conv1 = norm(before), make.conv(before, hidden, 1)
+        self.norm2, self.conv2 = norm(hidden), make.conv(hidden, hidden)
+        self.norm3, self.conv3 = norm(hidden), make.conv(hidden, hidden)
+        self.norm4, self.conv4 = norm(hidden), make.conv(hidden, after, 1)
         self.skip = make.conv(before, after - before, 1) if after > before else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, before, H, W) -> (N, after, H', W')."""
-        h = self.conv1(F.relu(x))
-        h = self.conv2(F.relu(h))
-        h = self.conv3(F.relu(h))
-        h = self.conv4(self.resample(F.relu(h)))
+    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """(N, before, H, W) and labels (N,) -> (N, after, H', W')."""
+        h = self.conv1(F.relu(self.norm1(x, y)))
+        h = self.conv2(F.relu(self.norm2(h, y)))
+        h = self.conv3(F.relu(self.norm3(h, y)))
+        h = self.conv4(self.resample(F.relu(self.norm4(h, y))))
         skip = self.resample(x)
         return h + (skip if self.skip is None else torch.cat([skip, self.skip(skip)], dim=1))
 
@@ -193,3 +287,23 @@ class NonLocalBlock(nn.Module):
         attention = torch.softmax(theta.transpose(1, 2) @ phi, dim=-1)  # N, HW, HW/4
         out = (g @ attention.transpose(1, 2)).unflatten(2, x.shape[2:])
         return x + self.gain * self.o(out)
+
+
+class ProjectedEmbedding(nn.Module):
+    """D's class embedding as a projection of G's (Appendix H).
+
+    `classes` (classes x dim) is a copy of G's embedding, taken at each of D's updates: a constant to D, and to G's
+    update too, so that G cannot lower its loss by moving D's classes. G alone trains the embedding, through G; D trains
+    the projection.
+    """
+
+    classes: Tensor
+
+    def __init__(self, make: LayerMaker, classes: int, dim: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("classes", torch.zeros(classes, dim))
+        self.projection = make.linear(dim, width, bias=False)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """(N,) -> (N, width)."""
+        return self.projection(F.embedding(y, self.classes))

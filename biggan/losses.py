@@ -6,7 +6,10 @@ drawn on one scale: `loss/D_real` and `loss/D_fake` add up to D's loss.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
+
+from torch.nn import functional as F
 
 from biggan.config import LossConfig
 from biggan.errors import check_known
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 class Loss(Protocol):
     """What the game asks of an objective."""
 
+    gradient_penalty: float = 0.0
+    """Strength of the gradient penalty that belongs to the objective, where the configuration names none."""
+
     def discriminator(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """D's loss on real and on fake logits."""
 
@@ -25,7 +31,7 @@ class Loss(Protocol):
         """G's loss on the logits of its images."""
 
 
-class Hinge:
+class Hinge(Loss):
     """The hinge loss (Section 3) with margin m: E max(0, m - D(x)) + E max(0, m + D(G(z))); G's is -E D(G(z))."""
 
     def __init__(self, config: LossConfig) -> None:
@@ -40,7 +46,49 @@ class Hinge:
         return -fake.mean()
 
 
-LOSSES: dict[str, type[Hinge]] = {"hinge": Hinge}
+class NonSaturating(Loss):
+    """The original loss (Goodfellow et al., 2014), s the sigmoid: -E log s(D(x)) - E log(1 - s(D(G(z)))).
+
+    G's is the non-saturating one, -E log s(D(G(z))).
+    """
+
+    def __init__(self, config: LossConfig) -> None:
+        pass
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Each 0 or more, log 2 at a logit of 0."""
+        return F.softplus(-real).mean(), F.softplus(fake).mean()
+
+    def generator(self, fake: Tensor) -> Tensor:
+        """0 or more."""
+        return F.softplus(-fake).mean()
+
+
+class Wasserstein(Loss):
+    """The Wasserstein loss (Arjovsky et al., 2017; Appendix G.2): -E D(x) + E D(G(z)); G's is -E D(G(z)).
+
+    With a gradient penalty of strength 10 (Gulrajani et al., 2017) where the configuration names none.
+    """
+
+    gradient_penalty = 10.0
+
+    def __init__(self, config: LossConfig) -> None:
+        pass
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Unbounded on both sides."""
+        return -real.mean(), fake.mean()
+
+    def generator(self, fake: Tensor) -> Tensor:
+        """Unbounded on both sides."""
+        return -fake.mean()
+
+
+LOSSES: dict[str, Callable[[LossConfig], Loss]] = {
+    "hinge": Hinge,
+    "non_saturating": NonSaturating,
+    "wasserstein": Wasserstein,
+}
 
 
 def make_loss(config: LossConfig) -> Loss:

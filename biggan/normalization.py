@@ -15,29 +15,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from biggan.reparametrization import Conv2d, Linear, Reparametrized
 
-class SpectrallyNormalized:
+
+class SpectrallyNormalized(Reparametrized):
     """Mixin for a layer whose `weight` (out x ...) is divided by an estimate of its largest singular value.
 
-    `u` (out,) is the running estimate of the first left singular vector, part of the state. `spectra` reads
-    `normalized_weight()` and `sigma_estimate()`.
+    `u` (out,) is the running estimate of the first left singular vector, part of the state. Where the layer has maps,
+    the matrix that is meant is what comes out of them. `spectra` reads `normalized_weight()` and `sigma_estimate()`.
     """
 
-    weight: Tensor
     u: Tensor
     eps_sn: float
-    applied: Tensor | None
+    is_mapped = True
 
     def prepare_spectral_norm(self, eps: float) -> None:
         """Add the vector and the settings to a layer that has its weight."""
         self.eps_sn = eps
-        self.applied = None  # the normalized weight, inside a `normalized` block
         u = torch.zeros(self.weight.shape[0], dtype=self.weight.dtype, device=self.weight.device)
         u[:1] = 1.0  # initialize() draws it; a unit vector until then
         self.register_buffer("u", u)  # type: ignore[attr-defined]
 
-    def _sigma(self, *, iterate: bool) -> Tensor:
-        matrix = self.weight.flatten(1)
+    def _sigma(self, matrix: Tensor, *, iterate: bool) -> Tensor:
         with torch.no_grad():
             v = F.normalize(matrix.t() @ self.u, dim=0, eps=self.eps_sn)
             if iterate:
@@ -47,32 +46,28 @@ class SpectrallyNormalized:
 
     def normalized_weight(self, *, iterate: bool = False) -> Tensor:
         """W / sigma, differentiable in W with u and v held constant; `iterate` does one power iteration first."""
-        return self.weight / self._sigma(iterate=iterate)
+        weight = self.mapped_weight(iterate=iterate)
+        return weight / self._sigma(weight.flatten(1), iterate=iterate)
 
     def sigma_estimate(self) -> Tensor:
         """The estimate u^T W v that is divided by, a scalar; changes nothing."""
         with torch.no_grad():
-            return self._sigma(iterate=False)
+            return self._sigma(self.mapped_weight().flatten(1), iterate=False)
 
-    def current_weight(self) -> Tensor:
-        """The weight a forward uses: that of the enclosing `normalized` block, else computed here."""
-        return self.normalized_weight() if self.applied is None else self.applied
+    @torch.no_grad()
+    def converge_sigma(self, iterations: int) -> None:
+        """So many power iterations, from the vector that the layer has."""
+        matrix = self.mapped_weight().flatten(1)
+        for _ in range(iterations):
+            self._sigma(matrix, iterate=True)
 
 
-class SNConv2d(SpectrallyNormalized, nn.Conv2d):
+class SNConv2d(SpectrallyNormalized, Conv2d):
     """A spectrally normalized convolution."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in, H, W) -> (N, out, H', W')."""
-        return self._conv_forward(x, self.current_weight(), self.bias)
 
-
-class SNLinear(SpectrallyNormalized, nn.Linear):
+class SNLinear(SpectrallyNormalized, Linear):
     """A spectrally normalized linear layer."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in) -> (N, out)."""
-        return F.linear(x, self.current_weight(), self.bias)
 
 
 class SNEmbedding(SpectrallyNormalized, nn.Embedding):
@@ -85,12 +80,12 @@ class SNEmbedding(SpectrallyNormalized, nn.Embedding):
 
 @contextmanager
 def normalized(network: nn.Module, *, iterate: bool, grad: bool = True) -> Iterator[None]:
-    """Compute every normalized weight of `network` once, for all forwards inside the block.
+    """Compute every normalized or otherwise mapped weight of `network` once, for all forwards inside the block.
 
     `iterate`: one power iteration each first, where the network is in training mode (eval mode updates nothing).
     `grad`: keep the graph from the raw weights; off where the network is only used, not trained.
     """
-    layers = [module for module in network.modules() if isinstance(module, SpectrallyNormalized)]
+    layers = [module for module in network.modules() if isinstance(module, Reparametrized) and module.is_mapped]
     with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
         for layer in layers:
             layer.applied = layer.normalized_weight(iterate=iterate and network.training)
@@ -171,6 +166,19 @@ def collecting(network: nn.Module) -> Iterator[None]:
             layer.collected = None
 
 
+@contextmanager
+def not_collecting(network: nn.Module) -> Iterator[None]:
+    """Leave the forwards inside the block out of an enclosing `collecting`: a penalty's own pass."""
+    layers = [(layer, layer.collected) for layer in _batchnorms(network)]
+    for layer, _ in layers:
+        layer.collected = None
+    try:
+        yield
+    finally:
+        for layer, moments in layers:
+            layer.collected = moments
+
+
 @torch.no_grad()
 def move_running_statistics(network: nn.Module) -> None:
     """Move every BatchNorm's running statistics once towards the moments collected so far (inside `collecting`)."""
@@ -194,15 +202,15 @@ def _batchnorms(network: nn.Module) -> list[BatchNorm]:
 
 
 class AffineBatchNorm(BatchNorm):
-    """BatchNorm with a learned gain (from 1) and bias (from 0) a channel: G's last one."""
+    """BatchNorm with a learned gain (from 1) and bias (from 0) a channel: G's last one, and D's."""
 
     def __init__(self, width: int, *, eps: float, momentum: float) -> None:
         super().__init__(width, eps=eps, momentum=momentum)
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize, scale and shift (N, C, H, W)."""
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Normalize, scale and shift (N, C, H, W), whatever the condition."""
         return super().forward(x) * self.weight[:, None, None] + self.bias[:, None, None]
 
 
@@ -221,3 +229,37 @@ class ConditionalBatchNorm(BatchNorm):
         """Normalize (N, C, H, W) and modulate it by the condition (N, ...)."""
         gain = 1 + self.gain(condition)
         return torch.addcmul(self.bias(condition)[:, :, None, None], super().forward(x), gain[:, :, None, None])
+
+
+class NoNorm(nn.Module):
+    """Nothing, where a normalization may stand."""
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """x itself."""
+        return x
+
+
+class Affine(nn.Module):
+    """The gain and bias of `AffineBatchNorm` without its normalization (Appendix H)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Scale and shift (N, C, H, W)."""
+        return x * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+class ConditionalAffine(nn.Module):
+    """The gain and bias of `ConditionalBatchNorm` without its normalization (Appendix H)."""
+
+    def __init__(self, gain: nn.Module, bias: nn.Module) -> None:
+        super().__init__()
+        self.gain, self.bias = gain, bias
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Modulate (N, C, H, W) by the condition (N, ...)."""
+        gain = 1 + self.gain(condition)
+        return torch.addcmul(self.bias(condition)[:, :, None, None], x, gain[:, :, None, None])

@@ -104,7 +104,8 @@ class SampleGrids(Observer):
         config, state = self.trainer.config, self.trainer.state
         names = self.trainer.source.classes[: self.config.classes]
         settings: dict[str, Any] = {
-            "distribution": config.latents.distribution,
+            "distribution": config.latents,
+            "step": step,
             "passes": self.config.standing_passes,
             "seed": config.seed,
         }

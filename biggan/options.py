@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
@@ -15,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints
 
-from biggan import config as config_module
+from biggan import config, config_model, config_objective
 from biggan.config import Config, fields, flatten, from_dict, to_dict, unflatten
 from biggan.errors import UserError, check_known, nearest
 
@@ -151,7 +152,7 @@ def _add_section(
 
 
 def _help_texts(argv: list[str]) -> dict[str, str]:
-    """For each field the string below it in config.py, and its value in the preset that help is asked for."""
+    """For each field the string below it where it is declared, and its value in the preset that help is asked for."""
     import yaml
 
     preset = argv[0] if argv[0] in preset_names() else DEFAULT_PRESET
@@ -178,7 +179,8 @@ def _classes(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 def _strings_below_fields() -> dict[tuple[str, str], str]:
     texts = {}
-    for node in ast.parse(Path(config_module.__file__).read_text()).body:
+    sources = [Path(module.__file__) for module in (config, config_model, config_objective)]
+    for node in itertools.chain(*(ast.parse(source.read_text()).body for source in sources)):
         if isinstance(node, ast.ClassDef):
             for field, text in zip(node.body, node.body[1:], strict=False):
                 match field, text:

@@ -11,6 +11,7 @@ import torch
 
 from biggan import rng
 from biggan.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
+from biggan.config import LatentConfig
 from biggan.data.images import to_uint8
 from biggan.errors import UserError
 from biggan.evaluation.standing import sampling_copy
@@ -32,7 +33,8 @@ def class_images(
     classes: Sequence[int],
     per_class: int,
     *,
-    distribution: str,
+    distribution: LatentConfig | str,
+    step: int | None = None,
     passes: int = 100,
     seed: int = 0,
     truncation: float | None = None,
@@ -40,14 +42,17 @@ def class_images(
 ) -> np.ndarray:
     """uint8 images (classes, per_class, R, R, 3) of `G` under standing statistics; `G` is left as it was.
 
-    Column j of each class has its own latent; with `truncation`, N(0, I) truncated at that threshold.
+    Column j of each class has its own latent; with `truncation`, N(0, I) truncated at that threshold. `step`: where a
+    distribution that changes in training stands; none: after all change.
     """
-    network = sampling_copy(G, distribution=distribution, passes=passes, seed=seed, refresh_sigma=refresh_sigma)
+    network = sampling_copy(
+        G, distribution=distribution, step=step, passes=passes, seed=seed, refresh_sigma=refresh_sigma
+    )
     device = next(network.parameters()).device
     count = len(classes) * per_class
     random = rng.generator(seed, "samples")
     if truncation is None:
-        z = sample_latents(distribution, random, count, G.z_dim)
+        z = sample_latents(distribution, random, count, G.z_dim, step)
     else:
         z = truncated_normal(random, count, G.z_dim, truncation)
     y = torch.tensor(list(classes)).repeat_interleave(per_class)
@@ -85,7 +90,8 @@ def save_checkpoint_grid(
         load_generator(checkpoint, raw=raw),
         rows,
         per_class,
-        distribution=checkpoint.config.latents.distribution,
+        distribution=checkpoint.config.latents,
+        step=checkpoint.step,
         passes=passes,
         seed=seed,
         truncation=truncation,

@@ -150,11 +150,14 @@ def use_arithmetic(config: Config) -> None:
 
 def notes_on(config: Config) -> list[str]:
     """What someone should know who runs `config`."""
-    if config.train.accumulate == 1:
+    has_batchnorm = {"G": config.model.norm_G == "batch", "D": config.model.norm_D != "none"}
+    normalized = [name for name, has in has_batchnorm.items() if has]
+    if config.train.accumulate == 1 or not normalized:
         return []
     micro = config.train.batch // config.train.accumulate
+    whose = " and ".join(f"{name}'s" for name in normalized)
     return [
-        f"gradient accumulation: in G's updates BatchNorm normalizes each micro-batch of {micro} by its own statistics,"
-        f" which is not what a batch of {config.train.batch} in one piece would do; for D's updates G makes all "
-        f"{config.train.batch} images in one forward"
+        f"gradient accumulation: in {whose} updates BatchNorm normalizes each micro-batch of {micro} by its own "
+        f"statistics, which is not what a batch of {config.train.batch} in one piece would do; for D's updates G makes "
+        f"all {config.train.batch} images in one forward"
     ]

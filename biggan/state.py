@@ -13,6 +13,7 @@ from biggan.ema import EMA
 from biggan.errors import UserError
 from biggan.generator import Generator
 from biggan.initialization import initialize as draw_weights
+from biggan.starts import Starts
 
 
 class TrainingState:
@@ -30,7 +31,9 @@ class TrainingState:
             if initialize:
                 draw_weights(network, config.model.init, config.seed, name)
             network.to(device).train()
+        self.D.take_embedding(self.G.embedding)
         self.ema = EMA(self.G, config.ema)
+        self.starts = Starts.of_run(config, self.networks())
         self.optimizers = {
             "G": make_adam(self.G, config.optim.G),
             "D": make_adam(self.D, config.optim.D),
@@ -41,7 +44,10 @@ class TrainingState:
         return {"G": self.G, "D": self.D}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the state under its name: `G.`, `D.`, `G_ema.`, `optim_G.`, `optim_D.` and the path."""
+        """Every tensor of the state under its name: `G.`, `D.`, `G_ema.`, `optim_G.`, `optim_D.` and the path.
+
+        And `sigma_start.` with the vectors from which sigma_0 regularization or clamping starts, where either is on.
+        """
         named: dict[str, Tensor] = {}
         modules: dict[str, nn.Module] = {**self.networks(), "G_ema": self.ema.network}
         for prefix, network in modules.items():
@@ -50,15 +56,20 @@ class TrainingState:
             moments = self.optimizers[prefix].state
             for name, parameter in network.named_parameters():
                 named.update({f"optim_{prefix}.{name}.{key}": value for key, value in moments[parameter].items()})
-        return named
+        return named | self.starts.tensors()
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Copy `tensors` into the state's own, which keep their device and memory format.
 
+        The vectors from which sigma_0 regularization or clamping starts may be missing or too many: a change of the
+        configuration turns these on and off, and then they start at random or are left out.
+
         Raises `UserError`, before anything is copied, where names, shapes or types differ from the state's.
         """
         own = self.tensors()
+        tensors = {name: tensor for name, tensor in tensors.items() if name in own or not _is_start(name)}
+        own = {name: tensor for name, tensor in own.items() if name in tensors or not _is_start(name)}
         if problem := _mismatch(own, tensors):
             raise UserError(
                 f"the checkpoint is of another architecture than the configuration: {problem}. Use the "
@@ -67,6 +78,10 @@ class TrainingState:
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
         self.step = step
+
+
+def _is_start(name: str) -> bool:
+    return name.startswith("sigma_start.") or name.endswith(".clamp.start")
 
 
 def _mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from biggan import rng
+from biggan.clamping import project
+from biggan.clipping import clip_gradients
 from biggan.config import Config
+from biggan.gradient_penalties import Batch, gradient_penalties, strengths
 from biggan.latents import sample_latents
 from biggan.losses import make_loss
 from biggan.normalization import collecting, move_running_statistics, normalized
@@ -28,7 +32,7 @@ class Game:
 
     def __init__(self, config: Config, state: TrainingState, before_update: Hook, after_backward: Hook) -> None:
         self.config, self.state = config, state
-        self.loss = make_loss(config.loss)
+        self.loss, self.slopes = make_loss(config.loss), strengths(config)
         self.before_update, self.after_backward = before_update, after_backward
         self.device = next(state.G.parameters()).device
 
@@ -42,21 +46,26 @@ class Game:
         z, fake_labels = self._draw("D", k)
         with torch.no_grad(), normalized(G, iterate=not self._frozen("G")):
             fake = G(z, fake_labels)
-        batch = [fake, fake_labels, real.to(self.device), labels.to(self.device)]
-        losses, logits_real, logits_fake = [], [], []
-        with normalized(D, iterate=not self._frozen("D")):
-            extra = penalties(D, "D", self.config.regularizers)
-            for index, micro in enumerate(zip(*(tensor.chunk(accumulate) for tensor in batch), strict=True)):
-                x_fake, y_fake, x_real, y_real = micro
-                # D sees fake and real images in one forward.
-                logits = D(torch.cat([x_fake, x_real]), torch.cat([y_fake, y_real]))
-                d_fake, d_real = logits.split(len(x_fake))
+        batch = self._batch(k, fake, fake_labels, real.to(self.device), labels.to(self.device))
+        losses, logits_real, logits_fake, slopes = [], [], [], []
+        if not self._frozen("D"):
+            D.take_embedding(G.embedding)
+        with normalized(D, iterate=not self._frozen("D")), collecting(D):
+            extra = penalties(D, "D", self.config.regularizers, self.state.starts)
+            for index, micro in enumerate(batch.chunks(accumulate)):
+                images, image_labels, mask = micro.both  # D sees fake and real images in one forward
+                d_fake, d_real = D(images, image_labels, mask=mask).split(len(micro.fake))
                 loss_real, loss_fake = self.loss.discriminator(d_real, d_fake)
-                self._backward("D", loss_real + loss_fake, extra, index)
+                slope = gradient_penalties(D, micro, self.slopes)
+                self._backward("D", sum(slope.values(), start=loss_real + loss_fake), extra, index)
                 losses.append(torch.stack([loss_real, loss_fake]).detach())
                 logits_real.append(d_real.detach())
                 logits_fake.append(d_fake.detach())
+                slopes.append(slope)
+            if not self._frozen("D"):
+                move_running_statistics(D)
         loss_real, loss_fake = torch.stack(losses).mean(dim=0)
+        extra |= {name: torch.stack([slope[name].detach() for slope in slopes]).mean() for name in self.slopes}
         return {
             "loss/D_real": loss_real,
             "loss/D_fake": loss_fake,
@@ -77,9 +86,10 @@ class Game:
             normalized(G, iterate=not self._frozen("G")),
             collecting(G),
         ):
-            extra = penalties(G, "G", self.config.regularizers)
-            for index, (z_micro, y_micro) in enumerate(zip(z.chunk(accumulate), labels.chunk(accumulate), strict=True)):
-                loss = self.loss.generator(D(G(z_micro, y_micro), y_micro))
+            extra = penalties(G, "G", self.config.regularizers, self.state.starts)
+            columns = (z.chunk(accumulate), labels.chunk(accumulate), self._masks("G", 0, accumulate))
+            for index, (z_micro, y_micro, mask) in enumerate(zip(*columns, strict=True)):
+                loss = self.loss.generator(D(G(z_micro, y_micro), y_micro, mask=mask))
                 self._backward("G", loss, extra, index)
                 losses.append(loss.detach())
             if not self._frozen("G"):
@@ -93,10 +103,31 @@ class Game:
         """The latents and labels that G is given in this update, the whole global batch."""
         seed, step, batch = self.config.seed, self.state.step, self.config.train.batch
         random = rng.generator(seed, f"{network}/latents", step, k)
-        z = sample_latents(self.config.latents.distribution, random, batch, self.state.G.z_dim)
+        z = sample_latents(self.config.latents, random, batch, self.state.G.z_dim, step)
         random = rng.generator(seed, f"{network}/labels", step, k)
         labels = torch.from_numpy(random.integers(0, self.config.model.classes, size=batch))
         return z.to(self.device), labels.to(self.device)
+
+    def _batch(self, k: int, fake: Tensor, fake_labels: Tensor, real: Tensor, labels: Tensor) -> Batch:
+        """What D step `k` sees, with what its penalties and dropout draw for the whole global batch."""
+        mix = None
+        if "gradient" in self.slopes:
+            random = rng.generator(self.config.seed, "D/interpolation", self.state.step, k)
+            mix = torch.from_numpy(random.random(len(real), dtype=np.float32)).to(self.device)
+        (mask_fake,), (mask_real,) = self._masks("D/fake", k, 1), self._masks("D/real", k, 1)
+        return Batch(fake, fake_labels, real, labels, mask_fake, mask_real, mix)
+
+    def _masks(self, purpose: str, k: int, count: int) -> Sequence[Tensor | None]:
+        """Dropout's masks (batch, D's width) in `count` parts: 0, or 1 / keep, so that their mean is 1; none: off.
+
+        Drawn whole, so that an image's mask depends on its place in the global batch and not on accumulation.
+        """
+        keep = self.config.regularizers.dropout_keep
+        if keep == 1:
+            return [None] * count
+        random = rng.generator(self.config.seed, f"{purpose}/dropout", self.state.step, k)
+        kept = random.random((self.config.train.batch, self.state.D.width), dtype=np.float32) < keep
+        return (torch.from_numpy(kept).to(self.device) / keep).chunk(count)
 
     def _begin(self, network: str, k: int) -> None:
         self.before_update(network, k)
@@ -114,11 +145,18 @@ class Game:
         )
 
     def _finish(self, network: str, k: int, extra: Stats) -> Stats:
-        """Announce the gradients, take the optimizer's step unless the network is frozen."""
+        """Announce the gradients, take the optimizer's step unless the network is frozen.
+
+        The gradient's norm is that before clipping.
+        """
         self.after_backward(network, k)
         gradients = [p.grad for p in self.state.networks()[network].parameters() if p.grad is not None]
         stats = {f"penalty/{network}_{name}": value.detach() for name, value in extra.items()}
         stats[f"gradient_norm/{network}"] = nn.utils.get_total_norm(gradients)
         if not self._frozen(network):
+            adam = self.config.optim.G if network == "G" else self.config.optim.D
+            clip_gradients(gradients, each=adam.clip_tensor, total=adam.clip_global)
             self.state.optimizers[network].step()
+            clamp = self.config.model.clamp_G if network == "G" else self.config.model.clamp_D
+            project(self.state.networks()[network], network, clamp, self.state.starts)
         return stats

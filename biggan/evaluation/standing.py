@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from biggan import rng
+from biggan.config import LatentConfig
 from biggan.generator import Generator
 from biggan.latents import sample_latents
 from biggan.normalization import SpectrallyNormalized, collecting, normalized, set_running_statistics
@@ -17,13 +18,21 @@ POWER_ITERATIONS = 50
 
 @torch.no_grad()
 def sampling_copy(
-    G: Generator, *, distribution: str, passes: int = 100, batch: int = 64, seed: int = 0, refresh_sigma: bool = True
+    G: Generator,
+    *,
+    distribution: LatentConfig | str,
+    step: int | None = None,
+    passes: int = 100,
+    batch: int = 64,
+    seed: int = 0,
+    refresh_sigma: bool = True,
 ) -> Generator:
     """A copy of `G` in eval mode, its statistics those of `passes` forwards of fresh noise; `G` is left as it was.
 
     Means and variances are pooled exactly over all `passes` x `batch` samples, so that outputs no longer depend on
-    the batch they are made in. `refresh_sigma`: power iterations until the estimate of Spectral Normalization is
-    that of the weights themselves, which averaged weights need; without it the estimate used in training stays.
+    the batch they are made in. `step`: where a distribution that changes in training stands; none: after all change.
+    `refresh_sigma`: power iterations until the estimate of Spectral Normalization is that of the weights themselves,
+    which averaged weights need; without it the estimate used in training stays.
     """
     network = copy.deepcopy(G).train()
     if refresh_sigma:
@@ -32,7 +41,7 @@ def sampling_copy(
     with normalized(network, iterate=False), collecting(network):
         for index in range(passes):
             random = rng.generator(seed, "standing", index)
-            z = sample_latents(distribution, random, batch, network.z_dim).to(device)
+            z = sample_latents(distribution, random, batch, network.z_dim, step).to(device)
             y = torch.from_numpy(random.integers(0, network.classes, size=batch)).to(device)
             network(z, y)
         set_running_statistics(network)
@@ -43,5 +52,4 @@ def converge_sigma(network: nn.Module) -> None:
     """Power iterations on every spectrally normalized layer of `network`, in place, from the vectors it has."""
     for module in network.modules():
         if isinstance(module, SpectrallyNormalized):
-            for _ in range(POWER_ITERATIONS):
-                module.normalized_weight(iterate=True)
+            module.converge_sigma(POWER_ITERATIONS)

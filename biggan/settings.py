@@ -1,0 +1,54 @@
+"""How a field of the configuration is declared and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from biggan.errors import UserError, nearest
+
+
+def setting(default: Any, *, numbers: bool = True, low: float | None = None, high: float | None = None) -> Any:
+    """Declare a field: its default, whether it decides the numbers, and the closed range [low, high] it lies in."""
+    metadata = {"numbers": numbers, "low": low, "high": high}
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class RangeError(UserError):
+    """A value out of its field's range."""
+
+
+class Section:
+    """Base of the configuration's dataclasses: checks ranges and choices when one is made."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            _check_range(field, getattr(self, field.name))
+        for name, hint in _hints(type(self)).items():
+            if get_origin(hint) is Literal:
+                _check_choice(name, getattr(self, name), get_args(hint))
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _check_choice(name: str, value: Any, choices: tuple) -> None:
+    if value not in choices:
+        hint = nearest(str(value), map(str, choices))
+        raise RangeError(f"{name} is {value!r}, expected one of {', '.join(map(str, choices))}{hint}")
+
+
+def _check_range(field: dataclasses.Field, value: Any) -> None:
+    low, high = field.metadata.get("low"), field.metadata.get("high")
+    for number in value if isinstance(value, (list, tuple)) else [value]:
+        if number is None or (low is None and high is None):
+            continue
+        # Written so that NaN is out of every range.
+        if not ((low is None or number >= low) and (high is None or number <= high)):
+            wanted = f"at least {low}" if high is None else f"at most {high}" if low is None else f"in [{low}, {high}]"
+            raise RangeError(f"{field.name} is {number}, expected {wanted}.")
