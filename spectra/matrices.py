@@ -43,16 +43,14 @@ KINDS: dict[type[nn.Module], str] = {
 class NormalizedLayer(Protocol):
     """A layer that normalizes its own weight: what spectra reads of it, and all it needs to know.
 
-    Besides the methods the layer keeps its raw parameter in ``weight``. Neither method may change the layer (no power
-    iteration); gradients are not needed.
+    Besides the method the layer keeps its raw parameter in ``weight``. Two more attributes are read where it has
+    them: ``sigma_estimate()``, Spectral Normalization's own running estimate of sigma_0 of the raw weight, a scalar;
+    and ``is_mapped``, False while the layer applies its raw weight after all. Nothing read may change the layer (no
+    power iteration); gradients are not needed.
     """
 
     def normalized_weight(self) -> Tensor:
         """The weight as the layer applies it in eval mode, of the raw weight's shape."""
-        ...
-
-    def sigma_estimate(self) -> Tensor:
-        """Spectral Normalization's own running estimate of sigma_0 of the raw weight, a scalar."""
         ...
 
 
@@ -197,8 +195,8 @@ def _weights(layer: nn.Module, path: str) -> Iterator[_Weight]:
         if parameter.dim() < 2 or is_bias:
             continue
         normalized = sigma = None
-        if name == "weight" and isinstance(layer, NormalizedLayer):
-            normalized, sigma = layer.normalized_weight, layer.sigma_estimate
+        if name == "weight" and isinstance(layer, NormalizedLayer) and getattr(layer, "is_mapped", True):
+            normalized, sigma = layer.normalized_weight, getattr(layer, "sigma_estimate", None)
         yield _Weight(_label(name), id(parameter), transposed, _constant(parameter), normalized, sigma)
 
 

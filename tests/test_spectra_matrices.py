@@ -200,6 +200,26 @@ def test_layers_that_normalize_themselves() -> None:
     assert not isinstance(nn.Linear(2, 2), NormalizedLayer)
 
 
+class NowAndThen(nn.Linear):
+    """Applies half of its weight, while it is told to; has no estimate of sigma."""
+
+    is_mapped = True
+
+    def normalized_weight(self) -> Tensor:
+        return self.weight / 2
+
+
+def test_a_layer_may_have_no_estimate_and_may_stop_normalizing() -> None:
+    layer = NowAndThen(3, 4)
+    (matrix,) = weight_matrices(layer)
+    assert torch.equal(matrix.normalized(), layer.weight.detach() / 2)
+    assert matrix.sigma_estimate() is None
+    layer.is_mapped = False
+    (matrix,) = weight_matrices(layer)
+    assert not matrix.is_normalized
+    assert torch.equal(matrix.normalized(), layer.weight.detach())
+
+
 def test_named_networks_and_shared_weights() -> None:
     generator, discriminator = nn.Sequential(nn.Linear(3, 4)), nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 1))
     matrices = weight_matrices({"G": generator, "D": discriminator})
