@@ -192,11 +192,16 @@ def _check_conditioning(model: ModelConfig, plan: Plan) -> None:
         "model.share_embedding_with_D": model.share_embedding_with_D,
         "model.projection: mlp": model.projection == "mlp",
         "model.projection_bias": model.projection_bias,
+        "model.projection_spectral_norm: false": not model.projection_spectral_norm,
     }
     if wrong := [name for name, wanted in needs_embedding.items() if wanted and not model.shared_embedding]:
         raise UserError(
             f"{wrong[0]} builds on G's shared class embedding, and model.shared_embedding is off. Turn it on, or the "
             f"other off."
+        )
+    if model.projection_hidden is not None and model.projection != "mlp":
+        raise UserError(
+            "model.projection_hidden is the hidden width of model.projection mlp, which is linear. Set both."
         )
     if model.skip_z and not model.shared_embedding:
         raise UserError(

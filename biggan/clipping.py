@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @torch.no_grad()
@@ -14,12 +14,19 @@ def clip_gradients(gradients: list[Tensor], *, each: float | None, total: float 
     """
     if each is not None:
         for gradient in gradients:
-            gradient.mul_(_factor(torch.linalg.vector_norm(gradient), each))
+            gradient.mul_(_factor(_norm(gradient), each))
     if total is not None:
-        factor = _factor(nn.utils.get_total_norm(gradients), total)
-        torch._foreach_mul_(gradients, factor)
+        factor = _factor(torch.stack([_norm(gradient) for gradient in gradients]).norm(), total)
+        for gradient in gradients:
+            gradient.mul_(factor)
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    """In float64, whose squares do not overflow where the entries are finite."""
+    return torch.linalg.vector_norm(gradient, dtype=torch.float64)
 
 
 def _factor(norm: Tensor, limit: float) -> Tensor:
-    """limit / norm, at most 1."""
-    return torch.where(norm <= limit, torch.ones_like(norm), limit / norm)
+    """limit / norm, at most 1; NaN where the norm is not finite."""
+    factor = torch.where(norm <= limit, torch.ones_like(norm), limit / norm)
+    return torch.where(norm.isfinite(), factor, torch.full_like(norm, float("nan")))

@@ -202,6 +202,14 @@ class Config(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        scaled = self.regularizers.sigma_G.strength > 0 or (
+            self.model.clamp_G.on and self.model.clamp_G.mode == "project"
+        )
+        if self.model.norm_G == "weight" and scaled:
+            raise UserError(
+                "model.norm_G is weight, and regularizers.sigma_G or model.clamp_G in mode project are on: they act on "
+                "raw weights, whose scale WeightNorm takes away. Use model.clamp_G in mode forward, or another norm_G."
+            )
         if self.train.batch % self.train.accumulate:
             raise UserError(
                 f"train.batch is {self.train.batch} and train.accumulate is {self.train.accumulate}: the batch must "

@@ -13,7 +13,10 @@ class ClampConfig(Section):
     """Clamping of sigma_0 of one network's raw weights: W - max(0, s0 - c) u0 v0^T (Section 4.1, eq. 4)."""
 
     value: float | None = setting(None, low=0.0)
-    """The number c that sigma_0 is clamped to; none: see `ratio`. With neither, nothing is clamped."""
+    """The number c that sigma_0 is clamped to; none: see `ratio`. With neither, nothing is clamped.
+
+    Eq. 4 takes from one direction alone: where c lies below sigma_1, the largest singular value becomes sigma_1.
+    """
     ratio: float | None = setting(None, low=1.0)
     """Clamp sigma_0 to this ratio r >= 1 of sigma_1 instead, taken as a constant: c = r * sg(s1)."""
     mode: Literal["forward", "project"] = setting("forward")
@@ -77,7 +80,10 @@ class ModelConfig(Section):
     spectral_norm_eps: float = setting(1e-4, low=0.0)
     """Spectral Normalization's epsilon: the least norm that a vector is divided by (Appendix C)."""
     norm_G: Literal["batch", "weight", "none"] = setting("batch")
-    """G's normalization: BatchNorm, WeightNorm in its place, or none (Appendix H); gains and biases a class stay."""
+    """G's normalization: BatchNorm, WeightNorm in its place, or none (Appendix H); gains and biases a class stay.
+
+    Under WeightNorm raw weights have no scale: clamping in mode `forward` then means the weight behind it.
+    """
     norm_D: Literal["none", "batch", "conditional"] = setting("none")
     """BatchNorm before every ReLU of D but the images' (Appendix H): none, plain, or with a gain and bias a class."""
     share_embedding_with_D: bool = setting(False)

@@ -61,6 +61,8 @@ class SigmaConfig(Section):
         given = [name for name in ("target", "ratio") if getattr(self, name) is not None]
         if len(given) == 2:
             raise RangeError(f"target is {self.target} and ratio is {self.ratio}, expected one of them.")
+        if self.strength == 0 and (given or self.layers is not None):
+            raise RangeError("strength is 0, and a target, a ratio or layers are given: expected a strength above 0.")
         if self.strength > 0 and not given:
             raise RangeError(
                 f"strength is {self.strength}, and neither target nor ratio is given: expected a target (1, for "

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from biggan.checkpoint import Checkpoint
 from biggan.clamping import Clamp
+from biggan.config import Config
 from biggan.errors import UserError
 from biggan.evaluation.standing import converge_sigma
 from biggan.normalization import SpectrallyNormalized
@@ -43,6 +47,20 @@ def fold_spectral_norm(state: TrainingState, network: str) -> dict[str, Tensor]:
         average = copy.deepcopy(state.ema.network)
         converge_sigma(average)
         _fold(average, "G_ema", tensors)
+    return tensors
+
+
+def fold_where_turned_off(checkpoint: Checkpoint, config: Config) -> Mapping[str, Tensor]:
+    """The checkpoint's tensors, with Spectral Normalization folded in where `config` turns off what its run had on."""
+    tensors: Mapping[str, Tensor] = checkpoint.tensors
+    current = checkpoint.config
+    for name in ("G", "D"):
+        switch = f"spectral_norm_{name}"
+        if getattr(current.model, switch) and not getattr(config.model, switch):
+            state = TrainingState(current, initialize=False)
+            state.load(tensors, checkpoint.step)
+            tensors = fold_spectral_norm(state, name)
+            current = dataclasses.replace(current, model=dataclasses.replace(current.model, **{switch: False}))
     return tensors
 
 

@@ -67,7 +67,8 @@ def between(D: Discriminator, batch: Batch) -> Tensor:
     points = share * batch.real + (1 - share) * batch.fake
     squares = squared_gradient_norms(D, points, batch.labels, batch.mask_real)
     # The norm's derivative at 0 is infinite: where the gradient is 0 the penalty is the constant 1.
-    norms = torch.where(squares > 0, squares, 1.0).sqrt() * (squares > 0)
+    still = squares == 0  # written so that NaN stays NaN
+    norms = torch.where(still, 1.0, squares).sqrt() * ~still
     return (norms - 1).square().mean()
 
 

@@ -23,6 +23,12 @@ def initialize(network: nn.Module, kind: str, seed: int, name: str) -> None:
                 _draw(parameter, kind, rng.torch_generator(seed, f"init/{name}.{path}.{parameter_name}"))
             elif parameter_name == "bias":
                 parameter.zero_()
+    draw_vectors(network, seed, name)
+
+
+def draw_vectors(network: nn.Module, seed: int, name: str) -> None:
+    """Draw the vectors from which Spectral Normalization's and clamping's estimates start."""
+    for path, module in network.named_modules():
         if isinstance(module, SpectrallyNormalized):
             draw_unit_vectors(module.u, seed, f"{name}.{path}.u")
         if isinstance(getattr(module, "start", None), torch.Tensor):  # of an estimate of singular vectors

@@ -122,3 +122,27 @@ def truncated_normal(random: np.random.Generator, count: int, dim: int, threshol
     shares = random.random((count, dim))
     values = truncnorm.ppf(shares, -threshold, threshold)
     return torch.from_numpy(values.astype(np.float32))
+
+
+def truncated_latents(
+    distribution: LatentConfig | str,
+    random: np.random.Generator,
+    count: int,
+    dim: int,
+    threshold: float,
+    step: int | None = None,
+) -> torch.Tensor:
+    """`sample_latents` with entries beyond +-`threshold` drawn again, for the distributions that are normal.
+
+    Raises `UserError` for any other: truncation is a statement about a normal law (Section 3.1).
+    """
+    config = LatentConfig(distribution) if isinstance(distribution, str) else distribution
+    if config.distribution == "normal":
+        return truncated_normal(random, count, dim, threshold)
+    if config.distribution == "annealed_normal":
+        scale = float(np.sqrt(variance_at(config, step)))
+        return truncated_normal(random, count, dim, threshold / max(scale, 1e-30)) * scale
+    raise UserError(
+        f"truncation is for normal latents, and this generator was trained on {config.distribution} "
+        f"(latents.distribution). Sample it without truncation."
+    )

@@ -100,6 +100,8 @@ def chosen_layers(
     With `ratio`, matrices of a single row or column are left alone, for they have no second singular value.
     Raises `UserError` for an unknown name (with the nearest) and for a named layer that is left alone.
     """
+    if wanted is not None and not wanted:
+        raise UserError(f"{where}.layers is empty. Name the layers, or leave it out for all of them.")
     known = matrix_names(network)
     thin = {name for name, weight in known.items() if ratio is not None and min(weight.flatten(1).shape) < COUNT}
     for name in wanted or ():

@@ -16,7 +16,7 @@ from biggan.data.images import to_uint8
 from biggan.errors import UserError
 from biggan.evaluation.standing import sampling_copy
 from biggan.generator import Generator
-from biggan.latents import sample_latents, truncated_normal
+from biggan.latents import sample_latents, truncated_latents
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,7 +42,7 @@ def class_images(
 ) -> np.ndarray:
     """uint8 images (classes, per_class, R, R, 3) of `G` under standing statistics; `G` is left as it was.
 
-    Column j of each class has its own latent; with `truncation`, N(0, I) truncated at that threshold. `step`: where a
+    Column j of each class has its own latent; with `truncation`, truncated at that threshold. `step`: where a
     distribution that changes in training stands; none: after all change.
     """
     network = sampling_copy(
@@ -54,7 +54,7 @@ def class_images(
     if truncation is None:
         z = sample_latents(distribution, random, count, G.z_dim, step)
     else:
-        z = truncated_normal(random, count, G.z_dim, truncation)
+        z = truncated_latents(distribution, random, count, G.z_dim, truncation, step)
     y = torch.tensor(list(classes)).repeat_interleave(per_class)
     images = [
         to_uint8(network(z_part.to(device), y_part.to(device)))

@@ -14,6 +14,7 @@ from biggan.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint
 from biggan.config import Config, differences
 from biggan.data import Source, open_source
 from biggan.errors import UserError, check_known
+from biggan.folding import fold_where_turned_off
 from biggan.latents import LATENTS
 from biggan.losses import LOSSES
 from biggan.rundir import RunDirectory, default_path, make_event
@@ -87,7 +88,7 @@ def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool
     source = _open_data(config)
     state = TrainingState(config, config.device, initialize=start.checkpoint is None)
     if start.checkpoint is not None:
-        state.load(start.checkpoint.tensors, start.step)
+        state.load(fold_where_turned_off(start.checkpoint, config), start.step)
     run = RunDirectory(path)
     run.lock()
     elsewhere = run.changed_facts(config)

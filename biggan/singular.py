@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spectra.topk import top_singular_values_batch
+from spectra.topk import top_singular_values, top_singular_values_batch
 
 COUNT = 2  # sigma_0, and sigma_1 for targets that are a ratio of it
 
@@ -45,10 +45,12 @@ def top_two(matrices: Sequence[Tensor], starts: Sequence[Tensor | None]) -> list
     if any(matrix.is_meta for matrix in matrices):  # shapes without numbers: what a run would need is being counted
         return [_unknown(matrix) for matrix in matrices]
     found = top_singular_values_batch([matrix.detach() for matrix in matrices], COUNT, starts=starts)
-    return [
-        Triplets(one.left.to(matrix), one.values.to(matrix), one.right.to(matrix))
-        for one, matrix in zip(found, matrices, strict=True)
-    ]
+    triplets = []
+    for one, matrix in zip(found, matrices, strict=True):
+        if one.finite and not one.converged:  # training is never steered by a guess
+            one = top_singular_values(matrix.detach(), COUNT, method="exact")
+        triplets.append(Triplets(one.left.to(matrix), one.values.to(matrix), one.right.to(matrix)))
+    return triplets
 
 
 def _unknown(matrix: Tensor) -> Triplets:

@@ -12,6 +12,7 @@ from biggan.discriminator import Discriminator
 from biggan.ema import EMA
 from biggan.errors import UserError
 from biggan.generator import Generator
+from biggan.initialization import draw_vectors
 from biggan.initialization import initialize as draw_weights
 from biggan.starts import Starts
 
@@ -30,6 +31,8 @@ class TrainingState:
         for name, network in self.networks().items():
             if initialize:
                 draw_weights(network, config.model.init, config.seed, name)
+            else:
+                draw_vectors(network, config.seed, name)  # a change may have turned on what starts from them
             network.to(device).train()
         self.D.take_embedding(self.G.embedding)
         self.ema = EMA(self.G, config.ema)

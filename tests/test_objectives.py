@@ -345,11 +345,17 @@ def test_clipping_globally_and_by_tensor() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_clipping_hides_nothing_that_is_not_finite(bad: float) -> None:
-    for limits in ({"each": 1.0, "total": None}, {"each": None, "total": 1.0}):
-        found = gradients()
-        found[0][0, 0] = bad
-        clip_gradients(found, **limits)
-        assert torch.isnan(found[0][0, 0])
+    clip_gradients(found := [*gradients(), torch.full((3,), bad)], each=1.0, total=None)
+    assert torch.isnan(found[-1]).all()
+    assert torch.isfinite(found[0]).all()
+    clip_gradients(found := [*gradients(), torch.tensor([bad, 1.0])], each=None, total=1.0)
+    assert all(torch.isnan(one).all() for one in found)
+
+
+def test_clipping_measures_gradients_whose_squares_overflow() -> None:
+    clip_gradients(found := [torch.full((4,), 1e25), torch.zeros(2)], each=None, total=1.0)
+    torch.testing.assert_close(found[0], torch.full((4,), 0.5))
+    assert torch.equal(found[1], torch.zeros(2))
 
 
 def test_recorded_and_observed_gradients_are_those_before_clipping() -> None:

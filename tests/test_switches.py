@@ -94,8 +94,8 @@ SWITCHES: dict[str, tuple[str, dict, int, int, str]] = {
 
 # Second examples of a field: as thorough, and left to the slow tests.
 SECOND = {
-    *("filters of 7 in D", "dilation in D", "mlp", "bare projections", "clamp G", "sigma G"),
-    *("eq. 2", "gradient penalty", "margin", "annealed latents", "non-saturating", "projection bias"),
+    *("filters of 7 in D", "dilation in D", "mlp", "bare projections"),
+    *("eq. 2", "gradient penalty", "margin", "non-saturating", "projection bias"),
     "project D, one layer",
 }
 QUICK_FIRST = [pytest.param(name, marks=pytest.mark.slow if name in SECOND else ()) for name in SWITCHES]
