@@ -116,7 +116,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is not a whole safetensors file ({error}): it was cut short or altered. Use an earlier checkpoint."
+            f"{path} is not a whole safetensors file ({error}): it was cut short or altered, or is of another "
+            f"kind. Use another checkpoint."
         ) from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(

@@ -70,6 +70,8 @@ def _train(argv: list[str]) -> int:
     line = parse(argv)
     if line.flags["json"] and not line.flags["dry_run"]:
         raise UserError("--json goes with --dry-run. Add --dry-run, or leave --json away.")
+    if line.flags["allow_change"] and not line.flags["resume"]:
+        raise UserError("--allow-change goes with --resume RUN. Name the run, or leave --allow-change away.")
     if line.flags["resume"]:
         return _resume(line)
     if line.flags["dry_run"]:
@@ -107,6 +109,8 @@ def _dry_run(line: CommandLine, config: Config) -> int:
     print(f"\nparameters: G {counts['G']:,}  D {counts['D']:,}")
     parts = ", ".join(f"{name.replace('_', ' ')} {_size(amount)}" for name, amount in memory.items())
     print(f"memory, one process: {_size(found['memory_bytes'])} ({parts})")
+    if config.train.accumulate == 1 and config.train.batch > 1:
+        print("less memory: --train.accumulate N cuts an update into N micro-batches")
     for note in notes_on(config):
         print(note)
     return EXIT_DONE
@@ -172,6 +176,7 @@ def _sample(argv: list[str]) -> int:
     arguments = _sample_parser().parse_args(argv)
     from biggan.sampling import save_checkpoint_grid
 
+    print(f"standing statistics: {arguments.standing_passes} forward passes ...", file=sys.stderr, flush=True)
     path = save_checkpoint_grid(
         Path(arguments.ckpt),
         Path(arguments.out) if arguments.out else None,

@@ -23,7 +23,8 @@ class LatentConfig(Section):
     """The distribution of z (Appendix E)."""
 
     distribution: str = setting("normal")
-    """The latent distribution by name (biggan/latents.py holds them)."""
+    """normal, uniform, bernoulli, censored_normal, signs, categorical, sparse_normal, half_bernoulli, annealed_normal
+    or variable_normal."""
     anneal_from: float = setting(2.0, low=0.0)
     """annealed_normal: the variance at step 0."""
     anneal_to: float = setting(1.0, low=0.0)

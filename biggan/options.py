@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from biggan import config, config_model, config_objective
 from biggan.config import Config, fields, flatten, from_dict, to_dict, unflatten
@@ -144,7 +144,7 @@ def _add_section(
     for name, hint in hints.items():
         if name not in sections:
             choices = get_origin(hint) is Literal or hint is bool  # these show themselves
-            shown: dict[str, Any] = {} if choices else {"metavar": "VALUE"}
+            shown: dict[str, Any] = {} if choices else {"metavar": _metavar(hint)}
             text = texts.get(prefix + name)
             group.add_argument(f"--{prefix}{name}", type=hint, default=defaults[prefix + name], help=text, **shown)
     for name, section in sections.items():
@@ -158,10 +158,26 @@ def _help_texts(argv: list[str]) -> dict[str, str]:
     preset = argv[0] if argv[0] in preset_names() else DEFAULT_PRESET
     values = flatten(to_dict(Config())) | flatten(yaml.safe_load(preset_text(preset)))
     below = _strings_below_fields()
+    ranges = {name: field.metadata for name, field in fields()}
     return {
-        name: f"{below[kind, name.split('.')[-1]]} ({preset}: {_shown(values[name])})"
+        name: f"{below[kind, name.split('.')[-1]]} ({_range(ranges[name])}{preset}: {_shown(values[name])})"
         for name, kind in _classes(Config)
     }
+
+
+def _range(field: Mapping[str, Any]) -> str:
+    low, high = field.get("low"), field.get("high")
+    if low is not None and high is not None:
+        return f"{low:g} to {high:g}; "
+    return f"at least {low:g}; " if low is not None else f"at most {high:g}; " if high is not None else ""
+
+
+METAVARS = {int: "N", float: "X", str: "TEXT", list[int]: "[N,...]", list[str]: "[NAME,...]"}
+
+
+def _metavar(hint: Any) -> str:
+    """What stands for a value of this type in the help; of an optional one, for the value."""
+    return METAVARS.get(hint) or next((METAVARS[part] for part in get_args(hint) if part in METAVARS), "VALUE")
 
 
 def _shown(value: Any) -> str:

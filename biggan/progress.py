@@ -25,7 +25,8 @@ class Progress(Observer):
         """Open the display."""
         self.trainer, self.total = trainer, trainer.config.steps
         self.began, self.first = time.monotonic(), trainer.state.step
-        self.last_line, self.last_checkpoint = 0.0, "none yet"
+        self.last_line = 0.0
+        self.last_checkpoint = f"step {self.first}" if self.first else "none yet"
         self.live = _make_live() if sys.stdout.isatty() else None
         if self.live is not None:
             self.live.start()

@@ -65,6 +65,12 @@ def find_start(path: Path) -> Start:
     """Where the run in `path` goes on. Raises `UserError` where it is no run, or has checkpoints but none is whole."""
     config = RunDirectory(path).read_config()
     if not checkpoint_paths(path):
+        saved = [e["step"] for e in RunDirectory(path).events() if e["event"] == "checkpoint"]
+        if saved:
+            raise UserError(
+                f"{path} has no checkpoint left, and one of step {max(saved)} was saved there once. Put the files back "
+                f"into {path}/checkpoints, or begin a new run with another --out."
+            )
         return Start(config, None, [])
     checkpoint, passed_over = newest_checkpoint(path)
     return Start(checkpoint.config, checkpoint, passed_over)
@@ -82,7 +88,7 @@ def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool
     changed = _changed_numbers(config, start, path, allow_change=allow_change)
     if start.step >= config.steps:
         raise UserError(
-            f"the run in {path} has reached step {start.step} of {config.steps}. To train on, give --steps with a "
+            f"the run in {path} has reached step {start.step}, and --steps is {config.steps}. To train on, give a "
             f"larger total."
         )
     source = _open_data(config)

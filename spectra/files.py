@@ -70,7 +70,7 @@ def read_checkpoint(path: str | Path, everything: bool = False) -> Checkpoint:
     if not path.is_file():
         what = "is a directory" if path.is_dir() else "does not exist"
         raise CheckpointError(f"{path} {what}: expected a checkpoint (.safetensors, or .pt as torch.save writes it)")
-    read = _read_safetensors if _is_safetensors(path) else _read_pickle
+    read = _read_safetensors if _is_safetensors(path) or path.suffix == ".safetensors" else _read_pickle
     weights, left_out, metadata = read(path, everything)
     if not weights:
         rest = f"; {left_out} of its tensors were left out, --all shows them" if left_out else ""
@@ -94,8 +94,8 @@ def _read_safetensors(path: Path, everything: bool) -> tuple[list[StoredWeight],
         file = safe_open(str(path), framework="pt", device="cpu")
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path} begins like a safetensors file but cannot be read ({error}): it is probably cut off or damaged; "
-            "copy it again"
+            f"{path} is no whole safetensors file ({error}): it is probably cut off or damaged. Copy it again, or "
+            "give another checkpoint"
         ) from error
     metadata = dict(file.metadata() or {})
     # The format stores tensors in the order of their names' bytes, where block 10 comes before block 2.
@@ -127,11 +127,10 @@ def _read_pickle(path: Path, everything: bool) -> tuple[list[StoredWeight], int,
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_explain(path, str(error))) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
-        reason = str(error).split(". ")[0].splitlines()
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
         raise CheckpointError(
-            f"{path} is not a checkpoint: neither safetensors nor what torch.save writes, or cut off "
-            f"({type(error).__name__}{': ' + reason[0] if reason else ''})"
+            f"{path} is not a whole checkpoint: it is neither safetensors nor what torch.save writes, or it was cut "
+            "off. Copy it again, or give another checkpoint"
         ) from error
     weights: list[tuple[str, tuple[int, ...], Callable[[], Tensor]]] = []
     left_out = 0

@@ -147,6 +147,7 @@ BAD = [
     (["--loss.name", "hing"], "did you mean 'hinge'"),
     (["--latents.distribution", "norml"], "did you mean 'normal'"),
     (["--json"], "--json goes with --dry-run"),
+    (["--allow-change"], "--allow-change goes with --resume RUN"),
     (["--step", "5"], "unknown option '--step'; did you mean '--steps'?"),
     (
         ["--model.attention_G", "16"],
@@ -226,7 +227,7 @@ def test_a_run_directory_is_what_it_says(finished: Path) -> None:
 
 def test_resume_takes_the_runs_own_configuration(finished: Path, capsys: pytest.CaptureFixture) -> None:
     assert train_main(["--resume", str(finished), "--quiet"]) == 2
-    assert "has reached step 3 of 3" in " ".join(capsys.readouterr().err.split())
+    assert "has reached step 3, and --steps is 3" in " ".join(capsys.readouterr().err.split())
     assert train_main(["--resume", str(finished), "--steps=4", "--quiet"]) == 0
     checkpoint = read_checkpoint(checkpoint_paths(finished)[-1])
     assert checkpoint.step == 4
@@ -246,6 +247,14 @@ def test_changes_of_numbers_are_listed_and_refused(finished: Path, capsys: pytes
     resumed = [json.loads(line) for line in (finished / "events.jsonl").read_text().splitlines()]
     assert [e["changes"] for e in resumed if e["event"] == "resumed"] == [{"optim.G.lr": [0.001, 0.5]}]
     assert read_checkpoint(checkpoint_paths(finished)[-1]).config.optim.G.lr == 0.5
+
+
+def test_lost_checkpoints_are_noticed(finished: Path, capsys: pytest.CaptureFixture) -> None:
+    """A run that was saved does not begin again in silence."""
+    for path in checkpoint_paths(finished):
+        path.unlink()
+    assert train_main(["--resume", str(finished), "--quiet"]) == 2
+    assert "one of step 3 was saved there once" in " ".join(capsys.readouterr().err.split())
 
 
 def test_one_process_at_a_time(finished: Path, capsys: pytest.CaptureFixture) -> None:

@@ -245,9 +245,9 @@ def bad_files(folder: Path) -> dict[str, bytes]:
     torch.save({"a": torch.eye(3)}, folder / "whole.pt")
     torch.save({"a": torch.ones(3), "b": torch.ones(2, 2, dtype=torch.int64)}, folder / "flat.pt")
     return {
-        "is not a checkpoint": b"hello, this is text",
-        "is not a checkpoint ": b"",
-        "is not a checkpoint  ": b"\x89PNG\r\n\x1a\n" + bytes(64),
+        "is not a": b"hello, this is text",
+        "is not a whole checkpoint": b"",
+        "is not a ": b"\x89PNG\r\n\x1a\n" + bytes(64),
         "cut off": (folder / "whole.pt").read_bytes()[:200],
         "damaged": (folder / "whole.safetensors").read_bytes()[:-20],
         "no weight matrix": (folder / "flat.pt").read_bytes(),
@@ -265,6 +265,20 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, capsys: pytest.CaptureFix
         assert "bad.pt" in err
         assert "Traceback" not in err
         assert len(err.strip().splitlines()) == 1, "one paragraph"
+    whole = (tmp_path / "whole.safetensors").read_bytes()
+    for length in (0, 4, 100, len(whole) - 20):
+        path = tmp_path / "cut.safetensors"
+        path.write_bytes(whole[:length])
+        code, _, err = run(capsys, path)
+        assert code == 2, length
+        assert "cut.safetensors is no whole safetensors file" in err
+    pickled = (tmp_path / "whole.pt").read_bytes()
+    for length in (50, len(pickled) - 50):
+        path = tmp_path / "cut.pt"
+        path.write_bytes(pickled[:length])
+        code, _, err = run(capsys, path)
+        assert code == 2, length
+        assert "cut.pt is not a" in err
     for path, message in ((tmp_path / "nothing.pt", "does not exist"), (tmp_path, "is a directory")):
         code, _, err = run(capsys, path)
         assert code == 2
