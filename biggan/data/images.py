@@ -163,3 +163,24 @@ class Source:
     train: Images
     val: Images
     classes: tuple[str, ...]
+
+    def identity(self) -> dict[str, int | str]:
+        """What a run remembers of its data: counts, and digests of which images, labels and class names these are.
+
+        The same wherever the data lies, packed or not. No pixel is read, so an image that was changed in place under
+        its old name is not noticed.
+        """
+        images, labels = (hashlib.blake2b(digest_size=16) for _ in range(2))
+        for split in (self.train, self.val):
+            images.update(split.origins["key"].tobytes())
+            for part in split.all_labels.flat():
+                labels.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
+        names = hashlib.blake2b("\0".join(self.classes).encode(errors="surrogateescape"), digest_size=16)
+        return {
+            "train": len(self.train),
+            "val": len(self.val),
+            "classes": len(self.classes),
+            "images": images.hexdigest(),
+            "labels": labels.hexdigest(),
+            "class_names": names.hexdigest(),
+        }
