@@ -73,7 +73,6 @@ def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool
     """The run in `path` at `start`, under `config`.
 
     Raises `UserError`, before anything is written, where `config` or other data would change the numbers and
-    Raises `UserError`, before anything is written, where `config` or other data would change the numbers and
     `allow_change` is off, where the run has reached its last step, where the state does not fit, or where another
     process has the run.
     """

@@ -288,6 +288,8 @@ def test_prepared_data_of_another_resolution_or_torn(tmp_path: Path) -> None:
     (cut / "manifest.json").write_text((cut / "manifest.json").read_text()[:50])
     missing = damaged("missing")
     (missing / "labels.npy").unlink()
+    nobody = damaged("nobody")
+    (nobody / "origins.npy").unlink()
     newer = damaged("newer")
     facts = json.loads((newer / "manifest.json").read_text())
     (newer / "manifest.json").write_text(json.dumps(facts | {"format": 99}))
@@ -299,10 +301,35 @@ def test_prepared_data_of_another_resolution_or_torn(tmp_path: Path) -> None:
         (bare, "no manifest.json, so it is not whole"),
         (cut, "is torn or not a manifest"),
         (missing, "labels.npy is missing"),
+        (nobody, "origins.npy is missing"),
         (newer, "is of format 99"),
     ]:
         with pytest.raises(UserError, match=message):
             open_source(configuration(path, 2))
+
+
+def test_prepared_data_without_what_its_manifest_lists_or_with_half_a_manifest(lists: Path, tmp_path: Path) -> None:
+    path = pack(lists, tmp_path / "packed")
+    (path / "train" / "label_lists.npz").rename(tmp_path / "lists.npz")
+    with pytest.raises(UserError, match=r"train/label_lists.npz is missing. Make it anew"):
+        open_source(configuration(path, 5))
+    (tmp_path / "lists.npz").rename(path / "train" / "label_lists.npz")
+    facts = json.loads((path / "manifest.json").read_text())
+    splits = facts["splits"]
+    for change in (
+        {"splits": {}},
+        {"splits": {"val": splits["val"]}},
+        {"splits": {"train": {}, "val": splits["val"]}},
+        {"splits": {"train": splits["train"] | {"images": "7"}, "val": splits["val"]}},
+        {"splits": [1]},
+        {"classes": None},
+        {"identity": None},
+    ):
+        (path / "manifest.json").write_text(json.dumps(facts | change))
+        with pytest.raises(UserError, match="is torn or not a manifest"):
+            open_source(configuration(path, 5))
+    (path / "manifest.json").write_text(json.dumps(facts))
+    open_source(configuration(path, 5))
 
 
 def test_one_image_alone(lists: Path) -> None:
