@@ -20,7 +20,7 @@ from data_pictures import encode, picture, write_folder, write_parquet
 from biggan.data import encoded as encoded_module
 from biggan.data import prepare as prepare_module
 from biggan.data.decode import decode
-from biggan.data.journal import Journal
+from biggan.data.journal import Journal, Lock
 from biggan.data_cli import data_main
 
 
@@ -293,8 +293,7 @@ def test_a_torn_line_of_the_journal_spoils_no_other(tmp_path: Path) -> None:
 
 
 def test_two_at_once_are_refused(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    held = Journal(tmp_path / "out.preparing")
-    held.begin({"identity": "x"})
+    held = Lock(tmp_path / "out")
     second = start("prepare", photos, "--resolution", 8, "--out", tmp_path / "out")
     second.join()
     held.close()
