@@ -1,4 +1,4 @@
-"""The last moves of `biggan-data prepare`: locked until the rename, ordinary errors where the disk or the place fills."""
+"""The last moves of `biggan-data prepare`: locked until the rename, errors where disk or place fill."""
 
 from __future__ import annotations
 
@@ -93,3 +93,29 @@ def test_a_disk_that_fills_while_gaps_are_closed(
     assert run(*command) == 0
     assert "going on: 16 of 16" in capsys.readouterr().out
     assert np.load(tmp_path / "out" / "images.npy").shape == (15, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "stopped. What is packed is kept, and the same command goes on from there."),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device. What is packed is kept"),
+    ],
+)
+def test_an_interrupt_or_a_full_disk_anywhere_speaks_of_packing(
+    raised: BaseException,
+    code: int,
+    words: str,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("biggan.data.prepare.plan", interrupted)
+    assert run("prepare", photos, "--resolution", 8, "--out", tmp_path / "out") == code
+    error = " ".join(capsys.readouterr().err.split())
+    assert words in error
+    assert "checkpoint" not in error

@@ -316,7 +316,9 @@ def test_ctrl_c_keeps_what_is_packed(tmp_path: Path, capfd: pytest.CaptureFixtur
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to workers too
     process.join(20)
     assert process.exitcode == 130
-    assert "what is packed is kept" in capfd.readouterr().err
+    error = " ".join(capfd.readouterr().err.split())
+    assert "stopped. What is packed is kept, and the same command goes on" in error
+    assert "checkpoint" not in error
     assert '"stop"' in journal.read_text()
     assert not (tmp_path / "out").exists()
 
