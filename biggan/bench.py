@@ -25,7 +25,8 @@ FLOAT_BYTES = 4
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print a table or one JSON object. Returns the exit code: 0 done, 2 bad input, 1 anything else."""
-    return guarded("biggan.bench", _bench, sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    return guarded("biggan.bench", _bench, argv, stopped="stopped; nothing is kept.", kept="Nothing is kept.")
 
 
 def _bench(argv: list[str]) -> int:

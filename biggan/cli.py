@@ -31,11 +31,24 @@ def train_main(argv: list[str] | None = None) -> int:
 
 def sample_main(argv: list[str] | None = None) -> int:
     """`biggan-sample`. Returns the exit code: 0 done, 2 bad input, 1 anything else."""
-    return guarded("biggan-sample", _sample, sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    return guarded("biggan-sample", _sample, argv, stopped="stopped; no grid was written.", kept="No grid was written.")
 
 
-def guarded(program: str, command: Callable[[list[str]], int], argv: list[str]) -> int:
-    """Run a command; what is the user's to mend becomes one paragraph and exit code 2."""
+def guarded(
+    program: str,
+    command: Callable[[list[str]], int],
+    argv: list[str],
+    *,
+    stopped: str = "stopped at once; nothing was saved beyond the last checkpoint.",
+    stopped_code: int = EXIT_FAILED,
+    kept: str = "Earlier checkpoints are whole.",
+) -> int:
+    """Run a command; what is the user's to mend becomes one paragraph and exit code 2.
+
+    `stopped` and `stopped_code` are for an interrupt that the command did not take itself, `kept` says what is left
+    where the system refuses to write.
+    """
     try:
         return command(argv)
     except UserError as error:
@@ -44,13 +57,11 @@ def guarded(program: str, command: Callable[[list[str]], int], argv: list[str]) 
     except OSError as error:
         if error.errno not in USERS_TO_MEND:
             raise
-        _complain(
-            program, f"the system refused: {error}. Earlier checkpoints are whole. Make room or give another place."
-        )
+        _complain(program, f"the system refused: {error}. {kept} Make room or give another place.")
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        _complain(program, "stopped at once; nothing was saved beyond the last checkpoint.")
-        return EXIT_FAILED
+        _complain(program, stopped)
+        return stopped_code
 
 
 # Full disks, quotas and limits; places where nothing may be written.

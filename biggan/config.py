@@ -58,9 +58,9 @@ class DataConfig(Section):
     flip: bool = setting(False)
     """Mirror each training image from left to right with probability one half each time it is drawn."""
     top_classes: int | None = setting(None, low=1)
-    """Keep the images of the K most common classes alone (Section 5.2), renumbered 0 to K-1; none: all classes."""
+    """Keep the K most common classes alone (Section 5.2), counted over both splits together; none: all classes."""
     val_fraction: float = setting(0.1, low=0.001, high=0.5)
-    """Share of each class held out for validation, the same for every run, where the data has no such split."""
+    """About this share of each class is held out for validation where the data has no such split, same in all runs."""
     train_per_class: int | None = setting(None, low=1)
     """Use only the first so many training images of each class; none: all (memorization needs few)."""
     workers: int = setting(0, numbers=False, low=0)

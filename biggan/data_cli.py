@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_LINE_SECONDS = 10.0
+KEPT = "What is packed is kept, and the same command goes on from there."
+STOPPED = f"stopped. {KEPT}"
 
 
 def data_main(argv: list[str] | None = None) -> int:
     """`biggan-data`. Returns the exit code: 0 done, 2 bad input, 130 interrupted (work kept), 1 anything else."""
-    return guarded("biggan-data", _data, sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    return guarded("biggan-data", _data, argv, stopped=STOPPED, stopped_code=EXIT_INTERRUPTED, kept=KEPT)
 
 
 def _data(argv: list[str]) -> int:
@@ -48,11 +51,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
         return EXIT_DONE
     began = time.monotonic()
     progress = PrepareProgress()
-    try:
-        manifest = prepare(job, processes=arguments.workers, skip_broken=arguments.skip_broken, reporter=progress)
-    except KeyboardInterrupt:
-        print("\nbiggan-data: stopped; what is packed is kept. The same command goes on from there.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    manifest = prepare(job, processes=arguments.workers, skip_broken=arguments.skip_broken, reporter=progress)
     seconds = time.monotonic() - began
     print(f"{out}: {_contents(manifest)}.")
     print(f"packed {progress.packed:,} images in {seconds:.1f} s ({progress.packed / seconds:,.0f} images/s).")

@@ -30,3 +30,15 @@ def torch_generator(seed: int, purpose: str, step: int = 0, k: int = 0) -> torch
     import torch
 
     return torch.Generator().manual_seed(int.from_bytes(_digest(seed, purpose, step, k)[:8], "little") >> 1)
+
+
+def uniform(keys: np.ndarray, draw: int) -> np.ndarray:
+    """float64 (B,) in [0, 1), a function of the keys (B,), uint64, and of the number of the draw alone.
+
+    The keys are random numbers themselves; SplitMix64 (Steele, Lea, Flood, 2014) makes independent ones of them, for
+    in little time: a generator for each image took longer than reading it.
+    """
+    bits = keys + np.uint64(draw * 0x9E3779B97F4A7C15 % 2**64)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((bits ^ (bits >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53

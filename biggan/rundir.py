@@ -63,8 +63,19 @@ class RunDirectory:
         names = ("python", "torch", "numpy", "commit", "device")
         return {name: [then[name], now[name]] for name in names if name in then and then[name] != now[name]}
 
-    def create(self, config: Config, parent: Mapping[str, Any] | None = None) -> None:
-        """Make the directory of a new run. Raises `UserError` where there is one already."""
+    def data_identity(self) -> dict[str, Any] | None:
+        """What run.json remembers of the data; None for a run from before that was written down."""
+        path = self.path / "run.json"
+        return json.loads(path.read_text(encoding="utf-8")).get("data") if path.is_file() else None
+
+    def write_data_identity(self, identity: Mapping[str, Any]) -> None:
+        """Remember what the run's data are from now on."""
+        path = self.path / "run.json"
+        facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        write_whole(path, json.dumps(facts | {"data": dict(identity)}, indent=2) + "\n")
+
+    def create(self, config: Config, facts: Mapping[str, Any] | None = None) -> None:
+        """Make the directory of a new run; `facts` join its run.json. Raises `UserError` where there is one already."""
         self.check_new()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -72,7 +83,7 @@ class RunDirectory:
             raise UserError(f"cannot make the run directory {self.path}: {error}. Give another --out.") from error
         self.lock()
         self.write_config(config)
-        write_whole(self.path / "run.json", json.dumps(run_facts(config) | dict(parent or {}), indent=2) + "\n")
+        write_whole(self.path / "run.json", json.dumps(run_facts(config) | dict(facts or {}), indent=2) + "\n")
 
     def write_config(self, config: Config) -> None:
         """Write the whole resolved configuration."""

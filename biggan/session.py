@@ -41,7 +41,7 @@ def open_new(config: Config, preset: str) -> Session:
     run.check_new()
     source = _open_data(config)
     state = TrainingState(config, config.device)
-    run.create(config)
+    run.create(config, {"data": source.identity()})
     run.append_event(make_event("started", 0, preset=preset))
     return Session(config, run, state, source, notes_on(config))
 
@@ -79,8 +79,9 @@ def find_start(path: Path) -> Start:
 def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool) -> Session:
     """The run in `path` at `start`, under `config`.
 
-    Raises `UserError`, before anything is written, where `config` would change the numbers and `allow_change` is
-    off, where the run has reached its last step, where the state does not fit, or where another process has the run.
+    Raises `UserError`, before anything is written, where `config` or other data would change the numbers and
+    `allow_change` is off, where the run has reached its last step, where the state does not fit, or where another
+    process has the run.
     """
     if config.out is not None and Path(config.out) not in (path, Path(start.config.out or path)):
         raise UserError(f"--out is {config.out}, and a resumed run stays in its directory {path}. Leave --out away.")
@@ -91,17 +92,19 @@ def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool
             f"the run in {path} has reached step {start.step}, and --steps is {config.steps}. To train on, give a "
             f"larger total."
         )
-    source = _open_data(config)
+    source, run = _open_data(config), RunDirectory(path)
+    data = source.identity()
+    changed |= _changed_data(run.data_identity() or data, data, path, allow_change=allow_change)
     state = TrainingState(config, config.device, initialize=start.checkpoint is None)
     if start.checkpoint is not None:
         state.load(fold_where_turned_off(start.checkpoint, config), start.step)
-    run = RunDirectory(path)
     run.lock()
     elsewhere = run.changed_facts(config)
     truncate_record(path, start.step)
     run.supersede_events(start.step)
     run.write_config(config)
-    event = {"passed_over": start.passed_over, "changes": changed, "other_versions": elsewhere}
+    run.write_data_identity(data)
+    event = {"passed_over": start.passed_over, "changes": changed, "other_versions": elsewhere, "data": data}
     run.append_event(make_event("resumed", start.step, **event))
     notes = [f"passed over: {reason}" for reason in start.passed_over]
     notes += [
@@ -121,6 +124,33 @@ def _changed_numbers(config: Config, start: Start, path: Path, *, allow_change: 
             f"exactly, or give --allow-change to go on with them."
         )
     return {name: list(pair) for name, pair in changed.items()}
+
+
+DATA_FACTS = {
+    "train": "training images",
+    "val": "validation images",
+    "classes": "classes",
+    "images": "images by name",
+    "labels": "labels",
+    "class_names": "class names",
+}
+"""What `Source.identity` says of the data, in words."""
+
+
+def _changed_data(
+    before: dict[str, Any], now: dict[str, Any], path: Path, *, allow_change: bool
+) -> dict[str, list[Any]]:
+    """What of the data is otherwise than the run remembers; refused unless allowed."""
+    changed = {name: [before.get(name), now[name]] for name in now if before.get(name) != now[name]}
+    if changed and not allow_change:
+        counts = [f"{DATA_FACTS[name]}: {old} -> {new}" for name, (old, new) in changed.items() if isinstance(new, int)]
+        others = [DATA_FACTS[name] for name, (_, new) in changed.items() if not isinstance(new, int)]
+        listed = "; ".join([*counts, *([f"other {', '.join(others)}"] if others else [])])
+        raise UserError(
+            f"the data is not what the run in {path} was trained on (before -> now): {listed}. Give the --data.path of "
+            f"the same data to continue it exactly, or --allow-change to go on with these."
+        )
+    return {f"data.{name}": pair for name, pair in changed.items()}
 
 
 def _open_data(config: Config) -> Source:

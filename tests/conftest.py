@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_options import TINY as TINY_OPTIONS
 
+from biggan.cli import train_main
 from biggan.config import Config, from_dict
 from biggan.data import open_source, training_batches
 from biggan.rundir import RunDirectory
@@ -75,6 +77,14 @@ def train() -> Callable[..., Trainer]:
         trainer.train()
         return trainer
 
+    return run
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A run of three steps."""
+    run = tmp_path / "run"
+    assert train_main(["--out", str(run), "--steps=3", "--quiet", "--checkpoint.every=1", *TINY_OPTIONS]) == 0
     return run
 
 

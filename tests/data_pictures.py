@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from biggan.config import Config, DataConfig, ModelConfig, TrainConfig
+from biggan.data.prepare import plan, prepare
 
 
 def picture(seed: int, height: int = 12, width: int = 10) -> np.ndarray:
@@ -71,3 +72,23 @@ def configuration(path: Path | None, classes: int, *, source: str = "auto", batc
         data=DataConfig(source=source, path=None if path is None else str(path), **data),
         train=TrainConfig(batch=batch),
     )
+
+
+class Silent:
+    """A preparation's reporter that shows nothing."""
+
+    def begin(self, total: int, done: int) -> None: ...
+
+    def advance(self, images: int) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def end(self) -> None: ...
+
+
+def pack(source: Path, out: Path, resolution: int = 8, *, skip_broken: bool = False, **options: float | None) -> Path:
+    """Prepare `source` in this process's children."""
+    settings = {"top_classes": None, "val_fraction": None} | options
+    job = plan(str(source), out, resolution, **settings)  # type: ignore[arg-type]
+    prepare(job, processes=2, skip_broken=skip_broken, reporter=Silent())
+    return out

@@ -1,36 +1,22 @@
-"""The command line: who wins, what is refused and how, exit codes, resuming, interrupting."""
+"""The command line: who wins, what is refused and how, exit codes."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from tiny_options import TINY
 
-from biggan.checkpoint import checkpoint_paths, read_checkpoint
+from biggan.checkpoint import checkpoint_paths
 from biggan.cli import sample_main, train_main
 from biggan.config import Config, fields, from_dict
 from biggan.errors import UserError
-from biggan.observers import Observer
 from biggan.options import parse, preset_names, preset_text
-from biggan.rundir import RunDirectory
-from biggan.trainer import Trainer
-
-TINY = [
-    "--model.resolution=8",
-    "--model.ch_G=4",
-    "--model.ch_D=4",
-    "--train.batch=8",
-    "--samples.every=0",
-    "--tensorboard.every=0",
-]
 
 
 def test_precedence_wherever_options_stand(tmp_path: Path) -> None:
@@ -206,14 +192,6 @@ def test_a_taken_directory_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
 
 
-@pytest.fixture
-def finished(tmp_path: Path) -> Path:
-    """A run of three steps."""
-    run = tmp_path / "run"
-    assert train_main(["--out", str(run), "--steps=3", "--quiet", "--checkpoint.every=1", *TINY]) == 0
-    return run
-
-
 def test_a_run_directory_is_what_it_says(finished: Path) -> None:
     config = yaml.safe_load((finished / "config.yaml").read_text())
     assert config["device"] == "cpu"
@@ -223,159 +201,6 @@ def test_a_run_directory_is_what_it_says(finished: Path) -> None:
     assert facts["torch"]
     events = [json.loads(line) for line in (finished / "events.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events] == ["started", *["checkpoint"] * 3, "finished"]
-
-
-def test_resume_takes_the_runs_own_configuration(finished: Path, capsys: pytest.CaptureFixture) -> None:
-    assert train_main(["--resume", str(finished), "--quiet"]) == 2
-    assert "has reached step 3, and --steps is 3" in " ".join(capsys.readouterr().err.split())
-    assert train_main(["--resume", str(finished), "--steps=4", "--quiet"]) == 0
-    checkpoint = read_checkpoint(checkpoint_paths(finished)[-1])
-    assert checkpoint.step == 4
-    assert checkpoint.config.train.batch == 8
-
-
-def test_changes_of_numbers_are_listed_and_refused(finished: Path, capsys: pytest.CaptureFixture) -> None:
-    resume = ["--resume", str(finished), "--steps=5", "--optim.G.lr=0.5", "--checkpoint.every=2", "--quiet"]
-    before = (finished / "events.jsonl").read_text()
-    assert train_main(resume) == 2
-    error = " ".join(capsys.readouterr().err.split())
-    assert "optim.G.lr: 0.001 -> 0.5" in error
-    assert "checkpoint.every" not in error
-    assert "--allow-change" in error
-    assert (finished / "events.jsonl").read_text() == before
-    assert train_main([*resume, "--allow-change"]) == 0
-    resumed = [json.loads(line) for line in (finished / "events.jsonl").read_text().splitlines()]
-    assert [e["changes"] for e in resumed if e["event"] == "resumed"] == [{"optim.G.lr": [0.001, 0.5]}]
-    assert read_checkpoint(checkpoint_paths(finished)[-1]).config.optim.G.lr == 0.5
-
-
-def test_lost_checkpoints_are_noticed(finished: Path, capsys: pytest.CaptureFixture) -> None:
-    """A run that was saved does not begin again in silence."""
-    for path in checkpoint_paths(finished):
-        path.unlink()
-    assert train_main(["--resume", str(finished), "--quiet"]) == 2
-    assert "one of step 3 was saved there once" in " ".join(capsys.readouterr().err.split())
-
-
-def test_one_process_at_a_time(finished: Path, capsys: pytest.CaptureFixture) -> None:
-    run = RunDirectory(finished)
-    run.lock()
-    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
-    assert train_main(["--resume", str(finished), "--steps=4", "--quiet"]) == 2
-    assert "another process is training in" in capsys.readouterr().err
-    after = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and path.name != ".lock"}
-    assert after.items() <= before.items()
-    run.unlock()
-    assert train_main(["--resume", str(finished), "--steps=4", "--quiet"]) == 0
-
-
-def test_another_build_is_noticed(finished: Path, capsys: pytest.CaptureFixture) -> None:
-    path = finished / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"torch": "1.0"}))
-    assert train_main(["--resume", str(finished), "--steps=4"]) == 0
-    assert "torch was 1.0 when the run began" in capsys.readouterr().out
-    events = [json.loads(line) for line in (finished / "events.jsonl").read_text().splitlines()]
-    (resumed,) = [event for event in events if event["event"] == "resumed"]
-    assert resumed["other_versions"]["torch"][0] == "1.0"
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (lambda content: content[:-9], "not a whole safetensors file"),
-        (lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:], "does not verify"),
-    ],
-)
-def test_damaged_checkpoints_leave_the_run_as_it_is(
-    damage: Callable[[bytes], bytes], words: str, finished: Path, capsys: pytest.CaptureFixture
-) -> None:
-    for path in checkpoint_paths(finished):
-        path.write_bytes(damage(path.read_bytes()))
-    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
-    assert train_main(["--resume", str(finished), "--steps=4"]) == 2
-    assert words in " ".join(capsys.readouterr().err.split())
-    assert sample_main(["--ckpt", str(checkpoint_paths(finished)[0]), "--out", str(finished / "x.png")]) == 2
-    assert words in " ".join(capsys.readouterr().err.split())
-    assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
-
-
-def test_a_checkpoint_of_another_architecture(finished: Path, capsys: pytest.CaptureFixture) -> None:
-    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
-    resume = ["--resume", str(finished), "--steps=4", "--model.ch_G=8", "--allow-change"]
-    assert train_main(resume) == 2
-    assert "of another architecture" in " ".join(capsys.readouterr().err.split())
-    after = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file() and path.name != ".lock"}
-    assert after.items() <= before.items()
-
-
-def test_stray_files_do_not_disturb(finished: Path) -> None:
-    newest = checkpoint_paths(finished)[-1]
-    (newest.parent / "step-00000001-best.safetensors").write_bytes(b"")
-    (newest.parent / "step-00000009.safetensors").write_bytes(newest.read_bytes())  # renamed: it holds step 3
-    assert train_main(["--resume", str(finished), "--steps=4", "--quiet"]) == 0
-    assert read_checkpoint(checkpoint_paths(finished)[-1]).step == 4
-
-
-def test_resume_says_what_it_passed_over(finished: Path, capsys: pytest.CaptureFixture) -> None:
-    newest = checkpoint_paths(finished)[-1]
-    newest.write_bytes(newest.read_bytes()[:-7])
-    assert train_main(["--resume", str(finished), "--steps=4"]) == 0
-    said = capsys.readouterr().out
-    assert "passed over" in said
-    assert "step-00000003" in said
-    assert "resuming at step 2" in said
-    assert (finished / "checkpoints" / "passed-over" / newest.name).exists()
-    events = [json.loads(line) for line in (finished / "events.jsonl").read_text().splitlines()]
-    assert [e["step"] for e in events if e.get("superseded")] == [3, 3]
-
-
-def test_a_signal_in_the_last_step_changes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Late(Observer):
-        def after_step(self, step: int, stats: dict) -> None:
-            if step == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr("biggan.progress.Progress", Late)
-    assert train_main(["--out", str(tmp_path / "run"), "--steps=2", *TINY]) == 0
-    assert "finished at step 2" in capsys.readouterr().out
-
-
-def test_a_second_ctrl_c_stops_at_once_and_does_not_say_saved(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class VeryImpatient(Observer):
-        def after_backward(self, network: str, k: int) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr("biggan.progress.Progress", VeryImpatient)
-    assert train_main(["--out", str(tmp_path / "run"), "--steps=9", *TINY]) == 1
-    assert "nothing was saved beyond the last checkpoint" in capsys.readouterr().err
-    assert checkpoint_paths(tmp_path / "run") == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_the_step_saves_and_prints_how_to_go_on(
-    tmp_path: Path, number: int, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Impatient(Observer):
-        def after_backward(self, network: str, k: int) -> None:
-            if network == "G" and self.trainer.state.step == 1:
-                os.kill(os.getpid(), number)
-
-        def on_start(self, trainer: Trainer) -> None:
-            self.trainer = trainer
-
-    monkeypatch.setattr("biggan.progress.Progress", Impatient)
-    run, before = tmp_path / "run", signal.getsignal(number)
-    assert train_main(["--out", str(run), "--steps=100", *TINY]) == 130
-    assert signal.getsignal(number) is before
-    assert f"biggan-train --resume {run}" in capsys.readouterr().out
-    assert [read_checkpoint(path).step for path in checkpoint_paths(run)] == [2]
-    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    assert [(event["event"], event["step"]) for event in events[-2:]] == [("checkpoint", 2), ("interrupted", 2)]
 
 
 def test_non_finite_numbers_are_recorded_and_reported(tmp_path: Path) -> None:

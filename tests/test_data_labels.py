@@ -1,4 +1,4 @@
-"""Labels as lists, the most common classes, the held-out part."""
+"""Labels as lists, the most common classes, the held-out part, draws for an image."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from biggan.data.images import ImageArray, Position, uniform
-from biggan.data.labels import Labels, first_of_each, hold_out, most_common
+from biggan.data.images import ImageArray, Position
+from biggan.data.labels import Labels, first_of_each, most_common
+from biggan.data.origins import hold_out, keys_of, numbered, origins_of
 from biggan.errors import UserError
+from biggan.rng import uniform
 
 LISTS = [[4], [0, 2], [2], [2, 4, 1], [0], [3, 0]]
 
@@ -38,7 +40,7 @@ def test_lists_of_one_are_single_labels() -> None:
 
 def test_the_most_common_classes_and_ties_go_to_lower_numbers() -> None:
     labels = from_lists(LISTS)  # counts 3, 1, 3, 1, 2
-    assert [most_common(labels, 6, k).tolist() for k in (1, 2, 3, 4, 5)] == [
+    assert [most_common([labels], 6, k).tolist() for k in (1, 2, 3, 4, 5)] == [
         [0],
         [0, 2],
         [0, 2, 4],
@@ -46,7 +48,7 @@ def test_the_most_common_classes_and_ties_go_to_lower_numbers() -> None:
         [0, 1, 2, 3, 4],
     ]
     with pytest.raises(UserError, match="top_classes is 6, and the data has 5 classes"):
-        most_common(labels, 6, 6)
+        most_common([labels], 6, 6)
 
 
 def test_keeping_classes_drops_images_without_any_and_renumbers() -> None:
@@ -60,7 +62,7 @@ def test_keeping_against_a_plain_loop() -> None:
     lists = [random.choice(20, random.integers(1, 5), replace=False).tolist() for _ in range(300)]
     labels, counts = from_lists(lists), Counter(c for one in lists for c in one)
     kept = sorted(sorted(counts, key=lambda c: (-counts[c], c))[:7])
-    assert most_common(labels, 20, 7).tolist() == kept
+    assert most_common([labels], 20, 7).tolist() == kept
     expected = [(i, [kept.index(c) for c in one if c in kept]) for i, one in enumerate(lists)]
     expected = [(i, one) for i, one in expected if one]
     indices, left = labels.keep(np.array(kept), 20)
@@ -111,23 +113,51 @@ def test_draws_for_an_image_are_splitmix_64_and_independent() -> None:
     assert abs(np.corrcoef(neighbours[1:], neighbours[:-1])[0, 1]) < 5 / np.sqrt(20000)
 
 
+def named(labels: list[int] | np.ndarray, names: list[str] | None = None) -> tuple[np.ndarray, Labels]:
+    """Origins of images of such labels, by these names or by their numbers."""
+    found = Labels(np.asarray(labels))
+    return origins_of(keys_of(names or [f"{i}.png" for i in range(len(found))]), found), found
+
+
 def test_the_held_out_part_is_stratified_and_whole() -> None:
-    labels = Labels(np.random.default_rng(0).permutation(np.repeat(np.arange(4), [1, 2, 20, 100])))
-    train, val = hold_out(labels, 5, 0.1)
-    assert sorted([*train, *val]) == list(range(123))
-    assert np.bincount(labels.first[val], minlength=5).tolist() == [0, 1, 2, 10, 0]
-    again = hold_out(labels, 5, 0.1)
-    assert np.array_equal(train, again[0])
-    assert np.array_equal(val, again[1])
+    origins, labels = named(np.random.default_rng(0).permutation(np.repeat(np.arange(4), [1, 2, 20, 5000])))
+    train, val = hold_out(origins, 0.1)
+    assert sorted([*train, *val]) == list(range(5023))
+    counts = np.bincount(labels.first[val], minlength=4)
+    assert counts[:2].tolist() == [0, 1]
+    assert 1 <= counts[2] <= 8
+    assert abs(counts[3] - 500) < 5 * np.sqrt(5000 * 0.1 * 0.9)
     # Not simply the first or the last ones.
     members = np.flatnonzero(labels.first == 3)
     places = np.searchsorted(members, val[labels.first[val] == 3])
-    assert 20 < places.mean() < 80
+    assert 2000 < places.mean() < 3000
+    for share in (0.001, 0.5):  # both sides have images at any share
+        train, val = hold_out(origins, share)
+        assert set(labels.first[val]) == {1, 2, 3}
+        assert set(labels.first[train]) == {0, 1, 2, 3}
+
+
+def test_leaving_one_image_out_moves_no_other_between_the_splits() -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(3), [40, 60, 80]))
+    names = [f"{i}.png" for i in range(len(labels))]
+    held = {names[i] for i in hold_out(named(labels, names)[0], 0.1)[1]}
+    for gone in range(len(labels)):
+        left = [name for i, name in enumerate(names) if i != gone]
+        now = {left[i] for i in hold_out(named(np.delete(labels, gone), left)[0], 0.1)[1]}
+        assert now == held - {names[gone]}
 
 
 def test_nothing_can_be_held_out_of_classes_of_one() -> None:
     with pytest.raises(UserError, match="no image can be held out"):
-        hold_out(Labels(np.arange(3)), 3, 0.1)
+        hold_out(named([0, 1, 2])[0], 0.1)
+
+
+def test_rows_of_a_file_have_keys_of_their_own() -> None:
+    files = keys_of(["a.parquet", "b.parquet"])
+    keys = np.concatenate([numbered(key, np.arange(50_000)) for key in files])
+    assert len(set(keys.tolist())) == 100_000
+    shares = uniform(keys, 3)
+    assert np.abs(np.histogram(shares, 10, (0, 1))[0] - 10_000).max() < 5 * 100
 
 
 def test_the_first_of_each_class() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,48 @@ def test_a_folder_and_the_same_packed_train_to_the_same_bits(tmp_path: Path) -> 
     # The test sees a difference where there is one.
     assert train(*common, "--data.path", packed, "--steps", 4, "--out", tmp_path / "d", "--data.flip", "false") == 0
     assert not last_state(tmp_path / "a")["D.linear.weight"].equal(last_state(tmp_path / "d")["D.linear.weight"])
+
+
+def test_a_resume_on_other_data_is_refused_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, other, run = write_folder(tmp_path / "photos", {"ant": 20, "cat": 15}), tmp_path / "other", tmp_path / "run"
+    assert train(*SMALL, "--data.source", "folder", "--data.path", folder, "--steps", 2, "--out", run) == 0
+    facts = json.loads((run / "run.json").read_text())["data"]
+    assert facts["train"] + facts["val"] == 35
+    assert str(tmp_path) not in json.dumps(facts)
+    shutil.copytree(folder, other)
+    resume = ["--resume", run, "--steps", 4, "--data.path", other]
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for damage, words in (
+        (lambda: (other / "ant" / "003.png").rename(other / "ant" / "new.png"), "other images by name"),
+        (lambda: (other / "ant" / "new.png").rename(other / "cat" / "new.png"), "other images by name, labels"),
+        (lambda: (other / "cat" / "new.png").unlink(), "images: "),
+    ):
+        damage()
+        assert train(*resume) == 2
+        error = " ".join(capsys.readouterr().err.split())
+        assert "the data is not what the run in" in error
+        assert words in error
+        assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert train(*resume, "--allow-change") == 0
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    (resumed,) = [event for event in events if event["event"] == "resumed"]
+    now = resumed["data"]
+    assert now["train"] + now["val"] == 34
+    assert resumed["changes"]["data.images"] == [facts["images"], now["images"]]
+    assert json.loads((run / "run.json").read_text())["data"] == now
+    assert train("--resume", run, "--steps", 5) == 0  # what was allowed once is the run's data now
+    assert train("--resume", run, "--steps", 6, "--data.path", folder) == 2
+
+
+def test_a_run_from_before_its_data_was_written_down_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train("--model.ch_G", 4, "--model.ch_D", 4, "--train.batch", 8, "--steps", 1, "--out", run) == 0
+    facts = json.loads((run / "run.json").read_text())
+    data = facts.pop("data")
+    assert (data["train"], data["val"], data["classes"]) == (1402, 395, 10)
+    (run / "run.json").write_text(json.dumps(facts))
+    assert train("--resume", run, "--steps", 2) == 0
+    assert json.loads((run / "run.json").read_text())["data"] == data
 
 
 def test_bad_data_is_one_paragraph_and_no_run_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,10 +24,10 @@ def load_digits(resolution: int) -> Source:
     with resources.files("biggan.data").joinpath("digits.npz").open("rb") as file, np.load(file) as archive:
         images, labels = archive["images"], archive["labels"].astype(np.int64)
     train, val = _split(labels)
-    pixels = _enlarge(images, resolution)
+    whole = ImageArray(_enlarge(images, resolution), labels)
     return Source(
-        train=ImageArray(pixels[train], labels[train]),
-        val=ImageArray(pixels[val], labels[val]),
+        train=whole.subset(train),
+        val=whole.subset(val),
         classes=tuple(str(digit) for digit in range(10)),
     )
 

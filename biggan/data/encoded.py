@@ -10,6 +10,7 @@ import numpy as np
 from biggan.data.decode import BrokenImage, decode, square
 from biggan.data.images import Images
 from biggan.data.labels import Labels
+from biggan.data.origins import origins_of
 from biggan.errors import UserError
 
 
@@ -25,8 +26,11 @@ class Pictures(Protocol):
     def name(self, index: int) -> str:
         """What it is called in a message: its file, and its row where the file holds many."""
 
+    def keys(self) -> np.ndarray:
+        """uint64 (N,): by which each is known again wherever the data lies, and whatever others there are."""
+
     def identity(self) -> bytes:
-        """Names and sizes of the files, so that other data are told apart without reading all of it."""
+        """Names, sizes and times of the files, so that other data are told apart without reading all of it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ class EncodedImages(Images):
     """`pictures` as squares of a resolution. Raises `UserError` naming the file where one is broken."""
 
     def __init__(self, split: Split, resolution: int) -> None:
-        super().__init__(np.arange(len(split.labels)), split.labels)
+        origins = origins_of(split.pictures.keys(), split.labels)
+        super().__init__(np.arange(len(split.labels)), split.labels, origins)
         self.pictures, self.resolution = split.pictures, resolution
 
     def load(self, index: int) -> np.ndarray:

@@ -11,6 +11,8 @@ import numpy as np
 
 from biggan.data.encoded import Split
 from biggan.data.labels import Labels
+from biggan.data.origins import keys_of
+from biggan.data.walk import walk
 from biggan.errors import UserError
 
 TRAIN_NAMES = ("train", "training")
@@ -18,10 +20,10 @@ VAL_NAMES = ("val", "valid", "validation", "test")
 
 
 class Files:
-    """Image files below a root."""
+    """Image files below a root; `stats` (N, 2) are their sizes and times of change."""
 
-    def __init__(self, root: Path, names: list[str], sizes: np.ndarray) -> None:
-        self.root, self.names, self.sizes = root, names, sizes
+    def __init__(self, root: Path, names: list[str], stats: np.ndarray) -> None:
+        self.root, self.names, self.stats = root, names, stats
 
     def __len__(self) -> int:
         return len(self.names)
@@ -34,10 +36,14 @@ class Files:
         """Its path."""
         return str(self.root / self.names[index])
 
+    def keys(self) -> np.ndarray:
+        """Digests of the paths below the root."""
+        return keys_of(name.replace(os.sep, "/") for name in self.names)
+
     def identity(self) -> bytes:
-        """Digest of the relative paths and the sizes."""
+        """Digest of the relative paths, the sizes and the times of change."""
         found = hashlib.blake2b("\0".join(self.names).encode(errors="surrogateescape"))
-        found.update(self.sizes.tobytes())
+        found.update(self.stats.tobytes())
         return found.digest()
 
 
@@ -72,20 +78,20 @@ def _read_split(path: Path, classes: tuple[str, ...] | None) -> tuple[Split, tup
             f"sub-folders in both."
         )
     names: list[str] = []
-    sizes: list[int] = []
+    stats: list[tuple[int, int]] = []
     counts = []
     for name in known:
         before = len(names)
-        for file, size in _files(path / name) if name in found else ():
+        for file, facts in _files(path / name, path) if name in found else ():
             names.append(os.path.relpath(file, path))
-            sizes.append(size)
+            stats.append(facts)
         counts.append(len(names) - before)
         if classes is None and counts[-1] == 0:
             raise UserError(f"the class folder {path / name} holds no image. Put its images there, or remove it.")
     labels = np.repeat(np.arange(len(known)), counts)
     if not names:
         raise UserError(f"{path} holds no image of any class. Put images there, or remove the folder.")
-    return Split(Files(path, names, np.array(sizes, dtype=np.int64)), Labels(labels)), known
+    return Split(Files(path, names, np.array(stats, dtype=np.int64)), Labels(labels)), known
 
 
 def _subfolders(path: Path) -> list[Path]:
@@ -96,22 +102,16 @@ def _subfolders(path: Path) -> list[Path]:
         raise UserError(f"cannot read the folder {path}: {error.strerror}. Give a readable --data.path.") from error
 
 
-def _files(path: Path) -> Iterator[tuple[str, int]]:
-    """Files at any depth with their sizes in bytes, in a fixed order, hidden ones left out."""
-    with os.scandir(path) as entries:
-        listed = sorted(entries, key=lambda entry: entry.name)
-    for entry in listed:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _files(Path(entry.path))
-        else:
-            yield entry.path, _size(entry)
+def _files(path: Path, root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Files at any depth below a class's folder, with their sizes in bytes and times of change."""
+    for entry in walk(path, above=(root,)):
+        yield entry.path, _stat(entry)
 
 
-def _size(entry: os.DirEntry) -> int:
-    """0 for what cannot be asked, such as a dangling link: reading it will say why."""
+def _stat(entry: os.DirEntry[str]) -> tuple[int, int]:
+    """Zeros for what cannot be asked, such as a dangling link: reading it will say why."""
     try:
-        return entry.stat().st_size
+        found = entry.stat()
     except OSError:
-        return 0
+        return 0, 0
+    return found.st_size, found.st_mtime_ns

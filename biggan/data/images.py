@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import hashlib
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from biggan.data.labels import Labels
+from biggan.data.origins import numbered, origins_of
+from biggan.rng import uniform
 
 
 @dataclass(frozen=True)
@@ -25,32 +28,21 @@ FLIP, LABEL = 1, 2
 """What is drawn for an image; each by its own number, so that one leaves the others as they were."""
 
 
-def uniform(keys: np.ndarray, draw: int) -> np.ndarray:
-    """float64 (B,) in [0, 1), a function of the keys (B,), uint64, and of the number of the draw alone.
-
-    The keys are random numbers themselves; SplitMix64 (Steele, Lea, Flood, 2014) makes independent ones of them, for
-    in little time: a generator for each image took longer than reading it.
-    """
-    bits = keys + np.uint64(draw * 0x9E3779B97F4A7C15 % 2**64)
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((bits ^ (bits >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
-
-
-class Images(Dataset):
+class Images(Dataset, abc.ABC):
     """Labelled uint8 images of one size; a subclass says with `load` where the pixels come from.
 
-    `indices` (N,) are the subclass's own numbers of the images that take part, in order; `labels` go with them.
+    `indices` (N,) are the subclass's own numbers of the images that take part, in order; `labels` and
+    `origins` (who each of them is; see `origins.py`) go with them.
     Whatever is drawn for an image (a flip, one of several labels) is a function of its position's key alone, so
     that every number of workers, and packed and unpacked data, give the same bits.
     """
 
-    def __init__(self, indices: np.ndarray, labels: Labels, *, flip: bool = False) -> None:
-        self.indices, self.all_labels, self.flip = indices, labels, flip
+    def __init__(self, indices: np.ndarray, labels: Labels, origins: np.ndarray, *, flip: bool = False) -> None:
+        self.indices, self.all_labels, self.origins, self.flip = indices, labels, origins, flip
 
+    @abc.abstractmethod
     def load(self, index: int) -> np.ndarray:
         """The pixels of the subclass's image `index`, uint8 (R, R, 3)."""
-        raise NotImplementedError
 
     def load_raw(self, index: int) -> np.ndarray:
         """As `load`, but raises `BrokenImage`, for whoever can go on without it."""
@@ -63,8 +55,9 @@ class Images(Dataset):
             found.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
         return found.digest()
 
+    @abc.abstractmethod
     def _files_identity(self) -> bytes:
-        raise NotImplementedError
+        """A digest of what the pixels are read from."""
 
     def name(self, index: int) -> str:
         """What the subclass's image `index` is called in a message."""
@@ -90,7 +83,7 @@ class Images(Dataset):
         """The images at `places`, in that order; with other labels, or another flip, where given."""
         new = object.__new__(type(self))
         new.__dict__.update(self.__dict__)
-        new.indices = self.indices[places]
+        new.indices, new.origins = self.indices[places], self.origins[places]
         new.all_labels = self.all_labels.take(places) if labels is None else labels
         new.flip = self.flip if flip is None else flip
         return new
@@ -115,11 +108,23 @@ class Images(Dataset):
 
 
 class ImageArray(Images):
-    """Images held as one uint8 array (N, R, R, 3), with int64 labels (N,)."""
+    """Images held as one uint8 array (N, R, R, 3), with int64 labels (N,).
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray | Labels, *, flip: bool = False) -> None:
+    Without `origins` images are who they are by their numbers.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | Labels,
+        origins: np.ndarray | None = None,
+        *,
+        flip: bool = False,
+    ) -> None:
         labels = labels if isinstance(labels, Labels) else Labels(labels.astype(np.int64))
-        super().__init__(np.arange(len(images)), labels, flip=flip)
+        if origins is None:
+            origins = origins_of(numbered(np.uint64(0), np.arange(len(images))), labels)
+        super().__init__(np.arange(len(images)), labels, origins, flip=flip)
         self.images = images
 
     def load(self, index: int) -> np.ndarray:
@@ -136,7 +141,8 @@ class ImageArray(Images):
     def subset(self, places: np.ndarray, labels: Labels | None = None, *, flip: bool | None = None) -> ImageArray:
         """As for all images; the array is cut too, so that `images` and `labels` always go together."""
         labels = self.all_labels.take(places) if labels is None else labels
-        return ImageArray(self.images[places], labels, flip=self.flip if flip is None else flip)
+        flip = self.flip if flip is None else flip
+        return ImageArray(self.images[places], labels, self.origins[places], flip=flip)
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -157,3 +163,24 @@ class Source:
     train: Images
     val: Images
     classes: tuple[str, ...]
+
+    def identity(self) -> dict[str, int | str]:
+        """What a run remembers of its data: counts, and digests of which images, labels and class names these are.
+
+        The same wherever the data lies, packed or not. No pixel is read, so an image that was changed in place under
+        its old name is not noticed.
+        """
+        images, labels = (hashlib.blake2b(digest_size=16) for _ in range(2))
+        for split in (self.train, self.val):
+            images.update(split.origins["key"].tobytes())
+            for part in split.all_labels.flat():
+                labels.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
+        names = hashlib.blake2b("\0".join(self.classes).encode(errors="surrogateescape"), digest_size=16)
+        return {
+            "train": len(self.train),
+            "val": len(self.val),
+            "classes": len(self.classes),
+            "images": images.hexdigest(),
+            "labels": labels.hexdigest(),
+            "class_names": names.hexdigest(),
+        }

@@ -1,38 +1,79 @@
-"""The list of what is finished, by which a killed preparation goes on."""
+"""The list of what is finished, by which a killed preparation goes on; and the lock that keeps others away."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from biggan.errors import UserError
 
 NAME = "done.jsonl"
 
 
-class Journal:
-    """A locked file in a folder: one header that says what is being made, then one line for each finished piece.
+class Lock:
+    """Keeps other processes from making `folder` at the same time, until it is closed.
 
-    `header` is None where nothing usable is there yet, else the header of whoever began; `entries` are the finished
-    pieces. A line torn by a kill is left out. Raises `UserError` where another process is at work.
+    It is a file beside the folder, so that it holds over the folder's renaming, and is removed when it is let go.
+    Raises `UserError` where another process has it.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.path = folder.with_name(f"{folder.name}.lock")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._acquire()
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN) and self.path.exists() and os.access(self.path, os.W_OK):
+                raise UserError(
+                    f"another biggan-data prepare is at work on {folder}. Wait for it, or stop it."
+                ) from error
+            raise UserError(f"cannot write in {folder.parent}: {error.strerror}. Give another --out.") from error
+
+    def _acquire(self) -> IO[str]:
         import fcntl
 
+        while True:
+            file = open(self.path, "a")  # noqa: SIM115 - open as long as the lock is held
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by workers
+                if os.fstat(file.fileno()).st_ino == os.stat(self.path).st_ino:
+                    return file
+            except FileNotFoundError:  # as below
+                pass
+            except OSError:
+                file.close()
+                raise
+            file.close()  # whoever had it removed it between our opening and locking it
+
+    def close(self) -> None:
+        """Let others in."""
+        self.path.unlink(missing_ok=True)
+        self._file.close()
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class Journal:
+    """A file in a folder: one header that says what is being made, then one line for each finished piece.
+
+    `header` is None where nothing usable is there yet, else the header of whoever began; `entries` are the finished
+    pieces. A line torn by a kill is left out. Whoever writes it holds the folder's `Lock`.
+    """
+
+    def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115 - open as long as the lock is held
+            self._file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115 - one line after another
         except OSError as error:
             raise UserError(f"cannot write in {folder}: {error.strerror}. Give another --out.") from error
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by workers
-        except OSError as error:
-            self._file.close()
-            raise UserError(f"another biggan-data prepare is at work in {folder}. Wait for it, or stop it.") from error
         self._file.seek(0)
         self.header, self.entries = _parse(self._file.read())
 
@@ -48,11 +89,11 @@ class Journal:
         self._write(entry)
 
     def close(self) -> None:
-        """Release the lock."""
+        """Close the file, and keep it."""
         self._file.close()
 
     def remove(self) -> None:
-        """Delete the file and release the lock."""
+        """Delete the file."""
         self.path.unlink()
         self.close()
 

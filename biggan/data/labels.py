@@ -1,4 +1,4 @@
-"""Labels, one or several an image; the most common classes; a held-out part."""
+"""Labels, one or several an image; the most common classes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from biggan import rng
 from biggan.errors import UserError
 
 
@@ -74,39 +73,18 @@ class Labels:
         return indices, Labels.from_lists(values[values >= 0], np.concatenate([left[indices], left[-1:]]))
 
 
-def most_common(labels: Labels, classes: int, count: int) -> np.ndarray:
-    """The `count` most common classes, in ascending order; of equally common ones the lower numbers.
+def most_common(splits: list[Labels], classes: int, count: int) -> np.ndarray:
+    """The `count` most common classes of all splits together, in ascending order; of equally common ones the lower.
 
     In that order the renumbered classes stand as before, and keeping all changes nothing. Raises `UserError` where
     there are fewer classes that have images.
     """
-    counts = labels.counts(classes)
+    counts = np.sum([labels.counts(classes) for labels in splits], axis=0)
     if count > np.count_nonzero(counts):
         raise UserError(
             f"data.top_classes is {count}, and the data has {np.count_nonzero(counts)} classes. Give at most that many."
         )
     return np.sort(np.argsort(-counts, kind="stable")[:count])
-
-
-def hold_out(labels: Labels, classes: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Indices for training and for validation, ascending: of each class (by first label) a fixed random share.
-
-    A function of the labels alone, so it is the same for every run. A class with two images or more has at least one
-    on either side; a class with one is for training. Raises `UserError` where nothing can be held out.
-    """
-    shuffled = rng.generator(0, "data/validation").permutation(len(labels))
-    order = shuffled[np.argsort(labels.first[shuffled], kind="stable")]
-    counts = np.bincount(labels.first, minlength=classes)
-    held = np.clip(np.rint(share * counts).astype(np.int64), np.minimum(counts - 1, 1), counts - 1).clip(min=0)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    place = np.arange(len(order)) - np.repeat(starts, counts)
-    chosen = place < np.repeat(held, counts)
-    if not chosen.any():
-        raise UserError(
-            f"no image can be held out for validation: the {len(labels)} images are the only ones of their classes. "
-            f"Expected a class with two, or data with a validation split of its own."
-        )
-    return np.sort(order[~chosen]), np.sort(order[chosen])
 
 
 def first_of_each(labels: Labels, names: tuple[str, ...], count: int) -> np.ndarray:

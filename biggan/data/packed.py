@@ -4,7 +4,8 @@ DIR/manifest.json               what is here: resolution, classes, counts, diges
 DIR/images.npy                  (N, R, R, 3) uint8, for data without splits
 DIR/labels.npy                  (N,) int64: each image's label, or the first of several
 DIR/label_lists.npz             only where images have several labels: values (M,), starts (N + 1,)
-DIR/train/..., DIR/val/...      the same three files each, for data with splits
+DIR/origins.npy                 (N,) of `origins.ORIGIN`: who each image is, in the source it was made from
+DIR/train/..., DIR/val/...      the same files each, for data with splits
 """
 
 from __future__ import annotations
@@ -19,20 +20,22 @@ import numpy as np
 
 from biggan.data.images import Images
 from biggan.data.labels import Labels
+from biggan.data.origins import ORIGIN
 from biggan.errors import UserError
 
 MANIFEST, IMAGES, LABELS, LISTS = "manifest.json", "images.npy", "labels.npy", "label_lists.npz"
+ORIGINS = "origins.npy"
 SPLITS = ("train", "val")
 WHOLE = "."  # the only split of data without splits
-FORMAT = 1
+FORMAT = 2
 REMAKE = "Make it anew with biggan-data prepare."
 
 
 class PackedImages(Images):
     """A memory map of images, opened by each process for itself."""
 
-    def __init__(self, path: Path, labels: Labels) -> None:
-        super().__init__(np.arange(len(labels)), labels)
+    def __init__(self, path: Path, labels: Labels, origins: np.ndarray) -> None:
+        super().__init__(np.arange(len(labels)), labels, origins)
         self.path = path
         self._open()
 
@@ -43,6 +46,10 @@ class PackedImages(Images):
     def load_many(self, indices: np.ndarray) -> np.ndarray:
         """A copy of several."""
         return np.asarray(self._map[indices])
+
+    def _files_identity(self) -> bytes:
+        found = os.stat(self.path)
+        return f"{self.path} {found.st_size} {found.st_mtime_ns}".encode(errors="surrogateescape")
 
     def _open(self) -> None:
         self._map = np.load(self.path, mmap_mode="r")
@@ -76,8 +83,7 @@ def open_packed(path: Path, resolution: int) -> tuple[Images, Images | None, tup
         )
     classes = tuple(manifest["classes"])
     found = {
-        name: _open_split(path / name, facts["images"], resolution, len(classes))
-        for name, facts in manifest["splits"].items()
+        name: _open_split(path / name, facts, resolution, len(classes)) for name, facts in manifest["splits"].items()
     }
     return found[WHOLE if WHOLE in found else "train"], found.get("val"), classes
 
@@ -89,12 +95,26 @@ def read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text())
         if manifest["format"] != FORMAT:
             raise UserError(f"{file} is of format {manifest['format']}, and this program reads {FORMAT}. {REMAKE}")
-        manifest["resolution"], manifest["classes"], manifest["splits"]
+        _check_fields(manifest)
     except FileNotFoundError as error:
         raise UserError(f"{path} has packed images and no {MANIFEST}, so it is not whole. {REMAKE}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is torn or not a manifest ({error!r}). {REMAKE}") from error
     return manifest
+
+
+def _check_fields(manifest: dict[str, Any]) -> None:
+    """Raise `KeyError`, `TypeError` or `ValueError` where a manifest lacks what is read of it."""
+    for name, kind in {"resolution": int, "classes": list, "splits": dict, "source": str, "identity": str}.items():
+        if not isinstance(manifest[name], kind):
+            raise TypeError(f"{name} is no {kind.__name__}")
+    manifest["options"], manifest["skipped"]
+    splits = manifest["splits"]
+    if set(splits) not in ({WHOLE}, set(SPLITS)):
+        raise ValueError(f"splits are {', '.join(splits) or 'none'}, expected {WHOLE}, or {' and '.join(SPLITS)}")
+    for facts in splits.values():
+        if not isinstance(facts["images"], int) or not {IMAGES, LABELS, ORIGINS} <= set(facts["digests"]):
+            raise ValueError("a split lacks its count or files")
 
 
 def check(path: Path) -> list[str]:
@@ -116,13 +136,14 @@ def digest_of(path: Path) -> str:
     return found.hexdigest()
 
 
-def save_labels(folder: Path, labels: Labels) -> list[str]:
-    """Write a split's labels; return the files' names."""
+def save_facts(folder: Path, labels: Labels, origins: np.ndarray) -> list[str]:
+    """Write a split's labels, and who its images are; return the files' names."""
     _save(folder / LABELS, lambda file: np.save(file, labels.first))
+    _save(folder / ORIGINS, lambda file: np.save(file, origins))
     if not labels.several:
-        return [LABELS]
+        return [LABELS, ORIGINS]
     _save(folder / LISTS, lambda file: np.savez(file, values=labels.values, starts=labels.starts))
-    return [LABELS, LISTS]
+    return [LABELS, ORIGINS, LISTS]
 
 
 def _save(path: Path, write: Any) -> None:
@@ -132,19 +153,23 @@ def _save(path: Path, write: Any) -> None:
         os.fsync(file.fileno())
 
 
-def _open_split(folder: Path, count: int, resolution: int, classes: int) -> PackedImages:
+def _open_split(folder: Path, facts: dict[str, Any], resolution: int, classes: int) -> PackedImages:
     """One split, checked against what the manifest says of it."""
-    labels = _load(folder / LABELS)
-    expected = (count, resolution, resolution, 3)
+    count = facts["images"]
+    labels, origins = _load(folder / LABELS), _load(folder / ORIGINS)
     images = _load(folder / IMAGES, mmap_mode="r")
-    for name, array, shape, kind in ((IMAGES, images, expected, np.uint8), (LABELS, labels, (count,), np.int64)):
+    for name, array, shape, kind in (
+        (IMAGES, images, (count, resolution, resolution, 3), np.uint8),
+        (LABELS, labels, (count,), np.int64),
+        (ORIGINS, origins, (count,), ORIGIN),
+    ):
         if array.shape != shape or array.dtype != kind:
             raise UserError(
                 f"{folder / name} holds {array.dtype} {array.shape}, and the manifest says {np.dtype(kind)} {shape}: "
                 f"it was changed. {REMAKE}"
             )
     found = Labels(labels)
-    if (folder / LISTS).exists():
+    if LISTS in facts["digests"]:
         lists = _load(folder / LISTS)
         try:
             found = Labels.from_lists(lists["values"], lists["starts"])
@@ -158,7 +183,7 @@ def _open_split(folder: Path, count: int, resolution: int, classes: int) -> Pack
             f"{folder / LABELS} has labels from {values.min()} to {values.max()}, out of range: expected 0 to "
             f"{classes - 1}. {REMAKE}"
         )
-    return PackedImages(folder / IMAGES, found)
+    return PackedImages(folder / IMAGES, found, origins)
 
 
 def _load(path: Path, mmap_mode: Any = None) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,9 @@ import numpy as np
 
 from biggan.data.decode import BrokenImage
 from biggan.data.encoded import Split
+from biggan.data.hub_files import by_split
 from biggan.data.labels import Labels
+from biggan.data.origins import keys_of, numbered
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,15 +30,14 @@ CACHE_BYTES = 512 * 2**20  # encoded images held by one process
 MOST_CLASSES = 1_000_000  # where no metadata names them
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
-SPLIT = re.compile(r"(train|validation|valid|val|test)(?![a-z])", re.IGNORECASE)
 
 
 class Rows:
     """The images of several parquet files, one after another."""
 
-    def __init__(self, paths: list[Path], column: str, groups: list[tuple[int, int, int]]) -> None:
-        """`groups` lists the row groups of all files in order: (file, group in it, rows)."""
-        self.paths, self.column, self.groups = paths, column, groups
+    def __init__(self, paths: list[Path], root: Path, column: str, groups: list[tuple[int, int, int]]) -> None:
+        """`groups` lists the row groups of all files in order: (file, group in it, rows); `root` is above all files."""
+        self.paths, self.root, self.column, self.groups = paths, root, column, groups
         self.starts = np.concatenate([[0], np.cumsum([rows for *_, rows in groups])]).astype(np.int64)
         self._forget()
 
@@ -59,10 +59,24 @@ class Rows:
         before = next(place for place, (number, *_) in enumerate(self.groups) if number == file)
         return f"row {index - int(self.starts[before])} of {self.paths[file]}"
 
+    def keys(self) -> np.ndarray:
+        """Digests of the files' paths below the root and the rows' numbers."""
+        rows = np.zeros(len(self.paths), dtype=np.int64)
+        for file, _, count in self.groups:
+            rows[file] += count
+        files = keys_of(self._below_root())
+        return np.concatenate([numbered(key, np.arange(count)) for key, count in zip(files, rows, strict=True)])
+
     def identity(self) -> bytes:
-        """Digest of the files' names, sizes and numbers of rows."""
-        parts = [f"{path.name} {path.stat().st_size}" for path in self.paths] + [str(group) for group in self.groups]
-        return hashlib.blake2b("\0".join(parts).encode()).digest()
+        """Digest of the files' names, sizes, times of change and numbers of rows."""
+        stats = [path.stat() for path in self.paths]
+        parts = [
+            f"{name} {found.st_size} {found.st_mtime_ns}" for name, found in zip(self._below_root(), stats, strict=True)
+        ]
+        return hashlib.blake2b("\0".join([*parts, *map(str, self.groups)]).encode(errors="surrogateescape")).digest()
+
+    def _below_root(self) -> list[str]:
+        return [path.relative_to(self.root).as_posix() for path in self.paths]
 
     def _group(self, number: int) -> pa.ChunkedArray:
         """The images' bytes of one row group, from the cache or from its file."""
@@ -97,45 +111,23 @@ class Rows:
         self._files: dict[int, pq.ParquetFile] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"paths": self.paths, "column": self.column, "groups": self.groups}
+        return {"paths": self.paths, "root": self.root, "column": self.column, "groups": self.groups}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
 
-def find_parquet(path: Path) -> list[Path]:
-    """The parquet files at or below `path`, sorted by name."""
-    return [path] if path.is_file() else sorted(p for p in path.rglob("*.parquet") if not p.name.startswith("."))
-
-
 def open_parquet(path: Path) -> tuple[Split, Split | None, tuple[str, ...]]:
     """The splits of a parquet file or a folder of them (the second None where it has one only), and the classes.
 
-    Files named train-*, validation-* or test-* are those splits; validation is preferred to test, whose labels are
-    secret in some data sets. Files without such names are all training data. Classes are named by the hub's
-    metadata where the files have it, else by their numbers. Raises `UserError` for files or columns that are not
-    there and for labels out of range.
+    Classes are named by the hub's metadata where the files have it, else by their numbers. Raises `UserError` for
+    files or columns that are not there, for files that disagree on the classes, and for labels out of range.
     """
-    files = find_parquet(path)
-    if not files:
-        raise UserError(
-            f"{path} holds no .parquet file. Give the folder of train-*.parquet, or such a file; "
-            f"for a folder of images give --data.source folder, or auto."
-        )
-    splits: dict[str, list[Path]] = {}
-    for file in files:
-        match = SPLIT.match(file.stem)
-        splits.setdefault(match[1].lower() if match else "", []).append(file)
-    train = splits.get("train") or splits.get("")
-    if train is None:
-        raise UserError(
-            f"{path} holds no training split: its files are {', '.join(file.name for file in files[:5])}. "
-            f"Expected train-*.parquet beside them."
-        )
-    val = next((splits[name] for name in ("validation", "valid", "val", "test") if name in splits), None)
-    names = _class_names(_open_file(train[0]).schema_arrow)
-    split = _read_split(train, names)
-    other = None if val is None else _read_split(val, names)
+    train, val = by_split(path)
+    names = _agreed_names([*train, *val])
+    root = path.parent if path.is_file() else path
+    split = _read_split(train, names, root)
+    other = _read_split(val, names, root) if val else None
     if names is None:
         most = max(int(part.labels.flat()[0].max()) for part in (split, other) if part is not None)
         if most >= MOST_CLASSES:
@@ -146,7 +138,7 @@ def open_parquet(path: Path) -> tuple[Split, Split | None, tuple[str, ...]]:
     return split, other, names
 
 
-def _read_split(paths: list[Path], names: tuple[str, ...] | None) -> Split:
+def _read_split(paths: list[Path], names: tuple[str, ...] | None, root: Path) -> Split:
     groups, values, lengths = [], [], []
     image = ""
     for number, path in enumerate(paths):
@@ -159,7 +151,7 @@ def _read_split(paths: list[Path], names: tuple[str, ...] | None) -> Split:
     if not sum(rows for *_, rows in groups):
         raise UserError(f"{paths[0]} has no rows. Give files with images.")
     starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    return Split(Rows(paths, image, groups), Labels.from_lists(np.concatenate(values), starts))
+    return Split(Rows(paths, root, image, groups), Labels.from_lists(np.concatenate(values), starts))
 
 
 def _open_file(path: Path) -> pq.ParquetFile:
@@ -222,6 +214,24 @@ def _read_labels(
             f"leave it away if its labels are secret."
         )
     return values, counts
+
+
+def _agreed_names(paths: list[Path]) -> tuple[str, ...] | None:
+    """The class names that all files give, None where none does. Raises `UserError` where two files disagree."""
+    found = [_class_names(_open_file(path).schema_arrow) for path in paths]
+    for path, names in zip(paths, found, strict=True):
+        if names != found[0]:
+            raise UserError(
+                f"{paths[0]} and {path} disagree on the classes: {_listed(found[0])}, and {_listed(names)}. Expected "
+                f"the same names in the same order in all files. Give files of one data set, or mend their metadata."
+            )
+    return found[0]
+
+
+def _listed(names: tuple[str, ...] | None) -> str:
+    if names is None:
+        return "no names"
+    return f"{len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
 
 
 def _class_names(schema: pa.Schema) -> tuple[str, ...] | None:

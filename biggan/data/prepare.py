@@ -8,6 +8,7 @@ killed goes on where it was.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from biggan.checkpoint import sync
 from biggan.data import journal as journals
 from biggan.data import packed, workers
 from biggan.data.images import Images
-from biggan.data.journal import Journal
+from biggan.data.journal import Journal, Lock
 from biggan.data.packed import IMAGES, MANIFEST, WHOLE
 from biggan.data.sources import detect, keep_most_common, open_data, split_off
 from biggan.data.workers import RAW, Chunk
@@ -112,12 +113,12 @@ def plan(source: str, out: Path, resolution: int, *, top_classes: int | None, va
         train, val, classes = open_data("auto", source, resolution)
     else:
         raise UserError(f"there is nothing at {source}. Give the path of a folder or of parquet files, or `digits`.")
-    if top_classes is not None:
-        train, val, classes = keep_most_common(train, val, classes, top_classes)
     if val_fraction is not None:
         if val is not None:
             raise UserError(f"{source} has a validation split of its own. Leave --val-fraction away.")
-        train, val = split_off(train, classes, val_fraction)
+        train, val = split_off(train, val_fraction)
+    if top_classes is not None:
+        train, val, classes = keep_most_common(train, val, classes, top_classes)
     splits = {WHOLE: train} if val is None else {"train": train, "val": val}
     options = {"top_classes": top_classes, "val_fraction": val_fraction}
     return Job(source, Path(os.path.abspath(out)), resolution, splits, classes, options)
@@ -132,23 +133,45 @@ def prepare(job: Job, *, processes: int, skip_broken: bool, reporter: Reporter) 
     identity = job.identity()
     if (found := finished(job, identity)) is not None:
         return found
-    staging = job.staging
-    if not _only_to_rename(staging, identity):
-        journal = _open_journal(job, identity)
-        try:
-            broken = _pack(job, journal, processes=processes, skip_broken=skip_broken, reporter=reporter)
-            if job.bytes > SILENT_BYTES:
-                reporter.note("all is packed; reading it once more for its digests")
-            _finish(job, identity, broken)
-        except BaseException:
-            journal.close()
-            if not journal.entries:  # nothing worth keeping
-                shutil.rmtree(staging)
-            raise
-        journal.remove()
-    os.rename(staging, job.out)
-    sync(job.out.parent)
+    if not job.staging.exists():
+        _check_room(job, skip_broken=skip_broken)
+    with Lock(job.out):
+        if (found := finished(job, identity)) is not None:  # by whoever had the lock before
+            return found
+        if not _only_to_rename(job.staging, identity):
+            _make(job, identity, processes=processes, skip_broken=skip_broken, reporter=reporter)
+        _move(job.staging, job.out)
     return packed.read_manifest(job.out)
+
+
+def _make(job: Job, identity: str, *, processes: int, skip_broken: bool, reporter: Reporter) -> None:
+    """Everything in the staging folder, but its journal, which is gone when all is whole."""
+    journal = _open_journal(job, identity)
+    try:
+        broken = _pack(job, journal, processes=processes, skip_broken=skip_broken, reporter=reporter)
+        if job.bytes > SILENT_BYTES:
+            reporter.note("all is packed; reading it once more for its digests")
+        _finish(job, identity, broken)
+    except BaseException:
+        journal.close()
+        if not journal.entries:  # nothing worth keeping
+            shutil.rmtree(job.staging)
+        raise
+    journal.remove()
+
+
+def _move(staging: Path, out: Path) -> None:
+    """The last move. Raises `UserError` where something else has come to `out` meanwhile."""
+    try:
+        os.rename(staging, out)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise UserError(
+            f"something was written to {out} while it was being prepared. All that is packed is whole in {staging}: "
+            f"move {out} away and give the same command again."
+        ) from error
+    sync(out.parent)
 
 
 def finished(job: Job, identity: str | None = None) -> dict[str, Any] | None:
@@ -166,8 +189,8 @@ def finished(job: Job, identity: str | None = None) -> dict[str, Any] | None:
         )
     if manifest["identity"] != (identity or job.identity()):
         raise UserError(
-            f"{out} was prepared from other data or with other options ({manifest['source']}, {manifest['options']}). "
-            f"Give another --out, or remove it first."
+            f"{out} was prepared from other data, or its files have changed since, or with other options "
+            f"({manifest['source']}, {manifest['options']}). Give another --out, or remove it first."
         )
     packed.open_packed(out, job.resolution)  # torn files are an error here too
     return manifest
@@ -184,8 +207,6 @@ def _only_to_rename(staging: Path, identity: str) -> bool:
 
 def _open_journal(job: Job, identity: str) -> Journal:
     """The journal of this job, its files allocated. An unfinished preparation of something else is refused."""
-    if not job.staging.exists():
-        _check_room(job)
     journal = Journal(job.staging)
     aim = {"source": os.path.abspath(job.source), "resolution": job.resolution, "options": job.options}
     header = {"identity": identity, "chunk": job.chunk, **aim}
@@ -209,13 +230,18 @@ def _open_journal(job: Job, identity: str) -> Journal:
     return journal
 
 
-def _check_room(job: Job) -> None:
+def _check_room(job: Job, *, skip_broken: bool) -> None:
+    """Raise `UserError` where the disk is too small: closing the gaps of broken images copies one split at a time."""
     place = next(folder for folder in job.staging.parents if folder.exists())
     needed, free = job.bytes, shutil.disk_usage(place).free
+    what = ""
+    if skip_broken:
+        needed += max(len(images) for images in job.splits.values()) * 3 * job.resolution**2
+        what = ", with what --skip-broken needs to close gaps,"
     if needed > free:
         raise UserError(
-            f"packing {job.total:,} images at {job.resolution} x {job.resolution} takes {needed / 1e9:.1f} GB, and "
-            f"{place} has {free / 1e9:.1f} GB free. Give another --out, or a smaller --resolution."
+            f"packing {job.total:,} images at {job.resolution} x {job.resolution}{what} takes {needed / 1e9:.1f} GB, "
+            f"and {place} has {free / 1e9:.1f} GB free. Give another --out, or a smaller --resolution."
         )
 
 
@@ -265,7 +291,7 @@ def _finish(job: Job, identity: str, broken: list[BrokenOne]) -> None:
                 f"every image of {job.source} is broken. Give a folder of images, or parquet files of them."
             )
         _close_gaps(folder, kept, len(gaps))
-        files = [IMAGES, *packed.save_labels(folder, images.all_labels.take(kept))]
+        files = [IMAGES, *packed.save_facts(folder, images.all_labels.take(kept), images.origins[kept])]
         sync(folder)
         digests = {file: packed.digest_of(folder / file) for file in files}
         splits[name] = {"images": len(kept), "digests": digests}
@@ -292,9 +318,21 @@ def _close_gaps(folder: Path, kept: np.ndarray, gaps: int) -> None:
         return
     pixels = np.load(raw, mmap_mode="r")
     temporary = folder / f"{IMAGES}.tmp"
-    target = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(kept), *pixels.shape[1:]))
-    for start in range(0, len(kept), 1000):
-        target[start : start + 1000] = pixels[kept[start : start + 1000]]
-    target.flush()
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(kept), *pixels.shape[1:])}
+    rows = max(1, CHUNK_BYTES // pixels[0].nbytes)
+    try:
+        with open(temporary, "wb") as file:  # not a memory map: a full disk would kill the process by a signal
+            np.lib.format.write_array_header_1_0(file, header)
+            for start in range(0, len(kept), rows):
+                file.write(pixels[kept[start : start + rows]].tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot leave the broken images out of {raw}: {error.strerror or error}. That takes another "
+            f"{len(kept) * pixels[0].nbytes / 1e9:.1f} GB for a while. Make room and give the same command again; what "
+            f"is packed is kept."
+        ) from error
     os.rename(temporary, final)
     raw.unlink()

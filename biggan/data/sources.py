@@ -11,8 +11,10 @@ from biggan.config import Config, DataConfig
 from biggan.data.digits import load_digits
 from biggan.data.encoded import EncodedImages, Split
 from biggan.data.folder import open_folder
+from biggan.data.hub_files import any_parquet
 from biggan.data.images import Images, Source
-from biggan.data.labels import first_of_each, hold_out, most_common
+from biggan.data.labels import first_of_each, most_common
+from biggan.data.origins import hold_out
 from biggan.data.packed import is_packed, open_packed
 from biggan.data.parquet import open_parquet
 from biggan.errors import UserError, check_known
@@ -83,30 +85,30 @@ def detect(path: Path) -> str:
         return "parquet" if path.suffix == ".parquet" else "folder"
     if is_packed(path):
         return "packed"
-    found = (file for pattern in ("*.parquet", "*/*.parquet") for file in path.glob(pattern))
-    return "parquet" if next(found, None) else "folder"
+    return "parquet" if any_parquet(path) else "folder"
 
 
 def arrange(train: Images, val: Images | None, classes: tuple[str, ...], config: DataConfig) -> Source:
-    """Keep the most common classes, hold out validation images, limit and flip the training images.
+    """Hold out validation images, keep the most common classes, limit and flip the training images.
 
-    Order is kept throughout, so that what was done in preparing need not be done in training, and the other way round.
+    Images keep their order, who is held out is a matter of each image's own, and classes are counted over both
+    splits together: so what was done in preparing need not be done in training, and the other way round.
     """
+    if val is None:
+        train, val = split_off(train, config.val_fraction)
     if config.top_classes is not None:
         train, val, classes = keep_most_common(train, val, classes, config.top_classes)
-    if val is None:
-        train, val = split_off(train, classes, config.val_fraction)
     if config.train_per_class is not None:
         train = train.subset(first_of_each(train.all_labels, classes, config.train_per_class))
     return Source(train.subset(np.arange(len(train)), flip=config.flip), val, classes)
 
 
 def keep_most_common(train: Images, val: Images | None, classes: tuple[str, ...], count: int) -> Opened:
-    """Only the `count` classes most common among the training images, renumbered in their old order (Section 5.2).
+    """Only the `count` classes most common in both splits together, renumbered in their old order (Section 5.2).
 
     Images that keep no label are left out. Of equally common classes the first are kept.
     """
-    kept = most_common(train.all_labels, len(classes), count)
+    kept = most_common([images.all_labels for images in (train, val) if images is not None], len(classes), count)
     train = train.subset(*train.all_labels.keep(kept, len(classes)))
     if val is not None:
         val = val.subset(*val.all_labels.keep(kept, len(classes)))
@@ -115,9 +117,9 @@ def keep_most_common(train: Images, val: Images | None, classes: tuple[str, ...]
     return train, val, tuple(classes[c] for c in kept)
 
 
-def split_off(images: Images, classes: tuple[str, ...], share: float) -> tuple[Images, Images]:
+def split_off(images: Images, share: float) -> tuple[Images, Images]:
     """Training and validation images, the latter a fixed random share of each class."""
-    places, held = hold_out(images.all_labels, len(classes), share)
+    places, held = hold_out(images.origins, share)
     return images.subset(places), images.subset(held)
 
 

@@ -1,0 +1,60 @@
+"""Who an image is, wherever it lies: what its validation membership and a run's memory of its data hang on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from biggan.data.labels import Labels
+from biggan.errors import UserError
+from biggan.rng import uniform
+
+ORIGIN = np.dtype([("key", "<u8"), ("draw", "<f8")])
+"""`key`: a digest of the image's own name in its source. `draw`: it is held out by every share above this number."""
+
+HOLD_OUT = 3  # the number of the draw; those of augmentation are in `images`
+
+
+def keys_of(names: Iterable[str]) -> np.ndarray:
+    """uint64 (N,): 64 bits of each name's digest."""
+    digests = (hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest() for name in names)
+    return np.frombuffer(b"".join(digests), dtype="<u8")
+
+
+def numbered(key: np.ndarray | np.uint64, numbers: np.ndarray) -> np.ndarray:
+    """uint64 (N,): keys of the numbered rows of a file that has the key `key`; one key a row may be given, too."""
+    mixed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    return key ^ (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+
+
+def origins_of(keys: np.ndarray, labels: Labels) -> np.ndarray:
+    """ORIGIN (N,) of the images of a source, before any of them is left out.
+
+    Each draw is a number in [0, 1) that its key alone decides, so that leaving images out, or adding some, moves no
+    other image between the splits. Only the smallest and the largest draw of each class (by first label) of two
+    images or more are made 0 and 1, so that it has images on either side; a class of one image is for training.
+    """
+    found = np.empty(len(keys), dtype=ORIGIN)
+    found["key"], found["draw"] = keys, uniform(keys, HOLD_OUT)
+    order = np.lexsort((keys, found["draw"], labels.first))
+    starts = np.flatnonzero(np.diff(labels.first[order], prepend=-1))
+    ends = np.append(starts[1:], len(order)) - 1
+    found["draw"][order[starts]] = 0
+    found["draw"][order[ends]] = 1  # the same image in a class of one
+    return found
+
+
+def hold_out(origins: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices for training and for validation, ascending: about `share` of each class, the same for every run.
+
+    Raises `UserError` where nothing can be held out.
+    """
+    held = origins["draw"] < share
+    if not held.any():
+        raise UserError(
+            f"no image can be held out for validation: the {len(origins)} images are the only ones of their classes. "
+            f"Expected a class with two, or data with a validation split of its own."
+        )
+    return np.flatnonzero(~held), np.flatnonzero(held)

@@ -1,0 +1,44 @@
+"""Files at any depth below a folder: the one search that all sources share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from biggan.errors import UserError
+
+
+def walk(path: Path, *, above: tuple[Path, ...] = ()) -> Iterator[os.DirEntry[str]]:
+    """The files at any depth below `path`, in a fixed order; what begins with a dot is left out.
+
+    Links are followed, but no folder is entered twice, nor one of those `above`: links may lead in a circle. Raises
+    `UserError` for a folder that cannot be read.
+    """
+    visited = {_number(folder) for folder in above}
+    yield from _walk(str(path), visited)
+
+
+def _walk(path: str, visited: set[tuple[int, int]]) -> Iterator[os.DirEntry[str]]:
+    try:
+        number = _number(path)
+        if number in visited:
+            return
+        visited.add(number)
+        with os.scandir(path) as entries:
+            listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+        folders = {entry.name for entry in listed if entry.is_dir()}
+    except OSError as error:
+        raise UserError(
+            f"cannot read the folder {path}: {error.strerror or error}. Make it readable, or move it away."
+        ) from error
+    for entry in listed:
+        if entry.name in folders:
+            yield from _walk(entry.path, visited)
+        else:
+            yield entry
+
+
+def _number(path: str | Path) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
