@@ -16,6 +16,7 @@ _HOMES = {
     "spectra.monitor": ["Monitor"],
     "spectra.probes": ["PROBES", "Probe", "Snapshot"],
     "spectra.schedule": ["Bursts", "Every", "Logarithmic"],
+    "spectra.plots": ["FIGURES", "draw_figures"],
     "spectra.frames": ["load", "read_events"],
     "spectra.scan": ["Convolution", "Spectrum", "scan"],
 }
