@@ -98,7 +98,7 @@ def draw_layers(axes: Axes, spectra: pd.DataFrame, quantity: str) -> None:
 
 def _log_scale(axes: Axes) -> None:
     """A log axis whose labels can be read also where it spans less than a decade."""
-    from matplotlib.ticker import LogFormatter, LogLocator
+    from matplotlib.ticker import LogLocator
 
     axes.set_yscale("log")
     low, high = axes.get_ylim()
@@ -107,9 +107,7 @@ def _log_scale(axes: Axes) -> None:
             LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if high / low > 2 else np.arange(1, 10, 0.25))
         )
         axes.yaxis.set_minor_locator(LogLocator(subs=()))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
-    else:
-        axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
 
 
 def _mark_events(axes: Axes, events: pd.DataFrame) -> None:

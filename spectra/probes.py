@@ -52,15 +52,34 @@ class Snapshot:
         """The top singular triplets of each matrix as it is now, computed once for all probes."""
         return top_singular_values_batch([m.raw() for m in self.matrices], self.top_k, tol=self.tol, starts=self.last)
 
-    def gradient(self, matrix: WeightMatrix) -> Tensor | None:
-        """A matrix's gradient, (out, rest); None where it had none."""
-        copy = self.gradients.get(self.names.get(id(matrix.parameter()), ""))
-        return None if copy is None else matrix.view(copy)
+    @cached_property
+    def gradient_norms(self) -> dict[str, Tensor]:
+        """The lengths of `gradients`, float64, by parameter name."""
+        return _norms(self.gradients)
 
-    def earlier(self, matrix: WeightMatrix) -> Tensor | None:
-        """A matrix as it was before this step, (out, rest); None where that is not known."""
-        copy = self.before.get(self.names.get(id(matrix.parameter()), ""))
-        return None if copy is None else matrix.view(copy)
+    @cached_property
+    def before_norms(self) -> dict[str, Tensor]:
+        """The lengths of the parameters before the step, where these are known."""
+        return _norms(self.before)
+
+    @cached_property
+    def norms(self) -> dict[str, Tensor]:
+        """The lengths of the parameters now."""
+        return _norms({name: parameter.detach() for name, parameter in self.parameters.items()})
+
+    @cached_property
+    def updates(self) -> dict[str, Tensor]:
+        """What the step added to each parameter, where the parameter before it is known."""
+        return {name: self.parameters[name].detach() - earlier for name, earlier in self.before.items()}
+
+    @cached_property
+    def update_norms(self) -> dict[str, Tensor]:
+        """The lengths of `updates`."""
+        return _norms(self.updates)
+
+    def name_of(self, matrix: WeightMatrix) -> str:
+        """The name of a matrix's parameter; empty where it is not trained."""
+        return self.names.get(id(matrix.parameter()), "")
 
 
 class Probe:
@@ -106,7 +125,8 @@ class Frobenius(Probe):
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """Summed in float64."""
-        return {f"frobenius/{m.name}": _norm(m.raw()) for m in snapshot.matrices}
+        known = ((m, snapshot.norms.get(snapshot.name_of(m))) for m in snapshot.matrices)
+        return {f"frobenius/{m.name}": _norm(m.raw()) if norm is None else norm for m, norm in known}
 
 
 class SigmaEstimate(Probe):
@@ -152,13 +172,15 @@ class TopShares(Probe):
         """Nothing for matrices that have no gradient or are not trained."""
         numbers: dict[str, float | Tensor] = {}
         for matrix, found in zip(snapshot.matrices, snapshot.top, strict=True):
-            earlier = snapshot.earlier(matrix)
-            changes = {"gradient": snapshot.gradient(matrix), "update": None}
-            changes["update"] = None if earlier is None else matrix.raw() - earlier
-            for name, change in changes.items():
-                if change is not None:
+            name = snapshot.name_of(matrix)
+            for what, changes, norms in (
+                ("gradient", snapshot.gradients, snapshot.gradient_norms),
+                ("update", snapshot.updates, snapshot.update_norms),
+            ):
+                if name in changes:
+                    change = matrix.view(changes[name])
                     block = found.left.T.to(change.dtype) @ (change @ found.right.to(change.dtype))
-                    numbers[f"{name}_share/{matrix.name}"] = (_norm(block) / _norm(change)) ** 2
+                    numbers[f"{what}_share/{matrix.name}"] = (_norm(block) / norms[name]) ** 2
         return numbers
 
 
@@ -176,10 +198,11 @@ class Rotation(Probe):
         """Nothing for matrices that are not trained."""
         numbers: dict[str, float | Tensor] = {}
         for matrix in snapshot.matrices:
-            if (earlier := snapshot.earlier(matrix)) is not None:
-                now = matrix.raw()
-                half = _norm(now / _norm(now) - earlier / _norm(earlier)) / 2  # an arccosine would lose small angles
-                numbers[f"rotation/{matrix.name}"] = 2 * torch.asin(half.clamp(max=1))
+            if (name := snapshot.name_of(matrix)) in snapshot.before:
+                then, now, moved = snapshot.before_norms[name], snapshot.norms[name], snapshot.update_norms[name]
+                # The chord between the directions, from lengths alone; a cosine would lose small angles.
+                chord = ((moved**2 - (now - then) ** 2) / (now * then)).clamp(min=0).sqrt()
+                numbers[f"rotation/{matrix.name}"] = 2 * torch.asin((chord / 2).clamp(max=1))
         return numbers
 
 
@@ -192,7 +215,7 @@ class GradientNorms(Probe):
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """Of the last update of the step, before clipping."""
-        return {f"gradient_norm/{name}": _norm(gradient) for name, gradient in snapshot.gradients.items()}
+        return {f"gradient_norm/{name}": norm for name, norm in snapshot.gradient_norms.items()}
 
 
 class GradientVariance(Probe):
@@ -205,8 +228,8 @@ class GradientVariance(Probe):
     def measure(self, snapshot: Snapshot) -> Numbers:
         """The population's variance: a network of one parameter has 0."""
         norms: dict[str, list[Tensor]] = {}
-        for name, gradient in snapshot.gradients.items():
-            norms.setdefault(name.partition(".")[0], []).append(_norm(gradient))
+        for name, norm in snapshot.gradient_norms.items():
+            norms.setdefault(name.partition(".")[0], []).append(norm)
         return {f"gradient_variance/{name}": torch.stack(n).var(correction=0) for name, n in norms.items()}
 
 
@@ -219,10 +242,8 @@ class UpdateSizes(Probe):
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """Inf where a parameter of zeros moves, NaN where it stays."""
-        return {
-            f"relative_update/{name}": _norm(snapshot.parameters[name].detach() - earlier) / _norm(earlier)
-            for name, earlier in snapshot.before.items()
-        }
+        lengths = snapshot.before_norms
+        return {f"relative_update/{name}": norm / lengths[name] for name, norm in snapshot.update_norms.items()}
 
 
 class ClassNorms(Probe):
@@ -258,3 +279,7 @@ PROBES: dict[str, type[Probe]] = {
 
 def _norm(tensor: Tensor) -> Tensor:
     return torch.linalg.vector_norm(tensor, dtype=torch.float64)
+
+
+def _norms(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: _norm(tensor) for name, tensor in tensors.items()}
