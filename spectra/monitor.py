@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from spectra.matrices import WeightMatrix
     from spectra.probes import Probe, Snapshot
+    from spectra.tensorboard import Panels
 
 
 class Monitor:
@@ -52,6 +53,7 @@ class Monitor:
         probes: names from `spectra.PROBES`, or `Probe` objects. None: all of `PROBES`.
         tol: largest error of a singular value, relative to sigma0.
         burst: how many steps after an `alarm` are all measured.
+        tensorboard: a folder for the panels of `spectra.tensorboard`, of its own. None: no panels.
 
     Raises:
         ValueError: two networks of one name, one network twice, an unknown probe, a network without a weight matrix,
@@ -69,6 +71,7 @@ class Monitor:
         probes: Sequence[str | Probe] | None = None,
         tol: float = 1e-5,
         burst: int = 50,
+        tensorboard: str | Path | None = None,
     ) -> None:
         self.networks, self.top_k, self.tol = _named(networks), top_k, tol
         self.schedule = Bursts(Every(every) if isinstance(every, int) else every, burst)
@@ -84,6 +87,11 @@ class Monitor:
             if event["event"] == "alarm" and not event.get("superseded") and event["step"] <= start_step:
                 self.schedule.alarm(event["step"])
         self.record = RecordWriter(run, start_step, self._legend())
+        self.panels: Panels | None = None
+        if tensorboard is not None and self.networks:
+            from spectra.tensorboard import Panels
+
+            self.panels = Panels(tensorboard, run, self.networks, start_step)
         self._last_step, self._stride = start_step, 0
         self._top: list[Any] | None = None
         self._seconds = 0.0
@@ -130,13 +138,29 @@ class Monitor:
         if due:
             values["monitor/seconds"], self._seconds = self._seconds, 0.0
         self.record.append(step, values)
+        if due and self.panels is not None:
+            with self._timed():
+                self._show(step, values)
         self._stride = max(step - self._last_step, 1)
         self._last_step = step
         self._forget_step()
 
     def close(self) -> None:
         """Write what is held back and end the segment. Safe to call twice."""
+        self._close(draw=True)
+
+    def _close(self, *, draw: bool) -> None:
         self.record.close()
+        panels, self.panels = self.panels, None
+        if panels is not None:
+            panels.close(draw)
+
+    def _show(self, step: int, values: Mapping[str, float]) -> None:
+        assert self.panels is not None
+        self.panels.write(step, values)
+        if self.panels.picture_is_due(step):
+            self.record.flush()
+            self.panels.draw(step)
 
     def on_start(self, trainer: Any) -> None:
         """Nothing: the record is open."""
@@ -152,8 +176,8 @@ class Monitor:
         self._top = None
 
     def on_end(self, status: str) -> None:
-        """The run ends."""
-        self.close()
+        """The run ends; after an error nothing more is drawn."""
+        self._close(draw=status != "failed")
 
     def _measure(self) -> dict[str, float]:
         """Every probe's numbers now, fetched from the device in one transfer."""
