@@ -24,10 +24,10 @@ def load(run: str | Path) -> dict[str, pd.DataFrame]:
         A mapping with
 
         - "spectra": one row a measured step and weight matrix: step, network, layer, kind, depth (position in its
-          network), rows, columns, sigma0, sigma1, ..., ratio (sigma0 / sigma1), residual (of the worst of them, in
-          units of sigma), converged (1 or 0), frobenius, stable_rank (squared frobenius / sigma0), sigma_estimate
-          (Spectral Normalization's own) and sigma_lag (1 - estimate / sigma0), then what further probes recorded of
-          matrices (Section 4.1, Appendix F);
+          network), out and rest (the matrix is out x rest), sigma0, sigma1, ..., ratio (sigma0 / sigma1), residual
+          (the largest of them, in units of sigma), converged (1 or 0), frobenius, stable_rank (the square of
+          frobenius / sigma0), sigma_estimate (Spectral Normalization's own) and sigma_lag (1 - estimate / sigma0),
+          then what further probes recorded of matrices (Section 4.1, Appendix F);
         - "gradients": one row a measured step and parameter: step, network, parameter, depth, gradient_norm,
           relative_update, ...;
         - "embeddings": step, network, layer, class, class_norm (Appendix H);
@@ -177,8 +177,8 @@ def _spectra(series: _Series) -> pd.DataFrame:
         "layer": _category(subject, names),
         "kind": _category(subject, [fact["kind"] for fact in facts]),
         "depth": _number(subject, [fact["depth"] for fact in facts]),
-        "rows": _number(subject, [fact["shape"][0] for fact in facts]),
-        "columns": _number(subject, [fact["shape"][1] for fact in facts]),
+        "out": _number(subject, [fact["shape"][0] for fact in facts]),
+        "rest": _number(subject, [fact["shape"][1] for fact in facts]),
     }
     further = {name: values for name, values in columns.items() if name not in take and name not in derived}
     return pd.DataFrame(frame | take | derived | further)

@@ -71,7 +71,7 @@ def test_every_probe_against_its_definition(tmp_path: Path) -> None:
     weight, old = net[1].weight.detach().double(), before["1.weight"].double()
     u, s, vt = torch.linalg.svd(weight)
     found = row(frames, "spectra", step=2, layer="net.1")
-    assert (found.network, found.kind, found.depth, found.rows, found.columns) == ("net", "linear", 1, 8, 6)
+    assert (found.network, found.kind, found.depth, found.out, found.rest) == ("net", "linear", 1, 8, 6)
     assert [found.sigma0, found.sigma1] == pytest.approx(s[:2].tolist(), rel=1e-6)
     assert math.isnan(found.sigma2)
     assert found.converged == 1
