@@ -136,8 +136,10 @@ def _run(session: Session, *, quiet: bool) -> int:
 
     config, run = session.config, session.run
     networks = session.state.networks() if config.monitor == "spectra" else {}
+    panels = run.tensorboard / "spectra" if config.tensorboard.every else None
+    settings = dataclasses.asdict(config.spectra) | {"tensorboard": panels}
     observers: list[Any] = [  # the monitor has an observer's methods, and knows nothing of this package
-        Monitor(networks, run.path, start_step=session.state.step, **dataclasses.asdict(config.spectra)),
+        Monitor(networks, run.path, start_step=session.state.step, **settings),
         CheckpointStore(),
         SampleGrids(),
     ]

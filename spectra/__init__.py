@@ -13,6 +13,11 @@ _HOMES = {
     "spectra.matrices": ["NormalizedLayer", "WeightMatrix", "as_matrix", "weight_matrices"],
     "spectra.operators": ["ImageOperator", "LinearOperator", "convolution_operator"],
     "spectra.files": ["Checkpoint", "CheckpointError", "StoredWeight", "read_checkpoint"],
+    "spectra.monitor": ["Monitor"],
+    "spectra.probes": ["PROBES", "Probe", "Snapshot"],
+    "spectra.schedule": ["Bursts", "Every", "Logarithmic"],
+    "spectra.plots": ["FIGURES", "draw_figures"],
+    "spectra.frames": ["load", "read_events"],
     "spectra.scan": ["Convolution", "Spectrum", "scan"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

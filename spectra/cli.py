@@ -17,6 +17,8 @@ examples:
   spectra scan model.safetensors
   spectra scan model.pt --sort ratio --k 5
   spectra scan model.pt --operator 32x32 --json
+  spectra plot runs/jar --figure 20
+  spectra events runs/jar
 """
 
 
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add(commands)
     options = parser.parse_args(arguments)
     try:
-        return options.run(options)
+        return options.run_command(options)
     except (ValueError, TypeError, OSError, MemoryError) as error:
         if isinstance(error, BrokenPipeError):  # the reader (head, less) has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -80,10 +82,62 @@ def _add_scan(commands: argparse._SubParsersAction) -> None:
     maps.add_argument("--padding", type=int, help="on each side (default: half the kernel)")
     maps.add_argument("--dilation", type=int, default=1, help="default: 1")
     maps.add_argument("--circular", action="store_true", help="circular padding in place of zeros")
-    parser.set_defaults(run=_scan)
+    parser.set_defaults(run_command=_scan)
 
 
-COMMANDS: list[Callable[[argparse._SubParsersAction], None]] = [_add_scan]
+def _add_plot(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "plot",
+        help="the paper's figures from a run's record",
+        description=(
+            "Draw a run's record as the paper draws its own: 3 is sigma_0 of every layer, 20 the top three singular "
+            "values, 27 Frobenius norms, losses and the variance of gradient norms, 29 a closeup of the sharpest jump. "
+            "Layers are coloured from red to violet with depth."
+        ),
+    )
+    parser.add_argument("run", metavar="RUN", help="the run directory; the run may still be training")
+    parser.add_argument("--figure", choices=["3", "20", "27", "29", "all"], default="all", help="default: all")
+    parser.add_argument("--out", metavar="DIR", help="where to write figure-*.png (default: RUN/figures)")
+    parser.set_defaults(run_command=_plot)
+
+
+def _add_events(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "events", help="what happened in a run", description="List a run's events, one line each: step, time, what."
+    )
+    parser.add_argument("run", metavar="RUN", help="the run directory")
+    parser.add_argument("--all", action="store_true", help="also those that a resume has superseded")
+    parser.set_defaults(run_command=_events)
+
+
+COMMANDS: list[Callable[[argparse._SubParsersAction], None]] = [_add_scan, _add_plot, _add_events]
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from spectra.plots import draw_figures
+
+    for path in draw_figures(options.run, None if options.figure == "all" else [options.figure], options.out):
+        print(path)
+    return 0
+
+
+def _events(options: argparse.Namespace) -> int:
+    import time
+    from pathlib import Path
+
+    from spectra.records import read_event_lines
+
+    if not Path(options.run, "events.jsonl").is_file():
+        raise FileNotFoundError(f"{options.run} has no events.jsonl. Give a run directory")
+    for event in read_event_lines(options.run):
+        superseded = event.pop("superseded", False)
+        if superseded and not options.all:
+            continue
+        step, kind, when = event.pop("step"), event.pop("event"), event.pop("time", None)
+        clock = "" if when is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
+        details = " ".join(f"{name}={value}" for name, value in event.items() if value not in ([], {}, None))
+        print(f"{step:>9}  {clock:<19}  {kind:<12} {'(superseded) ' if superseded else ''}{details}".rstrip())
+    return 0
 
 
 def _scan(options: argparse.Namespace) -> int:

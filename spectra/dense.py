@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -117,11 +118,13 @@ def _leading_eigenvectors(gram: Tensor, k: int) -> Tensor:
 
 def _gram_error(values: Tensor, short: int) -> float:
     """Bound on the values' error, relative to the largest: the Gram matrix's rounding, seen through a square root."""
-    if values[0] == 0:
+    first, *_ = numbers = values.tolist()  # a handful of numbers, for which tensors would cost more than the sums
+    if first == 0:
         return 0.0
     rounding = 4 * short**0.5 * torch.finfo(torch.float64).eps
-    relative = values / values[0]
-    return float(torch.minimum(rounding / relative.clamp_min(1e-300), relative.new_tensor(rounding**0.5)).max())
+    if not all(map(math.isfinite, numbers)):
+        return math.nan
+    return max(min(rounding / max(value / first, 1e-300), rounding**0.5) for value in numbers)
 
 
 @torch.no_grad()

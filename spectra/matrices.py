@@ -88,6 +88,14 @@ class WeightMatrix:
         """The parameter, (out, rest), detached; a view where the layout allows it."""
         return as_matrix(self._weight.raw().detach(), self._weight.transposed)
 
+    def parameter(self) -> Tensor:
+        """The stored tensor itself, of its own shape: what an optimizer holds and what has a gradient."""
+        return self._weight.raw()
+
+    def view(self, tensor: Tensor) -> Tensor:
+        """A tensor of the parameter's shape (its gradient, an update) as a matrix, (out, rest)."""
+        return as_matrix(tensor, self._weight.transposed)
+
     @torch.no_grad()
     def normalized(self) -> Tensor:
         """The weight as the layer applies it in eval mode, (out, rest); `raw` where nothing normalizes it."""

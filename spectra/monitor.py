@@ -1,87 +1,337 @@
-"""Puts measurements on a training loop and leaves it bit for bit as it was.
+"""Puts measurements on any training loop and leaves it bit for bit as it was.
 
-For now: the scalars it is handed at every step, and at a schedule each weight matrix's top singular values
-(Section 4.1), Frobenius norm, and Spectral Normalization's own estimate of sigma_0.
+It reads weights and gradients, at a schedule, into the record of a run directory. What is measured is in
+`spectra.probes`, when in `spectra.schedule`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectra.records import RecordWriter
+from spectra.records import RecordWriter, read_event_lines, read_legend, truncate_record
+from spectra.schedule import Bursts, Every, Schedule
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
+
+    from spectra.matrices import WeightMatrix
+    from spectra.probes import Probe, Snapshot
+    from spectra.tensorboard import Panels
 
 
 class Monitor:
-    """Measures named networks every `every` steps into the record of a run directory.
+    """Measures named networks while they train, into `run`/records; `spectra.load(run)` gives it back.
 
-    Series are named `sigma0/G.blocks.0.conv1`, `sigma1/...`, `frobenius/...`, `sigma_estimate/...`; a value that did
-    not converge is recorded as it is, and so are NaN and Inf. An empty mapping of networks records scalars alone.
-    The methods `on_*` make it an observer of a trainer that has such events; a bare loop calls `after_step` and
-    `close`.
+    In a bare loop, where a step updates every network at least once:
+
+        monitor = spectra.Monitor({"net": net}, "runs/mine", every=20)
+        for step, batch in enumerate(batches, start=1):
+            monitor.before_update("net")
+            loss = ...; loss.backward()
+            monitor.after_backward("net")
+            optimizer.step()
+            monitor.after_step(step, {"loss": loss.item()})
+        monitor.close()
+
+    A trainer with observers calls the same methods, and the `on_*` ones. Singular vectors are remembered from one
+    measurement to the next, and forgotten at each checkpoint (`on_checkpoint`), so that a run resumed there records
+    what an unbroken one does. The seconds that it took are recorded as `monitor/seconds`, those since the last
+    measurement. On measured steps it holds one copy of the weights and one of the gradients.
+
+    Args:
+        networks: by name, without dots and slashes; or (name, network) pairs. None of them records scalars alone.
+        run: the run directory; it is made where it is missing.
+        start_step: the last step done: more than 0 goes on with the record in `run`, dropping what lies after it.
+        every: measure every so many steps, or a `spectra.Schedule`.
+        top_k: singular values a weight matrix.
+        probes: names from `spectra.PROBES`, or `Probe` objects. None: all of `PROBES`.
+        tol: largest error of a singular value, relative to sigma0.
+        burst: how many steps after an `alarm` are all measured.
+        tensorboard: a folder for the panels of `spectra.tensorboard`, of its own. None: no panels.
+
+    Raises:
+        ValueError: two networks of one name, one network twice, an unknown probe, a network without a weight matrix,
+            or a run directory that holds the record of another run.
     """
 
     def __init__(
         self,
-        networks: Mapping[str, nn.Module],
+        networks: Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]],
         run: str | Path,
         *,
         start_step: int = 0,
-        every: int = 20,
+        every: int | Schedule = 20,
         top_k: int = 3,
+        probes: Sequence[str | Probe] | None = None,
+        tol: float = 1e-5,
+        burst: int = 50,
+        tensorboard: str | Path | None = None,
     ) -> None:
-        self.networks, self.every, self.top_k = dict(networks), every, top_k
-        self.record = RecordWriter(Path(run), start_step)
-        self._starts: list[Any] | None = None
+        self.networks, self.top_k, self.tol = _named(networks), top_k, tol
+        self.schedule = Bursts(Every(every) if isinstance(every, int) else every, burst)
+        self.probes = _probes(probes) if self.networks else []
+        self._gradients_needed = any(probe.needs_gradients for probe in self.probes)
+        self._before_needed = any(probe.needs_before for probe in self.probes)
+        self._read_networks()
+        run = Path(run)
+        if start_step > 0:
+            self._check_same_run(run)
+            truncate_record(run, start_step)
+        for event in read_event_lines(run):
+            if event["event"] == "alarm" and not event.get("superseded") and event["step"] <= start_step:
+                self.schedule.alarm(event["step"])
+        self.record = RecordWriter(run, start_step, self._legend())
+        self.panels: Panels | None = None
+        if tensorboard is not None and self.networks:
+            from spectra.tensorboard import Panels
+
+            self.panels = Panels(tensorboard, run, self.networks, start_step)
+        self._last_step, self._stride = start_step, 0
+        self._top: list[Any] | None = None
+        self._seconds = 0.0
+        self._forget_step()
+
+    def before_update(self, network: str, k: int = 0) -> None:
+        """Update `k` of a network begins: its weights are still what they were. Raises `ValueError` for a stranger."""
+        with self._timed():
+            if not self._knows(network) or network in self._begun:
+                return
+            self._begun.add(network)
+            if self._before_needed and self._may_be_due():
+                self._read_networks()
+                self._before |= {name: _copied(p) for name, p in self._of(network).items()}
+
+    def after_backward(self, network: str, k: int = 0) -> None:
+        """A network's gradients are complete, and neither clipped nor used yet. Raises `ValueError` for a stranger."""
+        with self._timed():
+            if not self._knows(network):
+                return
+            self._backward.add(network)
+            if self._gradients_needed and self._may_be_due():
+                self._read_networks()
+                mine = self._of(network)
+                self._gradients = {name: g for name, g in self._gradients.items() if name not in mine}
+                self._gradients |= {name: _copied(p.grad) for name, p in mine.items() if p.grad is not None}
 
     def after_step(self, step: int, scalars: Mapping[str, float] | None = None) -> None:
-        """Record the scalars of `step`, and measure the networks where the schedule says so."""
-        values = dict(scalars or {})
-        if self.networks and step % self.every == 0:
-            values |= self.measure()
+        """Record the scalars of `step`, and measure the networks where the schedule says so.
+
+        Steps may leave numbers out (10, 20, 30, ...); where their distance changes, one measurement lacks gradients.
+        Raises `ValueError` where `step` is not after the last one, and `RuntimeError` where `before_update` or
+        `after_backward` was not called for a network since then.
+        """
+        with self._timed():
+            first = self._stride == 0
+            if step < self._last_step or (step == self._last_step and not (first and step == 0)):
+                raise ValueError(f"step {step} comes after step {self._last_step}: steps must grow")
+            self._check_announced(step)
+            values = {name: float(value) for name, value in (scalars or {}).items()}
+            due = bool(self.networks) and self.schedule.is_due(step)
+            if due:
+                values |= self._measure()
+        if due:
+            values["monitor/seconds"], self._seconds = self._seconds, 0.0
         self.record.append(step, values)
-
-    def measure(self) -> dict[str, float]:
-        """Every weight matrix's numbers now, by series name."""
-        from spectra import top_singular_values_batch, weight_matrices
-
-        matrices = weight_matrices(self.networks)
-        found = top_singular_values_batch([m.raw() for m in matrices], self.top_k, starts=self._starts)
-        self._starts = list(found)
-        values: dict[str, float] = {}
-        for matrix, result in zip(matrices, found, strict=True):
-            for index, sigma in enumerate(result.values.tolist()):
-                values[f"sigma{index}/{matrix.name}"] = sigma
-            values[f"frobenius/{matrix.name}"] = float(matrix.raw().double().norm())
-            if (estimate := matrix.sigma_estimate()) is not None:
-                values[f"sigma_estimate/{matrix.name}"] = estimate
-        return values
+        if due and self.panels is not None:
+            with self._timed():
+                self._show(step, values)
+        self._stride = max(step - self._last_step, 1)
+        self._last_step = step
+        self._forget_step()
 
     def close(self) -> None:
-        """Write what is held back and end the segment."""
+        """Write what is held back and end the segment. Safe to call twice."""
+        self._close(draw=True)
+
+    def _close(self, *, draw: bool) -> None:
         self.record.close()
+        panels, self.panels = self.panels, None
+        if panels is not None:
+            panels.close(draw)
+
+    def _show(self, step: int, values: Mapping[str, float]) -> None:
+        assert self.panels is not None
+        self.panels.write(step, values)
+        if self.panels.picture_is_due(step):
+            self.record.flush()
+            self.panels.draw(step)
 
     def on_start(self, trainer: Any) -> None:
         """Nothing: the record is open."""
 
-    def before_update(self, network: str, k: int = 0) -> None:
-        """Nothing yet."""
-
-    def after_backward(self, network: str, k: int = 0) -> None:
-        """Nothing yet."""
-
     def on_event(self, event: Mapping[str, Any]) -> None:
-        """Nothing yet."""
+        """An alarm begins a burst of measurements."""
+        if event["event"] == "alarm":
+            self.schedule.alarm(event["step"])
 
-    def on_checkpoint(self, step: int, path: Path) -> None:
-        """A run resumed from here has what came before it, and measures what an unbroken one does: no warm starts."""
+    def on_checkpoint(self, step: int, path: Path | None = None) -> None:
+        """The state was saved: hand the record to the system, and forget what a resumed run could not know."""
         self.record.flush()
-        self._starts = None
+        self._top = None
 
     def on_end(self, status: str) -> None:
-        """The run ends."""
-        self.close()
+        """The run ends; after an error nothing more is drawn."""
+        self._close(draw=status != "failed")
+
+    def _measure(self) -> dict[str, float]:
+        """Every probe's numbers now, fetched from the device in one transfer."""
+        import torch
+
+        self._read_networks()
+        snapshot = self._snapshot()
+        numbers: dict[str, float | Tensor] = {}
+        with torch.no_grad():
+            for probe in self.probes:
+                numbers |= probe.measure(snapshot)
+        self._top = snapshot.__dict__.get("top")  # computed where a probe asked for it
+        on_device = {name: value for name, value in numbers.items() if isinstance(value, torch.Tensor)}
+        by_device: dict[Any, list[str]] = {}
+        for name, value in on_device.items():
+            by_device.setdefault(value.device, []).append(name)
+        for names in by_device.values():
+            fetched = torch.stack([on_device[name].detach().double().reshape(()) for name in names]).tolist()
+            numbers |= dict(zip(names, fetched, strict=True))
+        return {name: float(value) for name, value in numbers.items()}
+
+    def _snapshot(self) -> Snapshot:
+        from spectra.probes import Snapshot
+
+        return Snapshot(
+            matrices=self._matrices,
+            parameters=self._parameters,
+            gradients=self._gradients,
+            before=self._before,
+            top_k=self.top_k,
+            last=self._top,
+            tol=self.tol,
+            names={id(p): name for name, p in reversed(self._parameters.items())},
+        )
+
+    def _read_networks(self) -> None:
+        """The matrices and parameters, read anew only where a parameter has been replaced."""
+        now = tuple(id(p) for network in self.networks.values() for p in network.parameters())
+        if now == getattr(self, "_identities", None):
+            return
+        from spectra.matrices import weight_matrices
+
+        self._identities = now
+        self._matrices: list[WeightMatrix] = weight_matrices(self.networks) if self.networks else []
+        self._parameters: dict[str, nn.Parameter] = {
+            f"{name}.{path}": p
+            for name, network in self.networks.items()
+            for path, p in network.named_parameters()
+            if p.requires_grad
+        }
+
+    def _of(self, network: str) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self._parameters.items() if name.partition(".")[0] == network}
+
+    def _legend(self) -> dict[str, Any]:
+        """What the record's names mean: each matrix's and parameter's place, and the frame of each quantity."""
+        if not self.networks:
+            return {}
+        layers = {
+            m.name: {"network": m.network, "kind": m.kind, "depth": m.depth, "shape": list(m.shape)}
+            for m in self._matrices
+        }
+        parameters = {
+            name: {"network": network, "depth": depth}
+            for network in self.networks
+            for depth, name in enumerate(self._of(network))
+        }
+        frames = {
+            quantity.replace("*", str(i)): probe.frame
+            for probe in self.probes
+            for quantity in probe.quantities
+            for i in (range(self.top_k) if "*" in quantity else [0])
+        }
+        return {"layers": layers, "parameters": parameters, "frames": frames}
+
+    def _check_same_run(self, run: Path) -> None:
+        then = {name: facts["shape"] for name, facts in read_legend(run).get("layers", {}).items()}
+        now = {m.name: list(m.shape) for m in self._matrices}
+        strangers = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+        if then and now and strangers:
+            raise ValueError(
+                f"{run} holds the record of another run: its layers differ from these networks' ({strangers[0]} is "
+                f"{then.get(strangers[0], 'missing')} there and {now.get(strangers[0], 'missing')} here). Give a run "
+                "directory of its own"
+            )
+
+    def _check_announced(self, step: int) -> None:
+        needs = [("after_backward", self._gradients_needed, self._backward)]
+        needs += [("before_update", self._before_needed, self._begun)]
+        for method, needed, called in needs:
+            missing = [name for name in self.networks if name not in called]
+            if needed and missing:
+                raise RuntimeError(
+                    f"after_step({step}) without {method}({missing[0]!r}): every step announces each network's update. "
+                    "Call after_step once all networks have been updated, or choose probes that need neither gradients "
+                    "nor updates, probes=['singular_values', 'frobenius']"
+                )
+
+    def _knows(self, network: str) -> bool:
+        if self.networks and network not in self.networks:
+            raise ValueError(f"no network is called {network!r}; there are {', '.join(map(repr, self.networks))}")
+        return bool(self.networks)
+
+    def _may_be_due(self) -> bool:
+        """Whether the step that is under way will be measured, as far as its number can be foreseen."""
+        return self._stride == 0 or self.schedule.is_due(self._last_step + self._stride)
+
+    def _forget_step(self) -> None:
+        self._before: dict[str, Tensor] = {}
+        self._gradients: dict[str, Tensor] = {}
+        self._begun: set[str] = set()
+        self._backward: set[str] = set()
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self._seconds += time.perf_counter() - begin
+
+
+def _named(networks: Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]]) -> dict[str, nn.Module]:
+    pairs = list(networks.items()) if isinstance(networks, Mapping) else list(networks)
+    found: dict[str, nn.Module] = {}
+    for name, network in pairs:
+        if not name or "." in name or "/" in name:
+            raise ValueError(f"a network's name begins the names of its layers, without dots and slashes; got {name!r}")
+        if name in found:
+            raise ValueError(f"two networks are called {name!r}: give each a name of its own")
+        twin = next((other for other, known in found.items() if known is network), None)
+        if twin is not None:
+            raise ValueError(f"{twin!r} and {name!r} are one and the same network: give it once")
+        found[name] = network
+    return found
+
+
+def _probes(chosen: Sequence[str | Probe] | None) -> list[Probe]:
+    from difflib import get_close_matches
+
+    from spectra.probes import PROBES
+
+    found = []
+    for probe in PROBES if chosen is None else chosen:
+        if isinstance(probe, str) and probe not in PROBES:
+            near = get_close_matches(probe, PROBES, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"there is no probe {probe!r}{hint} There are {', '.join(PROBES)}")
+        found.append(PROBES[probe]() if isinstance(probe, str) else probe)
+    return found
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """A copy to compute with: dense, at least float32."""
+    import torch
+
+    tensor = tensor.detach()
+    tensor = tensor.to_dense() if tensor.is_sparse else tensor
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32), copy=True)

@@ -2,23 +2,26 @@
 
 A session writes one segment, an Arrow IPC stream `records/spectra-STEP.arrow` named by the step it starts from, and
 never appends to another's (Arrow ignores what follows a stream's end). Readers take all segments in order and accept
-a torn end. Values are float64; NaN and Inf are kept as they are.
+a torn end. Values are float64; NaN and Inf are kept as they are. What the names mean (each layer's kind and depth,
+which quantity is of what) stands in the schema's metadata at the head of every segment.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 FLUSH_SECONDS = 1.0
+LEGEND = b"spectra"  # the key of the legend in the schema's metadata
 
 
 def segments(run: Path) -> list[Path]:
@@ -30,14 +33,17 @@ class RecordWriter:
     """Appends (step, name, value) rows to one segment, and hands them to the system once a second.
 
     Where the system refuses a write (a full disk), the error is raised by the next call; nothing is written after it.
+    The legend says what the names mean; `read_legend` gives it back. Raises `ValueError` where the run's record already
+    reaches past `start_step`: it would be overwritten, or no longer be in order.
     """
 
-    def __init__(self, run: Path, start_step: int) -> None:
+    def __init__(self, run: Path, start_step: int, legend: Mapping[str, Any] | None = None) -> None:
         import pyarrow as pa
 
         folder = Path(run) / "records"
+        _check_unwritten(Path(run), start_step)
         folder.mkdir(parents=True, exist_ok=True)
-        self._schema = _schema()
+        self._schema = _schema(legend)
         self._file = open(folder / f"spectra-{start_step:08d}.arrow", "wb")  # noqa: SIM115 - closed in close()
         options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
         self._stream = pa.ipc.new_stream(self._file, self._schema, options=options)
@@ -102,10 +108,62 @@ class RecordWriter:
             self._file.close()
 
 
-def _schema() -> pa.Schema:
+def _schema(legend: Mapping[str, Any] | None) -> pa.Schema:
     import pyarrow as pa
 
-    return pa.schema([("step", pa.int64()), ("name", pa.dictionary(pa.int32(), pa.string())), ("value", pa.float64())])
+    columns = [("step", pa.int64()), ("name", pa.dictionary(pa.int32(), pa.string())), ("value", pa.float64())]
+    return pa.schema(columns, metadata={LEGEND: json.dumps(legend)} if legend else None)
+
+
+def _check_unwritten(run: Path, start_step: int) -> None:
+    last = last_step(run)
+    if last is not None and last > start_step:
+        raise ValueError(
+            f"{run} holds the record of another run, or of a later part of this one: it reaches step {last}, and this "
+            f"one begins at {start_step}. Give a run directory of its own, or start_step={last} to go on"
+        )
+
+
+def last_step(run: str | Path) -> int | None:
+    """The last step that the run's record holds; None where it holds none."""
+    import pyarrow.compute as pc
+
+    last = [pc.max(batch["step"]).as_py() for segment in segments(Path(run)) for batch in _batches(segment)]
+    return max((step for step in last if step is not None), default=None)
+
+
+def read_legend(run: str | Path) -> dict[str, dict[str, Any]]:
+    """What the segments say about the record's names, the newest last; empty where none says anything."""
+    legend: dict[str, dict[str, Any]] = {}
+    for segment in segments(Path(run)):
+        first = next(_batches(segment), None)
+        metadata = (first.schema.metadata or {}) if first is not None else {}
+        for part, entries in json.loads(metadata.get(LEGEND, b"{}")).items():
+            legend[part] = legend.get(part, {}) | entries
+    return legend
+
+
+def read_event_lines(run: str | Path) -> list[dict[str, Any]]:
+    """The lines of events.jsonl that name an event and its step, in order; lines torn by a kill are left out."""
+    path, events = Path(run) / "events.jsonl", []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(event, dict) and {"event", "step"} <= set(event):
+            events.append(event)
+    return events
+
+
+def read_table(run: str | Path) -> pa.Table | None:
+    """The record of a run as an Arrow table (step, name as a dictionary, value), in order; None where there is none."""
+    import pyarrow as pa
+
+    tables = [pa.Table.from_batches(batches) for segment in segments(Path(run)) if (batches := list(_batches(segment)))]
+    tables = [table.replace_schema_metadata(None) for table in tables]
+    return pa.concat_tables(tables).unify_dictionaries() if tables else None
 
 
 def _batches(segment: Path) -> Iterator[pa.RecordBatch]:
@@ -122,13 +180,12 @@ def _batches(segment: Path) -> Iterator[pa.RecordBatch]:
 def read_record(run: str | Path) -> pd.DataFrame:
     """The record of a run as a frame with the columns step, name (categorical) and value, in order."""
     import pandas as pd
-    import pyarrow as pa
 
-    tables = [pa.Table.from_batches(batches) for segment in segments(Path(run)) if (batches := list(_batches(segment)))]
-    if not tables:
+    table = read_table(run)
+    if table is None:
         empty = {"step": pd.Series(dtype="int64"), "name": pd.Categorical([]), "value": pd.Series(dtype="float64")}
         return pd.DataFrame(empty)
-    return pa.concat_tables(tables).unify_dictionaries().to_pandas()
+    return table.to_pandas()
 
 
 def truncate_record(run: Path, step: int) -> None:

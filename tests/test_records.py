@@ -15,7 +15,7 @@ import pytest
 from torch import nn
 
 from spectra.monitor import Monitor
-from spectra.records import RecordWriter, read_record, segments, truncate_record
+from spectra.records import RecordWriter, last_step, read_legend, read_record, segments, truncate_record
 
 
 def write(run: Path, start: int, stop: int, **extra: float) -> None:
@@ -122,11 +122,36 @@ except OSError:
     assert read_record(tmp_path).value.tolist() == [1.0]
 
 
+def test_the_legend_survives_truncation_and_a_torn_end(tmp_path: Path) -> None:
+    one = {"layers": {"G.a": {"kind": "linear"}}, "frames": {"sigma0": "spectra"}}
+    two = {"layers": {"G.a": {"kind": "linear"}}, "frames": {"turn0": "spectra"}}
+    for start, legend in ((0, one), (10, two)):
+        writer = RecordWriter(tmp_path, start, legend)
+        for step in range(start + 1, start + 11):
+            writer.append(step, {"sigma0/G.a": 1.0 * step})
+            writer.flush()
+        writer.close()
+    assert read_legend(tmp_path) == one | {"frames": {"sigma0": "spectra", "turn0": "spectra"}}
+    truncate_record(tmp_path, 15)
+    for segment in segments(tmp_path):
+        segment.write_bytes(segment.read_bytes()[:-20])
+    assert read_legend(tmp_path)["frames"] == {"sigma0": "spectra", "turn0": "spectra"}
+    assert last_step(tmp_path) in (14, 15)
+
+
+def test_a_record_is_not_overwritten(tmp_path: Path) -> None:
+    write(tmp_path, 0, 4)
+    with pytest.raises(ValueError, match=r"another run.*start_step=4"):
+        RecordWriter(tmp_path, 0)
+    assert read_record(tmp_path).step.max() == 4
+    RecordWriter(tmp_path, 4).close()
+
+
 def test_the_monitor_measures_at_its_schedule(tmp_path: Path) -> None:
     import torch
 
     network = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2))
-    monitor = Monitor({"net": network}, tmp_path, every=2)
+    monitor = Monitor({"net": network}, tmp_path, every=2, probes=["singular_values"])
     for step in range(1, 5):
         monitor.after_step(step, {"loss": 1.0 / step})
     monitor.close()

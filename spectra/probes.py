@@ -1,0 +1,285 @@
+"""What is measured: one small class a probe, listed in `PROBES`. A new probe is a class there and nothing else.
+
+A probe reads a `Snapshot` and returns its numbers by series name, `QUANTITY/SUBJECT`; the subject is a weight matrix,
+a parameter, or what the probe likes. Numbers may be tensors of one entry: all are fetched from their device at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from spectra.topk import TopSingularValues, top_singular_values_batch
+
+if TYPE_CHECKING:
+    from spectra.matrices import WeightMatrix
+
+Numbers = Mapping[str, float | Tensor]
+
+
+@dataclass
+class Snapshot:
+    """What a probe may read, after a step. It must change none of it.
+
+    Attributes:
+        matrices: the weight matrices of all networks.
+        parameters: by name with the network's before it ("G.linear.weight"): every one that is trained.
+        gradients: copies by parameter name, of the last update of this step, before clipping. A parameter that had
+            none is missing.
+        before: copies by parameter name, from before this step's first update; empty where none could be made.
+        top_k: how many singular values are asked for.
+        last: the singular triplets of the last measurement, where there is one that may be compared with.
+        tol: largest error of a singular value, relative to sigma0.
+    """
+
+    matrices: Sequence[WeightMatrix]
+    parameters: Mapping[str, nn.Parameter]
+    gradients: Mapping[str, Tensor]
+    before: Mapping[str, Tensor]
+    top_k: int
+    last: Sequence[TopSingularValues] | None = None
+    tol: float = 1e-5
+    names: Mapping[int, str] = field(default_factory=dict)  # of parameters, by id
+
+    @cached_property
+    def top(self) -> list[TopSingularValues]:
+        """The top singular triplets of each matrix as it is now, computed once for all probes."""
+        return top_singular_values_batch([m.raw() for m in self.matrices], self.top_k, tol=self.tol, starts=self.last)
+
+    @cached_property
+    def gradient_norms(self) -> dict[str, Tensor]:
+        """The lengths of `gradients`, float64, by parameter name."""
+        return _norms(self.gradients)
+
+    @cached_property
+    def before_norms(self) -> dict[str, Tensor]:
+        """The lengths of the parameters before the step, where these are known."""
+        return _norms(self.before)
+
+    @cached_property
+    def norms(self) -> dict[str, Tensor]:
+        """The lengths of the parameters now."""
+        return _norms({name: parameter.detach() for name, parameter in self.parameters.items()})
+
+    @cached_property
+    def updates(self) -> dict[str, Tensor]:
+        """What the step added to each parameter, where the parameter before it is known."""
+        return {name: self.parameters[name].detach() - earlier for name, earlier in self.before.items()}
+
+    @cached_property
+    def update_norms(self) -> dict[str, Tensor]:
+        """The lengths of `updates`."""
+        return _norms(self.updates)
+
+    def name_of(self, matrix: WeightMatrix) -> str:
+        """The name of a matrix's parameter; empty where it is not trained."""
+        return self.names.get(id(matrix.parameter()), "")
+
+
+class Probe:
+    """Base of all probes.
+
+    Attributes:
+        frame: where `spectra.load` puts the quantities: "spectra" (subjects are matrices), "gradients" (parameters),
+            "embeddings" (MATRIX/ROW) or "scalars".
+        quantities: what stands before the slash in the names of its series; "sigma*" stands for sigma0, sigma1, ...
+        needs_gradients: whether `after_backward` must be called.
+        needs_before: whether `before_update` should be called.
+    """
+
+    frame = "spectra"
+    quantities: tuple[str, ...] = ()
+    needs_gradients = False
+    needs_before = False
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """The numbers by series name."""
+        raise NotImplementedError
+
+
+class SingularValues(Probe):
+    """sigma0, sigma1, ... of each raw weight matrix (Section 4.1), the largest residual, and whether they converged."""
+
+    quantities = ("sigma*", "residual", "converged")
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """A matrix with fewer rows than values has fewer; values that did not converge are recorded as they are."""
+        numbers: dict[str, float | Tensor] = {}
+        for matrix, found in zip(snapshot.matrices, snapshot.top, strict=True):
+            numbers |= {f"sigma{i}/{matrix.name}": value for i, value in enumerate(found.values.tolist())}
+            numbers[f"residual/{matrix.name}"] = max(found.residuals.tolist(), key=lambda r: (math.isnan(r), r))
+            numbers[f"converged/{matrix.name}"] = float(found.converged)
+        return numbers
+
+
+class Frobenius(Probe):
+    """The Frobenius norm of each raw weight matrix (Figures 27a and b); the stable rank follows from it on loading."""
+
+    quantities = ("frobenius",)
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """Summed in float64."""
+        known = ((m, snapshot.norms.get(snapshot.name_of(m))) for m in snapshot.matrices)
+        return {f"frobenius/{m.name}": _norm(m.raw()) if norm is None else norm for m, norm in known}
+
+
+class SigmaEstimate(Probe):
+    """Spectral Normalization's own estimate of sigma0, where there is one; its lag follows from it on loading."""
+
+    quantities = ("sigma_estimate",)
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """What the layer would divide by, without moving its vectors."""
+        estimates = {m.name: m.sigma_estimate() for m in snapshot.matrices}
+        return {f"sigma_estimate/{name}": value for name, value in estimates.items() if value is not None}
+
+
+class Turns(Probe):
+    """How far the top singular directions turned since the last measurement, in radians, from 0 to pi.
+
+    turn0 is the angle between the matrices u v^T of the largest triplet then and now: no change of both vectors' signs
+    moves it. Where two singular values are nearly equal, their directions are arbitrary and turn freely.
+    """
+
+    quantities = ("turn*",)
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """Nothing at the first measurement of a session, and at the first after a checkpoint."""
+        numbers: dict[str, float | Tensor] = {}
+        for matrix, now, then in zip(snapshot.matrices, snapshot.top, snapshot.last or [], strict=False):
+            cosines = ((now.left * then.left).sum(0).double() * (now.right * then.right).sum(0).double()).clamp(-1, 1)
+            numbers |= {f"turn{i}/{matrix.name}": angle for i, angle in enumerate(torch.arccos(cosines))}
+        return numbers
+
+
+class TopShares(Probe):
+    """The share of the gradient, and of the step's update, in the top singular directions (Section 4.2).
+
+    For a change X of W it is |U^T X V|^2 / |X|^2, with the top k vectors of the weight after the step: from 0 to 1, and
+    about k^2 / (rows * columns) for a change that knows nothing of them. NaN where nothing changed.
+    """
+
+    quantities = ("gradient_share", "update_share")
+    needs_gradients = needs_before = True
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """Nothing for matrices that have no gradient or are not trained."""
+        numbers: dict[str, float | Tensor] = {}
+        for matrix, found in zip(snapshot.matrices, snapshot.top, strict=True):
+            name = snapshot.name_of(matrix)
+            for what, changes, norms in (
+                ("gradient", snapshot.gradients, snapshot.gradient_norms),
+                ("update", snapshot.updates, snapshot.update_norms),
+            ):
+                if name in changes:
+                    change = matrix.view(changes[name])
+                    block = found.left.T.to(change.dtype) @ (change @ found.right.to(change.dtype))
+                    numbers[f"{what}_share/{matrix.name}"] = (_norm(block) / norms[name]) ** 2
+        return numbers
+
+
+class Rotation(Probe):
+    """The angle, in radians, by which the step turned each weight: between W / |W| before and after it.
+
+    Under Spectral Normalization the length of W does not act and grows by itself: this is how fast the function moves,
+    which a growing sigma0 does not tell.
+    """
+
+    quantities = ("rotation",)
+    needs_before = True
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """Nothing for matrices that are not trained."""
+        numbers: dict[str, float | Tensor] = {}
+        for matrix in snapshot.matrices:
+            if (name := snapshot.name_of(matrix)) in snapshot.before:
+                then, now, moved = snapshot.before_norms[name], snapshot.norms[name], snapshot.update_norms[name]
+                # The chord between the directions, from lengths alone; a cosine would lose small angles.
+                chord = ((moved**2 - (now - then) ** 2) / (now * then)).clamp(min=0).sqrt()
+                numbers[f"rotation/{matrix.name}"] = 2 * torch.asin((chord / 2).clamp(max=1))
+        return numbers
+
+
+class GradientNorms(Probe):
+    """Each parameter's gradient norm."""
+
+    frame = "gradients"
+    quantities = ("gradient_norm",)
+    needs_gradients = True
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """Of the last update of the step, before clipping."""
+        return {f"gradient_norm/{name}": norm for name, norm in snapshot.gradient_norms.items()}
+
+
+class GradientVariance(Probe):
+    """The variance over all of a network's parameters of their gradients' norms (Figure 27d)."""
+
+    frame = "scalars"
+    quantities = ("gradient_variance",)
+    needs_gradients = True
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """The population's variance: a network of one parameter has 0."""
+        norms: dict[str, list[Tensor]] = {}
+        for name, norm in snapshot.gradient_norms.items():
+            norms.setdefault(name.partition(".")[0], []).append(norm)
+        return {f"gradient_variance/{name}": torch.stack(n).var(correction=0) for name, n in norms.items()}
+
+
+class UpdateSizes(Probe):
+    """The length of the step's update of each parameter, over the length that the parameter had."""
+
+    frame = "gradients"
+    quantities = ("relative_update",)
+    needs_before = True
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """Inf where a parameter of zeros moves, NaN where it stays."""
+        lengths = snapshot.before_norms
+        return {f"relative_update/{name}": norm / lengths[name] for name, norm in snapshot.update_norms.items()}
+
+
+class ClassNorms(Probe):
+    """The length of each row of embeddings of up to `most` rows: collapsed classes' had grown (Appendix H)."""
+
+    frame = "embeddings"
+    quantities = ("class_norm",)
+    most = 1000
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """Nothing for larger vocabularies, whose rows would be most of the record."""
+        numbers: dict[str, float | Tensor] = {}
+        for matrix in snapshot.matrices:
+            if matrix.kind == "embedding" and matrix.shape[0] <= self.most:
+                numbers |= {f"class_norm/{matrix.name}/{i}": n for i, n in enumerate(matrix.raw().norm(dim=1).tolist())}
+        return numbers
+
+
+PROBES: dict[str, type[Probe]] = {
+    "singular_values": SingularValues,
+    "frobenius": Frobenius,
+    "sigma_estimate": SigmaEstimate,
+    "turns": Turns,
+    "top_shares": TopShares,
+    "rotation": Rotation,
+    "gradient_norms": GradientNorms,
+    "gradient_variance": GradientVariance,
+    "update_sizes": UpdateSizes,
+    "class_norms": ClassNorms,
+}
+"""Every probe by name; a monitor takes all of them unless told otherwise."""
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(tensor, dtype=torch.float64)
+
+
+def _norms(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: _norm(tensor) for name, tensor in tensors.items()}
