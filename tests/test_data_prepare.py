@@ -33,6 +33,7 @@ def start(*arguments: object, decode: Callable[[bytes], object] | None = None, c
 
     def body() -> None:
         os.setpgrp()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit that it is ignored
         prepare_module.CHUNK_BYTES = 3 * 8 * 8 * chunk
         if decode is not None:
             encoded_module.decode = decode  # type: ignore[assignment]
