@@ -176,9 +176,11 @@ def _summary(session: Session) -> None:
     for name, path in places.items():
         if path.exists():
             print(f"  {name:<12}{path}")
+    config = session.config
+    truncation = " --truncation 0.5" if config.latents.distribution == "normal" else ""  # others cannot be truncated
     print("next:")
-    print(f"  biggan-sample --ckpt {checkpoint} --truncation 0.5")
-    print(f"  tensorboard --logdir {run.path}")
+    print(f"  biggan-sample --ckpt {checkpoint}{truncation}")
+    print(f"  spectra plot {run.path}" if config.monitor == "spectra" else f"  spectra events {run.path}")
 
 
 def _size(count: int) -> str:

@@ -7,6 +7,7 @@ a parameter, or what the probe likes. Numbers may be tensors of one entry: all a
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -82,7 +83,7 @@ class Snapshot:
         return self.names.get(id(matrix.parameter()), "")
 
 
-class Probe:
+class Probe(ABC):
     """Base of all probes.
 
     Attributes:
@@ -98,9 +99,9 @@ class Probe:
     needs_gradients = False
     needs_before = False
 
+    @abstractmethod
     def measure(self, snapshot: Snapshot) -> Numbers:
         """The numbers by series name."""
-        raise NotImplementedError
 
 
 class SingularValues(Probe):

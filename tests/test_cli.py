@@ -222,6 +222,23 @@ def test_non_finite_numbers_are_recorded_and_reported(tmp_path: Path) -> None:
     assert [p.name for p in checkpoint_paths(stops)] == [f"step-{event['step']:08d}.safetensors"]
 
 
+def test_the_summary_names_commands_that_work(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Also for a law that cannot be truncated and without a monitor."""
+    from spectra.cli import main as spectra_main
+
+    run = tmp_path / "run"
+    assert train_main(["--out", str(run), "--steps=1", "--latents.distribution=signs", "--monitor=none", *TINY]) == 0
+    sample, events = capsys.readouterr().out.split("next:\n")[1].splitlines()
+    assert sample.split()[0] == "biggan-sample"
+    options = ["--out", str(tmp_path / "grid.png"), "--standing-passes=1", "--per-class=1"]
+    assert sample_main([*sample.split()[1:], *options]) == 0
+    assert events.split()[0] == "spectra"
+    assert spectra_main(events.split()[1:]) == 0
+    assert train_main(["--out", str(tmp_path / "watched"), "--steps=2", "--spectra.every=1", *TINY]) == 0
+    plot = capsys.readouterr().out.split("next:\n")[1].splitlines()[1]
+    assert spectra_main([*plot.split()[1:], "--figure", "3"]) == 0
+
+
 def test_public_names_are_there() -> None:
     import biggan
 
