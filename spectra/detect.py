@@ -70,7 +70,7 @@ class Collapse:
             self._marked_fid = now
         self._since_better = 0 if improved else self._since_better + 1
         # In this order min and max pass over NaN.
-        self._best_fid, self._best_spread = min(self._best_fid, now), max(self._best_spread, spread)
+        self._best_fid, self._best_spread = min(self._best_fid, now), max(self._best_spread, min(spread, self.at.full))
         known = math.isfinite(self._best_fid)
         bad = {
             "modes_lost": self._best_spread >= self.at.healthy

@@ -15,8 +15,10 @@ class CollapseThresholds:
     spread_window: int = 3
     """Spread is steadier; a median of three keeps one odd evaluation out."""
     healthy: float = 0.3
-    """A generator that never reached this spread has not been healthy: runs that keep their modes stay at 0.6 to 0.85,
+    """A generator that never reached this spread has not been healthy: runs that keep their modes stay at 0.65 to 0.85,
     and those that lose them early have passed 0.3 at most briefly."""
+    full: float = 0.8
+    """Spread above this counts as this: the noise of a generator that has learnt nothing yet spreads up to 1.6."""
     spread_lost: float = 0.5
     """Of its best spread a collapsed generator has at most this share left: healthy ones kept 0.75 and more of theirs
     once they had it, those that lost modes ended at a tenth."""

@@ -29,9 +29,9 @@ def fids(low: float, seed: int = 0, start: float = 2000.0) -> np.ndarray:
 
 
 def spreads(high: float = 0.8) -> np.ndarray:
-    """A young generator's spread: some at first, less, then that of a healthy one."""
+    """A young generator's spread: that of noise at first, then less, then that of a healthy one."""
     values = high * (1 - np.exp(-np.arange(60) / 4.0))
-    values[:3] = 0.5, 0.3, 0.2
+    values[:5] = 1.6, 1.5, 1.2, 0.5, 0.3
     return values
 
 
