@@ -192,6 +192,8 @@ def _size(count: int) -> str:
 
 def _sample(argv: list[str]) -> int:
     arguments = _sample_parser().parse_args(argv)
+    if arguments.num is not None:
+        return _sample_many(arguments)
     from biggan.sampling import save_checkpoint_grid
 
     print(f"standing statistics: {arguments.standing_passes} forward passes ...", file=sys.stderr, flush=True)
@@ -206,6 +208,46 @@ def _sample(argv: list[str]) -> int:
         passes=arguments.standing_passes,
     )
     print(path)
+    return EXIT_DONE
+
+
+def _sample_many(arguments: argparse.Namespace) -> int:
+    if arguments.out is None:
+        raise UserError("--num needs a place: give --out samples.npz, or --out with a folder for PNG files.")
+    if arguments.classes is not None or arguments.per_class != 8:
+        raise UserError("--num draws all classes in turn; leave --classes and --per-class away.")
+    for name, value in (("--num", arguments.num), ("--standing-passes", arguments.standing_passes)):
+        if value < 1:
+            raise UserError(f"{name} is {value}, expected at least 1.")
+    from biggan.checkpoint import newest_checkpoint, read_checkpoint
+    from biggan.evaluation.export import Order, export_samples
+    from biggan.evaluation.ranks import share_from_environment
+    from biggan.sampling import load_generator
+    from biggan.session import resolve_device
+
+    given = Path(arguments.ckpt)
+    checkpoint = newest_checkpoint(given)[0] if given.is_dir() else read_checkpoint(given)
+    order = Order(
+        checkpoint=checkpoint.digest,
+        step=checkpoint.step,
+        weights="raw" if arguments.raw else "ema",
+        num=arguments.num,
+        seed=arguments.seed,
+        truncation=arguments.truncation,
+        standing_passes=arguments.standing_passes,
+    )
+    share, out = share_from_environment(), Path(arguments.out)
+    G = load_generator(checkpoint, raw=arguments.raw).to(resolve_device("auto"))
+    made = 0
+
+    def advance(images: int) -> None:
+        nonlocal made
+        made += images
+        if made // 4096 != (made - images) // 4096:
+            print(f"{made:,} images made by this process", file=sys.stderr, flush=True)
+
+    whole = export_samples(checkpoint, G, order, out, share, advance=advance)
+    print(out if whole else f"process {share.rank} of {share.ranks} is done; others are still at work")
     return EXIT_DONE
 
 
@@ -224,7 +266,16 @@ def _sample_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="RUN/checkpoints/step-*.safetensors, or a run directory (its newest)",
     )
-    add("--out", metavar="FILE", help="the picture to write; default: samples-STEP-....png here")
+    add(
+        "--out", metavar="PATH", help="the picture to write (default: samples-STEP-....png here); with --num, see there"
+    )
+    add(
+        "--num",
+        type=int,
+        metavar="N",
+        help="instead of a grid, N images, classes in turn, into --out: FILE.npz, or a folder of PNG files. Goes on "
+        "where it was killed; under torchrun every process makes its share",
+    )
     add("--classes", type=int, nargs="+", metavar="C", help="class numbers, one row each; default: the first 10")
     add("--per-class", type=int, default=8, metavar="N", help="images a class (default 8)")
     add("--truncation", type=float, metavar="T", help="truncate z at T (Section 3.1); default: z as in training")

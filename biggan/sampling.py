@@ -112,8 +112,15 @@ def save_checkpoint_grid(
 
 
 def load_generator(checkpoint: Checkpoint, *, raw: bool = False) -> Generator:
-    """The averaged generator of a checkpoint, or with `raw` the generator itself."""
+    """The averaged generator of a checkpoint, or with `raw` the generator itself.
+
+    Raises `UserError` where the checkpoint does not hold it.
+    """
     prefix = "G." if raw else "G_ema."
+    if not any(name.startswith(prefix) for name in checkpoint.tensors):
+        what = "weights of the generator" if raw else "averaged weights"
+        way = "" if raw else " Give --raw to use the generator's own."
+        raise UserError(f"{checkpoint.path} holds no {what} (tensors named {prefix}...).{way}")
     network = Generator(checkpoint.config.model)
     network.load_state_dict(
         {name.removeprefix(prefix): tensor for name, tensor in checkpoint.tensors.items() if name.startswith(prefix)}
@@ -122,28 +129,34 @@ def load_generator(checkpoint: Checkpoint, *, raw: bool = False) -> Generator:
 
 
 def draw_grid(panels: Mapping[str, np.ndarray], row_names: Sequence[str], title: str) -> Image:
-    """Panels side by side, each under its caption: uint8 images (rows, columns, R, R, 3), a name at each row's left."""
+    """Panels side by side, each under its caption: uint8 images (rows, columns, R, R, 3), a name at each row's left.
+
+    Panels have the same rows, and columns of their own number.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
-    first = next(iter(panels.values()))
-    rows, columns, side = first.shape[:3]
+    rows, _, side = next(iter(panels.values())).shape[:3]
     zoom = max(1, -(-LEAST_SIDE // side))
     cell = side * zoom + GAP
     font = ImageFont.load_default(14)
     margin = max(int(font.getlength(name)) for name in row_names) + 16
-    panel_width = max(columns * cell, max(int(font.getlength(caption)) for caption in panels)) + 3 * GAP
-    width = max(margin + len(panels) * panel_width, int(font.getlength(title)) + 16)
+    widths = [
+        max(images.shape[1] * cell, int(font.getlength(caption)) + 4 * GAP) + 3 * GAP
+        for caption, images in panels.items()
+    ]
+    width = max(margin + sum(widths), int(font.getlength(title)) + 16)
     canvas = Image.new("RGB", (width, HEADER + rows * cell), "white")
     draw = ImageDraw.Draw(canvas)
     draw.text((8, 4), title, fill="black", font=font)
     for row, name in enumerate(row_names):
         draw.text((8, HEADER + row * cell + cell / 2), name, fill="black", font=font, anchor="lm")
-    for index, (caption, images) in enumerate(panels.items()):
-        left = margin + index * panel_width
+    left = margin
+    for panel_width, (caption, images) in zip(widths, panels.items(), strict=True):
         draw.text((left, 24), caption, fill="#555555", font=font)
         tiled = images.repeat(zoom, axis=2).repeat(zoom, axis=3)
         for row in range(rows):
-            for column in range(columns):
+            for column in range(images.shape[1]):
                 corner = (left + column * cell, HEADER + row * cell)
                 canvas.paste(Image.fromarray(tiled[row, column]), corner)
+        left += panel_width
     return canvas

@@ -11,6 +11,7 @@ import torch
 from biggan.config import Config
 from biggan.evaluation.features import Embedded, FeatureNetwork, Report, join, load_features
 from biggan.evaluation.generate import Draw, generate
+from biggan.evaluation.ranks import Share, gathered
 from biggan.evaluation.reference import Reference, Split, make_reference, open_complete_source
 from biggan.evaluation.scores import compute_scores
 from biggan.evaluation.standing import sampling_copy
@@ -102,11 +103,16 @@ class Evaluator:
             refresh_sigma=settings.weights == "ema",
         )
 
-    def embed(self, sampler: Generator, settings: Settings, step: int | None) -> Embedded:
-        """The settings' samples of a generator under standing statistics, in the features' eyes."""
+    def embed(self, sampler: Generator, settings: Settings, step: int | None, share: Share | None = None) -> Embedded:
+        """The settings' samples of a generator under standing statistics, in the features' eyes.
+
+        With a `share` of several processes, each makes its own blocks, and all get the whole, in one order.
+        """
+        share = share or Share()
         draw = Draw(self.config.latents, settings.seed, step, settings.truncation)
-        found = generate(sampler, draw, settings.samples)
-        return join(self.network.embed(images, y) for _, images, y in found)
+        found = generate(sampler, draw, settings.samples, share.blocks(settings.samples))
+        mine = join(self.network.embed(images, y) for _, images, y in found)
+        return gathered(mine, share, settings.samples)
 
     def scores(
         self, G: Generator, settings: Settings, step: int | None, names: list[str] | None = None

@@ -57,7 +57,7 @@ class Reference:
     split: Split
     moments: Moments
     subset: Embedded
-    """At most 10,000 of them, drawn once for all; all of them where there are fewer."""
+    """At most 10,000 of them in random order, drawn once for all; all of them where there are fewer."""
     spreads: Tensor
     """(K,): each class's root mean square distance of the features from their mean, over all images."""
     by_class: list[Moments] | None
@@ -88,7 +88,7 @@ def make_reference(
     classes = len(source.classes)
     check_classes(images, source.classes, split)
     size = images.pixels([0]).shape[1]
-    name = f"reference-{cache.key(2, network.digest, images.identity(), len(images), size, classes)}"
+    name = f"reference-{cache.key(3, network.digest, images.identity(), len(images), size, classes)}"
     tensors = cache.load(name)
     if tensors is None:
         tensors = _measure(network, images, classes, device)
@@ -121,8 +121,9 @@ def check_classes(images: Images, names: tuple[str, ...], split: str) -> None:
 
 
 def _measure(network: FeatureNetwork, images: Images, classes: int, device: str | torch.device) -> dict[str, Tensor]:
+    drawn = torch.from_numpy(rng.generator(0, "reference/subset").permutation(len(images))[:MOST_KEPT])
     kept = torch.zeros(len(images), dtype=torch.bool)
-    kept[torch.from_numpy(rng.generator(0, "reference/subset").permutation(len(images))[:MOST_KEPT])] = True
+    kept[drawn] = True
     moments: Moments | None = None
     parts: list[Embedded] = []
     sums: dict[str, Tensor] = {}
@@ -140,7 +141,7 @@ def _measure(network: FeatureNetwork, images: Images, classes: int, device: str 
         first += len(part)
     assert moments is not None
     means = sums["total"] / sums["count"][:, None]
-    subset = join(parts)
+    subset = join(parts).take(drawn.argsort().argsort())  # as drawn: the first of them are a fair part
     found = {
         "count": torch.tensor(moments.count),
         "total": moments.total,

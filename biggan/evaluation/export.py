@@ -1,0 +1,186 @@
+"""Many samples into one .npz file or a folder of PNG files: sharded over processes, resumable, each image its own.
+
+Image i is a function of the checkpoint, the seed and i. Under torchrun (RANK and WORLD_SIZE) every process makes its
+share, and the last to finish puts the file together; processes need not reach each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from biggan.checkpoint import Checkpoint
+from biggan.data.images import to_uint8
+from biggan.errors import UserError
+from biggan.evaluation.generate import BLOCK, Draw, block_count, generate
+from biggan.evaluation.ranks import Share
+from biggan.evaluation.standing import sampling_copy
+from biggan.generator import Generator
+from biggan.rundir import write_whole
+
+FACTS = "samples.json"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the samples depend on; stored beside them, and compared where a call goes on with an earlier one's."""
+
+    checkpoint: str
+    """The digest of the checkpoint."""
+    step: int
+    weights: str
+    num: int
+    seed: int
+    truncation: float | None
+    standing_passes: int
+
+
+def export_samples(
+    checkpoint: Checkpoint,
+    G: Generator,
+    order: Order,
+    out: Path,
+    share: Share | None = None,
+    *,
+    advance: Callable[[int], None] = lambda images: None,
+) -> bool:
+    """Make this process's share of the images that are not there yet; whether all are there now.
+
+    `out` ending in .npz is one file with `images` (N, R, R, 3), uint8, and `labels` (N,), int64; anything else a folder
+    with one sub-folder a class, as training reads it. Until all images are there, those of a file lie in OUT.parts/.
+    Raises `UserError` where `out` holds samples made otherwise.
+    """
+    share = share or Share()
+    as_file = out.suffix == ".npz"
+    folder = out.with_name(out.name + ".parts") if as_file else out
+    if as_file and out.exists():
+        _check_same(json.loads(_facts_of(out)), order, out)
+        return True
+    _prepare(folder, order)
+    network = sampling_copy(
+        G,
+        distribution=checkpoint.config.latents,
+        step=checkpoint.step,
+        passes=order.standing_passes,
+        seed=order.seed,
+        refresh_sigma=order.weights == "ema",
+    )
+    draw = Draw(checkpoint.config.latents, order.seed, checkpoint.step, order.truncation)
+    is_there, write = (_part_is_there, _write_part) if as_file else (_pictures_are_there, _write_pictures)
+    missing = [block for block in share.blocks(order.num) if not is_there(folder, block, order.num, G.classes)]
+    for first, images, labels in generate(network, draw, order.num, missing):
+        write(folder, first, to_uint8(images), labels.numpy())
+        advance(len(labels))
+    if not all(is_there(folder, block, order.num, G.classes) for block in range(block_count(order.num))):
+        return False
+    if as_file:
+        _put_together(folder, out, order, (G.resolution, G.resolution, 3))
+    return True
+
+
+def _prepare(folder: Path, order: Order) -> None:
+    facts = folder / FACTS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if facts.is_file():
+            _check_same(json.loads(facts.read_text(encoding="utf-8")), order, folder)
+            return
+        if any(path.name != FACTS and not path.name.startswith(".") for path in folder.iterdir()):
+            raise UserError(f"{folder} is not empty, and holds no samples of this program. Give another --out.")
+        write_whole_alone(facts, json.dumps(asdict(order), indent=1) + "\n")
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot use {folder}: {error}. Give another --out.") from error
+
+
+def write_whole_alone(path: Path, text: str) -> None:
+    """`write_whole`, where several processes may write the same at once."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write_whole(temporary, text)
+    os.replace(temporary, path)
+
+
+def _check_same(facts: dict, order: Order, place: Path) -> None:
+    other = {name: (facts.get(name), value) for name, value in asdict(order).items() if facts.get(name) != value}
+    if other:
+        listed = "; ".join(f"{name}: {old} there, {new} now" for name, (old, new) in other.items())
+        raise UserError(f"{place} holds samples that were made otherwise ({listed}). Give another --out, or delete it.")
+
+
+def _part(folder: Path, block: int) -> Path:
+    return folder / f"{block:08d}.npz"
+
+
+def _part_is_there(folder: Path, block: int, num: int, classes: int) -> bool:
+    return _part(folder, block).is_file()
+
+
+def _write_part(folder: Path, first: int, images: np.ndarray, labels: np.ndarray) -> None:
+    path = _part(folder, first // BLOCK)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        np.savez(file, images=images, labels=labels)
+    os.replace(temporary, path)
+
+
+def _picture(folder: Path, index: int, label: int) -> Path:
+    return folder / f"{label:04d}" / f"{index:08d}.png"
+
+
+def _pictures_are_there(folder: Path, block: int, num: int, classes: int) -> bool:
+    numbers = range(block * BLOCK, min((block + 1) * BLOCK, num))
+    return all(_picture(folder, i, i % classes).is_file() for i in numbers)
+
+
+def _write_pictures(folder: Path, first: int, images: np.ndarray, labels: np.ndarray) -> None:
+    from PIL import Image
+
+    for offset, (pixels, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        path = _picture(folder, first + offset, label)
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        Image.fromarray(pixels).save(temporary, format="PNG")
+        os.replace(temporary, path)
+
+
+def _facts_of(path: Path) -> str:
+    try:
+        with np.load(path) as archive:
+            return str(archive["facts"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} exists and holds no samples of this program ({error}). Give another --out.") from error
+
+
+def _put_together(folder: Path, out: Path, order: Order, shape: tuple[int, int, int]) -> None:
+    """One file of all parts, written block by block; by one process alone."""
+    import fcntl
+
+    with open(out.with_name(f".{out.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            temporary = out.with_name(f".{out.name}.tmp")
+            parts = [_part(folder, block) for block in range(block_count(order.num))]
+            with zipfile.ZipFile(temporary, "w") as archive:
+                _stream(archive, "images", (order.num, *shape), np.uint8, (np.load(p)["images"] for p in parts))
+                _stream(archive, "labels", (order.num,), np.int64, (np.load(p)["labels"] for p in parts))
+                facts = np.array(json.dumps(asdict(order)))
+                _stream(archive, "facts", (), facts.dtype, [facts])
+            os.replace(temporary, out)
+            shutil.rmtree(folder, ignore_errors=True)
+    out.with_name(f".{out.name}.lock").unlink(missing_ok=True)
+
+
+def _stream(
+    archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.typing.DTypeLike, parts: Iterable[np.ndarray]
+) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_2_0(file, header)
+        for part in parts:
+            file.write(part.tobytes())

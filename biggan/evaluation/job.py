@@ -1,0 +1,260 @@
+"""One call of `biggan-eval`: checkpoints, how they are evaluated, and where results go."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch.distributed
+
+from biggan.checkpoint import Checkpoint, CheckpointError, checkpoint_paths, newest_checkpoint, read_checkpoint
+from biggan.config import Config
+from biggan.data import open_source
+from biggan.discriminator import Discriminator
+from biggan.errors import UserError
+from biggan.evaluation.bias import bias_warning
+from biggan.evaluation.evaluator import Evaluator, Settings
+from biggan.evaluation.features import Embedded
+from biggan.evaluation.generate import BLOCK, Draw, block_count
+from biggan.evaluation.pictures import class_difficulty, interpolations, nearest_neighbours, truncation_strips
+from biggan.evaluation.ranks import Share
+from biggan.evaluation.reference import Split, make_reference, open_complete_source
+from biggan.evaluation.scores import class_leakage, compute_scores
+from biggan.evaluation.table import Row, ScoreTable, csv_text
+from biggan.evaluation.truncation import Curve, draw_curve, truncation_curve
+from biggan.evaluation.verdicts import Verdicts, draw_verdicts, verdicts
+from biggan.rundir import write_whole
+from biggan.sampling import load_generator
+from biggan.session import resolve_device
+
+MOST_LEAKAGE = 100  # classes up to which the leakage matrix is stored
+
+
+def report(text: str) -> None:
+    """Say what takes a while, apart from the results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass
+class Job:
+    """What `biggan-eval` was asked to do, opened and checked."""
+
+    paths: list[Path]
+    evaluator: Evaluator
+    settings: Settings
+    share: Share
+    folder: Path
+    config: Config
+    device: str
+
+    @classmethod
+    def open(cls, arguments: Namespace, share: Share) -> Job:
+        """Find the checkpoints, the features and the real images. Raises `UserError` where one is missing."""
+        given = Path(arguments.ckpt)
+        paths, first = find_checkpoints(given, every=arguments.all)
+        config = first.config
+        if arguments.data_path is not None:
+            config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=arguments.data_path))
+        device = resolve_device(arguments.device)
+        if share.ranks > block_count(arguments.samples):
+            raise UserError(
+                f"{share.ranks} processes share {arguments.samples} samples in blocks of {BLOCK}: one would have none. "
+                f"Start at most {block_count(arguments.samples)}."
+            )
+        if share.ranks > 1:  # what is trained and measured once is made by one of them
+            _main_first(share)
+        evaluator = Evaluator.of_run(
+            config,
+            arguments.features,
+            weights=arguments.weights,
+            reference=arguments.reference,
+            report=report if share.is_main else lambda text: None,
+            device=device,
+        )
+        if share.ranks > 1:
+            _others_follow(share)
+        settings = evaluator.settings(
+            "raw" if arguments.raw else "ema",
+            samples=arguments.samples,
+            passes=arguments.standing_passes,
+            truncation=arguments.truncation,
+            seed=arguments.seed,
+        )
+        if share.is_main and (warning := bias_warning(evaluator.reference, arguments.samples)):
+            report(warning)
+        run = paths[0].parent.parent if paths[0].parent.name == "checkpoints" else paths[0].parent
+        folder = Path(arguments.out) if arguments.out else run / "evaluations"
+        return cls(paths, evaluator, settings, share, folder, config, device)
+
+    def scores(self) -> ScoreTable:
+        """Score every checkpoint, and the real images beside them."""
+        table = ScoreTable.open(self.settings, self.folder)
+        many = len(self.paths) > 1
+        for path in self.paths:
+            table.add(self._row(read_checkpoint(path), strict=not many))
+            if many and self.share.is_main:
+                report(f"{path.name} scored")
+        table.real = self.real_rows()
+        return table
+
+    def _row(self, checkpoint: Checkpoint, *, strict: bool) -> Row:
+        embedded = self._embed(checkpoint, strict=strict)
+        found = self._verdicts(checkpoint, min(self.settings.samples, 1000))
+        leakage = None
+        classes = self.config.model.classes
+        if self.evaluator.reference.own_classes and classes <= MOST_LEAKAGE:
+            leakage = class_leakage(embedded, classes).tolist()
+        return Row(
+            of=checkpoint.path.name,
+            step=checkpoint.step,
+            images=len(embedded),
+            scores=compute_scores(embedded, self.evaluator.reference),
+            digest=checkpoint.digest,
+            accuracies=found.accuracies(),
+            leakage=leakage,
+        )
+
+    def _embed(self, checkpoint: Checkpoint, *, strict: bool) -> Embedded:
+        if strict and not checkpoint.finite:
+            raise UserError(f"{checkpoint.path} holds NaN or Inf, of which there are no scores. Take an earlier one.")
+        G = load_generator(checkpoint, raw=self.settings.weights == "raw").to(self.device)
+        sampler = self.evaluator.sampler(G, self.settings, checkpoint.step)
+        return self.evaluator.embed(sampler, self.settings, checkpoint.step, self.share)
+
+    def real_rows(self) -> list[Row]:
+        """Both splits of real images, as many of each as samples are scored, or as there are (C.3)."""
+        source = open_complete_source(self.config)
+        rows = []
+        splits: list[Split] = ["train", "val"]
+        for split in splits:
+            subset = make_reference(self.evaluator.network, source, split, self.device).subset
+            subset = subset.take(slice(0, self.settings.samples))
+            rows.append(Row(f"real {split}", None, len(subset), compute_scores(subset, self.evaluator.reference)))
+        return rows
+
+    def truncation_curve(self, thresholds: list[float]) -> tuple[Curve, list[Path]]:
+        """The curve of one checkpoint, and the CSV, JSON and plot that were written."""
+        checkpoint = self._one()
+        validation = next(row for row in self.real_rows() if row.of == "real val").scores.get("is", float("nan"))
+        G = load_generator(checkpoint, raw=self.settings.weights == "raw").to(self.device)
+        curve = truncation_curve(
+            self.evaluator,
+            G,
+            self.settings,
+            thresholds,
+            validation,
+            step=checkpoint.step,
+            report=lambda p: report(f"threshold {'none' if p.threshold is None else f'{p.threshold:.3g}'} scored"),
+        )
+        stem = f"truncation-step-{checkpoint.step:08d}-{self.settings.weights}"
+        paths = [self._made(stem + ending) for ending in (".csv", ".json", ".png")]
+        whole = {
+            "checkpoint": checkpoint.path.name,
+            "digest": checkpoint.digest,
+            "settings": self.settings.as_dict(),
+            "validation_is": curve.validation_is,
+            "table2": {name: point.as_dict() for name, point in curve.table2().items()},
+            "amenable": curve.amenable(),
+        }
+        facts = {name: value for name, value in self.settings.as_dict().items() if name != "truncation"}
+        write_whole(paths[0], csv_text([point.as_dict() | facts for point in curve.points]))
+        write_whole(paths[1], json.dumps(whole, indent=1) + "\n")
+        title = f"step {checkpoint.step}, {_law(self.settings)}, {self.settings.samples:,} samples a threshold"
+        draw_curve(curve, paths[2], title)
+        return curve, paths
+
+    def discriminator(self) -> tuple[Verdicts, list[Path]]:
+        """D's verdicts at one checkpoint, and the files that were written."""
+        checkpoint = self._one()
+        found = self._verdicts(checkpoint, self.settings.samples)
+        stem = f"discriminator-step-{checkpoint.step:08d}-{self.settings.weights}"
+        paths = [self._made(stem + ending) for ending in (".json", ".png")]
+        whole = {
+            "checkpoint": checkpoint.path.name,
+            "digest": checkpoint.digest,
+            "settings": self.settings.as_dict(),
+            "images": {name: len(logits) for name, logits in found.logits.items()},
+            "called_real": found.called_real(),
+            "by_class": dict(zip(found.classes, found.by_class(), strict=True)),
+        }
+        write_whole(paths[0], json.dumps(whole, indent=1) + "\n")
+        draw_verdicts(found, paths[1], f"D after step {checkpoint.step}; generated by {_law(self.settings)}")
+        return found, paths
+
+    def pictures(self) -> list[Path]:
+        """Draw everything there is to look at of one checkpoint."""
+        checkpoint = self._one()
+        G = load_generator(checkpoint, raw=self.settings.weights == "raw").to(self.device)
+        sampler = self.evaluator.sampler(G, self.settings, checkpoint.step)
+        embedded = self.evaluator.embed(sampler, self.settings, checkpoint.step)
+        source = open_source(self.config)
+        draw = Draw(self.config.latents, self.settings.seed, checkpoint.step, self.settings.truncation)
+        about = f"step {checkpoint.step}, {_law(self.settings)}"
+        found = {
+            "interpolations": interpolations(sampler, draw, source.classes, about),
+            "neighbours": nearest_neighbours(self.evaluator, sampler, source.train, draw, source.classes, about),
+        }
+        if self.config.latents.distribution in ("normal", "annealed_normal"):
+            found["truncation"] = truncation_strips(sampler, draw, source.classes, about)
+        if self.evaluator.reference.by_class is not None:
+            found["classes"] = class_difficulty(self.evaluator, sampler, embedded, draw, source.classes, about)
+        paths = []
+        for name, picture in found.items():
+            paths.append(self._made(f"{name}-step-{checkpoint.step:08d}-{self.settings.weights}.png"))
+            picture.save(paths[-1])
+        return paths
+
+    def _verdicts(self, checkpoint: Checkpoint, count: int) -> Verdicts:
+        prefix = "D."
+        D = Discriminator(checkpoint.config.model)
+        D.load_state_dict(
+            {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
+        )
+        G = load_generator(checkpoint, raw=self.settings.weights == "raw").to(self.device)
+        sampler = self.evaluator.sampler(G, self.settings, checkpoint.step)
+        draw = Draw(self.config.latents, self.settings.seed, checkpoint.step, self.settings.truncation)
+        return verdicts(D.to(self.device).eval(), open_source(self.config), sampler, draw, count)
+
+    def _one(self) -> Checkpoint:
+        checkpoint = read_checkpoint(self.paths[0])
+        if not checkpoint.finite:
+            raise UserError(f"{checkpoint.path} holds NaN or Inf, which cannot be judged. Take an earlier one.")
+        return checkpoint
+
+    def _made(self, name: str) -> Path:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make {self.folder}: {error}. Give another --out.") from error
+        return self.folder / name
+
+
+def find_checkpoints(given: Path, *, every: bool) -> tuple[list[Path], Checkpoint]:
+    """The checkpoint files that are meant, and the first of them, read: a file, a run's newest, or all of a run's."""
+    if every:
+        if not given.is_dir():
+            raise UserError(f"--all is for a run directory, and {given} is none. Give RUN, or leave --all away.")
+        paths = checkpoint_paths(given)
+        if not paths:
+            raise CheckpointError(f"{given} has no checkpoints (RUN/checkpoints/step-*.safetensors).")
+        return paths, read_checkpoint(paths[0])
+    checkpoint = newest_checkpoint(given)[0] if given.is_dir() else read_checkpoint(given)
+    return [checkpoint.path], checkpoint
+
+
+def _law(settings: Settings) -> str:
+    return "averaged weights" if settings.weights == "ema" else "the generator's own weights"
+
+
+def _main_first(share: Share) -> None:
+    if not share.is_main:
+        torch.distributed.barrier()
+
+
+def _others_follow(share: Share) -> None:
+    if share.is_main:
+        torch.distributed.barrier()

@@ -1,0 +1,152 @@
+"""Scores on disk and on the terminal: one table for each set of settings, so that no column mixes two."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from biggan.errors import UserError
+from biggan.evaluation.cache import key
+from biggan.evaluation.evaluator import Settings
+from biggan.evaluation.observer import from_json, to_json
+from biggan.rundir import write_whole
+
+
+@dataclass
+class Row:
+    """What is known of one checkpoint, or of one split of real images."""
+
+    of: str
+    """Whose scores: a checkpoint's file name, or `real train`, `real val`."""
+    step: int | None
+    images: int
+    """How many were scored."""
+    scores: dict[str, float]
+    digest: str = ""
+    """The checkpoint's."""
+    accuracies: dict[str, float] = field(default_factory=dict)
+    """D's: the shares on which it is right, `train`, `val` and `fake`."""
+    leakage: list[list[float]] | None = None
+    """The share of the images meant to be of class i that the classifier takes for j."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As stored."""
+        found = {"of": self.of, "step": self.step, "images": self.images, "digest": self.digest}
+        return found | {
+            "scores": to_json(self.scores),
+            "accuracies": to_json(self.accuracies),
+            "leakage": self.leakage,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Row:
+        """A stored row."""
+        return cls(**{**values, "scores": from_json(values["scores"]), "accuracies": from_json(values["accuracies"])})
+
+
+@dataclass
+class ScoreTable:
+    """The rows of one set of settings, kept in `folder` as JSON (whole) and CSV (scores); both are rewritten whole."""
+
+    settings: Settings
+    folder: Path
+    rows: list[Row] = field(default_factory=list)
+    real: list[Row] = field(default_factory=list)
+
+    @property
+    def stem(self) -> Path:
+        """The files' path without their ending: the settings in short, and a digest of all of them."""
+        s = self.settings
+        parts = ["scores", s.weights, s.features.replace(":", "-").replace(".", "-"), s.reference, str(s.samples)]
+        if s.truncation is not None:
+            parts.append(f"t{s.truncation:g}")
+        return self.folder / "-".join([*parts, key(s)[:8]])
+
+    @classmethod
+    def open(cls, settings: Settings, folder: Path) -> ScoreTable:
+        """The table of these settings, with what earlier calls have put there."""
+        table = cls(settings, folder)
+        path = table.stem.with_name(table.stem.name + ".json")
+        if path.is_file():
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["settings"] == settings.as_dict():
+                table.rows = [Row.from_dict(row) for row in stored["rows"]]
+        return table
+
+    def add(self, row: Row) -> None:
+        """Put a row in its place, instead of an earlier one of the same name."""
+        self.rows = [other for other in self.rows if other.of != row.of]
+        self.rows.append(row)
+        self.rows.sort(key=lambda r: (-1 if r.step is None else r.step, r.of))
+
+    def save(self) -> list[Path]:
+        """Write both files. Raises `UserError` where the folder cannot be written."""
+        whole = {
+            "settings": self.settings.as_dict(),
+            "rows": [row.as_dict() for row in self.rows],
+            "real": [row.as_dict() for row in self.real],
+        }
+        paths = [self.stem.with_name(self.stem.name + ending) for ending in (".json", ".csv")]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(paths[0], json.dumps(whole, indent=1) + "\n")
+            write_whole(paths[1], self._csv())
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error}. Give another --out.") from error
+        return paths
+
+    def _csv(self) -> str:
+        return csv_text(
+            [
+                {"of": row.of, "step": row.step, "images": row.images}
+                | row.scores
+                | {f"D_{name}": value for name, value in row.accuracies.items()}
+                | {name: value for name, value in self.settings.as_dict().items() if name != "samples"}
+                for row in [*self.rows, *self.real]
+            ]
+        )
+
+    def in_words(self) -> str:
+        """The table as text: settings, checkpoints, real images. These have as many images as their line says."""
+        lines = [self.settings.in_words(), "", *aligned([_shown(row) for row in self.rows])]
+        if self.real:
+            lines += ["", "real images, scored alike:", *aligned([_shown(row) for row in self.real])]
+        return "\n".join(lines)
+
+
+def _shown(row: Row) -> dict[str, str]:
+    start = {"": row.of, "images": f"{row.images:,}"}
+    accuracies = {f"D {name}": f"{value:.1%}" for name, value in row.accuracies.items()}
+    return start | {name: short(value) for name, value in row.scores.items()} | accuracies
+
+
+def short(value: float) -> str:
+    """A number to four digits."""
+    return f"{value:.4g}" if math.isfinite(value) else str(value)
+
+
+def aligned(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Lines of columns, a header above; the first column to the left, numbers to the right."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [names, *([row.get(name, "") for name in names] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    return [
+        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        for line in cells
+    ]
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV, columns in the order in which they first occur."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
