@@ -23,6 +23,10 @@ _HOMES = {
     "biggan.retention": ["CheckpointStore"],
     "biggan.sampling": ["class_images", "draw_grid", "load_generator"],
     "biggan.evaluation.standing": ["sampling_copy"],
+    "biggan.evaluation.features": ["FEATURES", "load_features"],
+    "biggan.evaluation.scores": ["SCORES", "compute_scores"],
+    "biggan.evaluation.evaluator": ["Evaluator"],
+    "biggan.evaluation.observer": ["Evaluation"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

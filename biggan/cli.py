@@ -183,6 +183,7 @@ def _summary(session: Session) -> None:
     truncation = " --truncation 0.5" if config.latents.distribution == "normal" else ""  # others cannot be truncated
     print("next:")
     print(f"  biggan-sample --ckpt {checkpoint}{truncation}")
+    print(f"  biggan-eval --ckpt {checkpoint}")
     print(f"  spectra plot {run.path}" if config.monitor == "spectra" else f"  spectra events {run.path}")
 
 

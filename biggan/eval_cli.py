@@ -91,7 +91,9 @@ def _curve(job: Job, thresholds: list[float]) -> None:
     ]
     print("\n".join(["", *aligned(shown)]))
     yes, why = curve.amenable()
-    print(f"\nIS of the validation images: {curve.validation_is:.4g}")
+    count = curve.validation_images
+    fewer = ", fewer than the samples, which lowers it" if count < curve.settings.samples else ""
+    print(f"\nIS of the validation images: {curve.validation_is:.4g} ({count:,} images{fewer})")
     print(f"amenable to truncation: {'yes' if yes else 'no'}; {why}")
     for path in paths:
         print(path)

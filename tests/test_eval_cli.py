@@ -21,6 +21,7 @@ from biggan.cli import train_main
 from biggan.config import to_dict
 from biggan.errors import UserError
 from biggan.eval_cli import eval_main
+from biggan.evaluation.bench import measure
 from biggan.evaluation.bias import bias_warning, fid_bias
 from biggan.evaluation.generate import Draw, generate
 from biggan.evaluation.standing import sampling_copy
@@ -131,7 +132,7 @@ def test_the_truncation_curve_has_its_points_plot_and_verdict(
 
 def points(*rows: tuple[float | None, float, float, float]) -> Curve:
     found = [Point(t, {"fid": fid, "is": is_}, saturated) for t, fid, is_, saturated in rows]
-    return Curve(None, found, validation_is=9.0)  # type: ignore[arg-type]
+    return Curve(None, found, validation_is=9.0, validation_images=100)  # type: ignore[arg-type]
 
 
 def test_table_2_and_amenability() -> None:
@@ -142,6 +143,15 @@ def test_table_2_and_amenability() -> None:
     assert curve.amenable()[0]
     assert not points((None, 10, 8, 0.5), (0.1, 30, 7.5, 0.5)).amenable()[0]  # the IS falls
     assert not points((None, 10, 8, 0.5), (0.1, 30, 9, 0.56)).amenable()[0]  # pixels saturate
+
+
+def test_the_bench_measures_sampling_and_evaluation(tiny) -> None:  # noqa: ANN001
+    rows = measure(tiny(), [64])
+    assert [row[""].split(",")[0] for row in rows] == [
+        "in training: raw and averaged", "standing statistics", "sampling", "biggan-eval",
+    ]  # fmt: skip
+    assert all(float(row["seconds"]) > 0 and float(row["CPU seconds"]) > 0 for row in rows)
+    assert float(rows[2]["samples/s"].replace(",", "")) > 0
 
 
 def test_what_d_calls_real(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

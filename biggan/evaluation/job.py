@@ -139,14 +139,14 @@ class Job:
     def truncation_curve(self, thresholds: list[float]) -> tuple[Curve, list[Path]]:
         """The curve of one checkpoint, and the CSV, JSON and plot that were written."""
         checkpoint = self._one()
-        validation = next(row for row in self.real_rows() if row.of == "real val").scores.get("is", float("nan"))
+        real = next(row for row in self.real_rows() if row.of == "real val")
         G = load_generator(checkpoint, raw=self.settings.weights == "raw").to(self.device)
         curve = truncation_curve(
             self.evaluator,
             G,
             self.settings,
             thresholds,
-            validation,
+            (real.scores.get("is", float("nan")), real.images),
             step=checkpoint.step,
             report=lambda p: report(f"threshold {'none' if p.threshold is None else f'{p.threshold:.3g}'} scored"),
         )
@@ -157,6 +157,7 @@ class Job:
             "digest": checkpoint.digest,
             "settings": self.settings.as_dict(),
             "validation_is": curve.validation_is,
+            "validation_images": curve.validation_images,
             "table2": {name: point.as_dict() for name, point in curve.table2().items()},
             "amenable": curve.amenable(),
         }

@@ -43,6 +43,8 @@ class Curve:
     settings: Settings
     points: list[Point]
     validation_is: float
+    validation_images: int
+    """From how many images that is; an IS of fewer images than samples is biased to a lower value."""
 
     def table2(self) -> dict[str, Point]:
         """Table 2's columns: no truncation, best FID, the IS nearest to the validation images', best IS."""
@@ -95,15 +97,15 @@ def truncation_curve(
     G: Generator,
     settings: Settings,
     thresholds: list[float],
-    validation_is: float,
+    validation: tuple[float, int],
     *,
     step: int | None = None,
     report: Callable[[Point], None] = lambda point: None,
 ) -> Curve:
     """Scores of `G` at each threshold, under the standing statistics of untruncated noise, those it was trained with.
 
-    Every threshold truncates the same draws. Raises `UserError` for latents that cannot be truncated, and for
-    features without logits, which have no IS.
+    Every threshold truncates the same draws. `validation`: the IS of the validation images, and how many there are.
+    Raises `UserError` for latents that cannot be truncated, and for features without logits, which have no IS.
     """
     sampler = evaluator.sampler(G, settings, step)
     points = []
@@ -114,7 +116,7 @@ def truncation_curve(
             raise UserError(f"the features {settings.features} give no logits, and a truncation curve needs the IS.")
         points.append(Point(threshold, scores, saturated))
         report(points[-1])
-    return Curve(settings, points, validation_is)
+    return Curve(settings, points, *validation)
 
 
 def _at(
@@ -151,7 +153,7 @@ def draw_curve(curve: Curve, path: Path, title: str) -> None:
         axes.scatter([point.scores["is"]], [point.scores["fid"]], marker=marker, s=110, facecolors="none",
                      edgecolors=color, linewidths=1.8, label=label, zorder=3)  # fmt: skip
     axes.axvline(curve.validation_is, color="#1f77b4", linestyle=":", linewidth=1)
-    axes.set_xlabel("Inception Score (dotted: validation images)")
+    axes.set_xlabel(f"Inception Score (dotted: {curve.validation_images:,} validation images)")
     axes.set_ylabel("FID")
     axes.set_title(title, fontsize=10)
     axes.legend(fontsize=8, loc="best")
