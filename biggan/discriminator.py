@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from biggan.architectures import Block, resolutions, resolve
 from biggan.clamping import clamp_layers
-from biggan.config import ModelConfig
+from biggan.config import ModelConfig, SpeedConfig
 from biggan.layers import DBlock, DeepDBlock, LayerMaker, MakeNorm, NonLocalBlock, ProjectedEmbedding
 
 
@@ -17,12 +17,12 @@ class Discriminator(nn.Module):
     h is the ReLU of the last block's map, summed over positions.
     """
 
-    def __init__(self, model: ModelConfig) -> None:
+    def __init__(self, model: ModelConfig, speed: SpeedConfig | None = None) -> None:
         super().__init__()
         plan = resolve(model)
         blocks = plan.blocks("D")
         ch = model.width_D
-        make = LayerMaker.for_D(model)
+        make = LayerMaker.for_D(model, speed or SpeedConfig())
 
         def norm(width: int) -> nn.Module:
             return make.norm_in_D(width, model.classes)

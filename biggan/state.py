@@ -27,13 +27,15 @@ class TrainingState:
         """`initialize=False` leaves the weights undrawn, for a state that is loaded next."""
         self.step = 0
         with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own, which initialize() replaces
-            self.G, self.D = Generator(config.model), Discriminator(config.model)
+            self.G, self.D = Generator(config.model, config.speed), Discriminator(config.model, config.speed)
         for name, network in self.networks().items():
             if initialize:
                 draw_weights(network, config.model.init, config.seed, name)
             else:
                 draw_vectors(network, config.seed, name)  # a change may have turned on what starts from them
             network.to(device).train()
+            if config.speed.channels_last:
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.D.take_embedding(self.G.embedding)
         self.ema = EMA(self.G, config.ema)
         self.starts = Starts.of_run(config, self.networks())

@@ -46,7 +46,7 @@ class Game:
         z, fake_labels = self._draw("D", k)
         with torch.no_grad(), normalized(G, iterate=not self._frozen("G")):
             fake = G(z, fake_labels)
-        batch = self._batch(k, fake, fake_labels, real.to(self.device), labels.to(self.device))
+        batch = self._batch(k, fake, fake_labels, self._on_device(real), labels.to(self.device))
         losses, logits_real, logits_fake, slopes = [], [], [], []
         if not self._frozen("D"):
             D.take_embedding(G.embedding)
@@ -95,6 +95,10 @@ class Game:
             if not self._frozen("G"):
                 move_running_statistics(G)
         return {"loss/G": torch.stack(losses).mean(), **self._finish("G", 0, extra)}
+
+    def _on_device(self, images: Tensor) -> Tensor:
+        layout = torch.channels_last if self.config.speed.channels_last else torch.contiguous_format
+        return images.to(self.device, memory_format=layout)
 
     def _frozen(self, network: str) -> bool:
         return self.config.train.freeze == network
