@@ -10,6 +10,7 @@ from biggan.clamping import clamp_layers
 from biggan.config import ModelConfig, SpeedConfig
 from biggan.layers import DeepGBlock, GBlock, LayerMaker, NonLocalBlock
 from biggan.normalization import ConditionalBatchNorm
+from biggan.precision import widened
 
 
 class Generator(nn.Module):
@@ -69,7 +70,7 @@ class Generator(nn.Module):
         h = self.linear(first).unflatten(1, self.bottom)
         for block in self.blocks:
             h = block(h) if isinstance(block, NonLocalBlock) else block(h, next(conditions))
-        return torch.tanh(self.to_rgb(torch.relu(self.norm(h))))
+        return torch.tanh(widened(self.to_rgb(torch.relu(self.norm(h)))))
 
     def _conditions(self, z: Tensor, c: Tensor):  # noqa: ANN202 - (Tensor, iterator of Tensors)
         if self.deep:
