@@ -121,7 +121,7 @@ def load_generator(checkpoint: Checkpoint, *, raw: bool = False) -> Generator:
         what = "weights of the generator" if raw else "averaged weights"
         way = "" if raw else " Give --raw to use the generator's own."
         raise UserError(f"{checkpoint.path} holds no {what} (tensors named {prefix}...).{way}")
-    network = Generator(checkpoint.config.model)
+    network = Generator(checkpoint.config.model, checkpoint.config.speed)
     network.load_state_dict(
         {name.removeprefix(prefix): tensor for name, tensor in checkpoint.tensors.items() if name.startswith(prefix)}
     )

@@ -211,7 +211,7 @@ class Job:
 
     def _verdicts(self, checkpoint: Checkpoint, count: int) -> Verdicts:
         prefix = "D."
-        D = Discriminator(checkpoint.config.model)
+        D = Discriminator(checkpoint.config.model, checkpoint.config.speed)
         D.load_state_dict(
             {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
         )
