@@ -38,7 +38,9 @@ def print_report(comparison: Comparison) -> None:
     """The whole comparison on the terminal, luck first."""
     from rich.console import Console
 
-    console = Console(soft_wrap=False)
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width of its own: nothing is cut off
+        console = Console(width=240)
     if not comparison.scored:
         console.print(NO_SCORES)
     for title, words, frame in sections(comparison):
