@@ -136,6 +136,7 @@ def train_session(session: Session, *, quiet: bool, until: int | None = None, fu
 
     Returns what `Trainer.train` does.
     """
+    from biggan.evaluation.observer import Evaluation
     from biggan.observers import SampleGrids, TensorBoard
     from biggan.progress import Progress
     from biggan.retention import CheckpointStore
@@ -147,6 +148,7 @@ def train_session(session: Session, *, quiet: bool, until: int | None = None, fu
     panels = run.tensorboard / "spectra" if config.tensorboard.every else None
     settings = dataclasses.asdict(config.spectra) | {"tensorboard": panels}
     observers: list[Any] = [  # the monitor has an observer's methods, and knows nothing of this package
+        Evaluation((lambda text: None) if quiet else print),  # before those who act upon its events
         Monitor(networks, run.path, start_step=session.state.step, **settings),
         CheckpointStore(),
         SampleGrids(),
@@ -183,6 +185,7 @@ def _summary(session: Session) -> None:
     places = {
         "samples": run.samples / f"step-{step:08d}.png",
         "checkpoint": checkpoint,
+        "best": run.checkpoints / "best.safetensors",
         "record": run.path / "records",
         "events": run.path / "events.jsonl",
     }
