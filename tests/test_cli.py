@@ -228,14 +228,15 @@ def test_the_summary_names_commands_that_work(tmp_path: Path, capsys: pytest.Cap
 
     run = tmp_path / "run"
     assert train_main(["--out", str(run), "--steps=1", "--latents.distribution=signs", "--monitor=none", *TINY]) == 0
-    sample, events = capsys.readouterr().out.split("next:\n")[1].splitlines()
+    sample, evaluation, events = capsys.readouterr().out.split("next:\n")[1].splitlines()
+    assert evaluation.split() == ["biggan-eval", "--ckpt", str(checkpoint_paths(run)[-1])]
     assert sample.split()[0] == "biggan-sample"
     options = ["--out", str(tmp_path / "grid.png"), "--standing-passes=1", "--per-class=1"]
     assert sample_main([*sample.split()[1:], *options]) == 0
     assert events.split()[0] == "spectra"
     assert spectra_main(events.split()[1:]) == 0
     assert train_main(["--out", str(tmp_path / "watched"), "--steps=2", "--spectra.every=1", *TINY]) == 0
-    plot = capsys.readouterr().out.split("next:\n")[1].splitlines()[1]
+    plot = capsys.readouterr().out.split("next:\n")[1].splitlines()[-1]
     assert spectra_main([*plot.split()[1:], "--figure", "3"]) == 0
 
 
