@@ -128,6 +128,7 @@ def _dry_run(line: CommandLine, config: Config) -> int:
 
 
 def _run(session: Session, *, quiet: bool) -> int:
+    from biggan.discriminator_view import DiscriminatorView
     from biggan.observers import SampleGrids, TensorBoard
     from biggan.progress import Progress
     from biggan.retention import CheckpointStore
@@ -138,8 +139,12 @@ def _run(session: Session, *, quiet: bool) -> int:
     networks = session.state.networks() if config.monitor == "spectra" else {}
     panels = run.tensorboard / "spectra" if config.tensorboard.every else None
     settings = dataclasses.asdict(config.spectra) | {"tensorboard": panels}
-    observers: list[Any] = [  # the monitor has an observer's methods, and knows nothing of this package
-        Monitor(networks, run.path, start_step=session.state.step, **settings),
+    # The monitor has an observer's methods, and knows nothing of this package. What is recorded at a step comes before
+    # its checkpoint, so that a run resumed there has it.
+    monitor = Monitor(networks, run.path, start_step=session.state.step, **settings)
+    observers: list[Any] = [
+        monitor,
+        DiscriminatorView(monitor.log),
         CheckpointStore(),
         SampleGrids(),
     ]

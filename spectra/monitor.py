@@ -7,12 +7,20 @@ It reads weights and gradients, at a schedule, into the record of a run director
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectra.records import RecordWriter, read_event_lines, read_legend, truncate_record
+from spectra.detectors import ALARMING, Detectors
+from spectra.records import (
+    RecordWriter,
+    append_event,
+    read_event_lines,
+    read_legend,
+    supersede_events,
+    truncate_record,
+)
 from spectra.schedule import Bursts, Every, Schedule
 
 if TYPE_CHECKING:
@@ -41,8 +49,10 @@ class Monitor:
 
     A trainer with observers calls the same methods, and the `on_*` ones. Singular vectors are remembered from one
     measurement to the next, and forgotten at each checkpoint (`on_checkpoint`), so that a run resumed there records
-    what an unbroken one does. The seconds that it took are recorded as `monitor/seconds`, those since the last
-    measurement. On measured steps it holds one copy of the weights and one of the gradients.
+    what an unbroken one does. Trouble that is found in the series becomes an event: a `spike`, or an `alarm` with its
+    `cause` ("explosion", "loss_jump", "dead_discriminator"; see `spectra.detect`). The seconds that it took are
+    recorded as `monitor/seconds`, those since the last measurement. On measured steps it holds one copy of the weights
+    and one of the gradients.
 
     Args:
         networks: by name, without dots and slashes; or (name, network) pairs. None of them records scalars alone.
@@ -52,12 +62,13 @@ class Monitor:
         top_k: singular values a weight matrix.
         probes: names from `spectra.PROBES`, or `Probe` objects. None: all of `PROBES`.
         tol: largest error of a singular value, relative to sigma0.
+        detectors: names from `spectra.detectors.DETECTORS`. None: all of them.
         burst: how many steps after an `alarm` are all measured.
         tensorboard: a folder for the panels of `spectra.tensorboard`, of its own. None: no panels.
 
     Raises:
-        ValueError: two networks of one name, one network twice, an unknown probe, a network without a weight matrix,
-            or a run directory that holds the record of another run.
+        ValueError: two networks of one name, one network twice, an unknown probe or detector, a network without a
+            weight matrix, or a run directory that holds the record of another run.
     """
 
     def __init__(
@@ -70,6 +81,7 @@ class Monitor:
         top_k: int = 3,
         probes: Sequence[str | Probe] | None = None,
         tol: float = 1e-5,
+        detectors: Sequence[str] | None = None,
         burst: int = 50,
         tensorboard: str | Path | None = None,
     ) -> None:
@@ -79,10 +91,14 @@ class Monitor:
         self._gradients_needed = any(probe.needs_gradients for probe in self.probes)
         self._before_needed = any(probe.needs_before for probe in self.probes)
         self._read_networks()
-        run = Path(run)
+        self.detectors = Detectors(detectors)
+        self._emit: Callable[..., None] | None = None
+        self.run = run = Path(run)
         if start_step > 0:
             self._check_same_run(run)
             truncate_record(run, start_step)
+            supersede_events(run, start_step)
+            self.detectors.replay(run)
         for event in read_event_lines(run):
             if event["event"] == "alarm" and not event.get("superseded") and event["step"] <= start_step:
                 self.schedule.alarm(event["step"])
@@ -141,9 +157,21 @@ class Monitor:
         if due and self.panels is not None:
             with self._timed():
                 self._show(step, values)
+        with self._timed():
+            self._detect(step, values)
         self._stride = max(step - self._last_step, 1)
         self._last_step = step
         self._forget_step()
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Record further scalars of a step, the last one done. Raises `ValueError` for an earlier step."""
+        if step < self._last_step:
+            raise ValueError(f"scalars of step {step} come after step {self._last_step}: steps must grow")
+        values = {name: float(value) for name, value in scalars.items()}
+        self.record.append(step, values)
+        if self.panels is not None:
+            self.panels.add(step, values)
+        self._detect(step, values)
 
     def close(self) -> None:
         """Write what is held back and end the segment. Safe to call twice."""
@@ -162,8 +190,22 @@ class Monitor:
             self.record.flush()
             self.panels.draw(step)
 
+    def _detect(self, step: int, values: Mapping[str, float]) -> None:
+        """Tell what the detectors find in the step's numbers: the trainer, or where there is none events.jsonl."""
+        for finding in self.detectors.update(step, values):
+            alarming = finding.kind in ALARMING
+            fields = {"onset": finding.onset, **({"cause": finding.kind} if alarming else {}), **finding.details}
+            kind = "alarm" if alarming else finding.kind
+            if self._emit is not None:
+                self._emit(kind, **fields)
+                continue
+            event = {"event": kind, "step": step, "time": round(time.time(), 3), **fields}
+            append_event(self.run, event)
+            self.on_event(event)
+
     def on_start(self, trainer: Any) -> None:
-        """Nothing: the record is open."""
+        """Events go through the trainer from here on."""
+        self._emit = trainer.emit
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """An alarm begins a burst of measurements."""

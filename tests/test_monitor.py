@@ -277,6 +277,7 @@ def test_a_resumed_training_run_records_what_an_unbroken_one_does(tmp_path: Path
 
     options = ["--model.resolution=8", "--model.ch_G=4", "--model.ch_D=4", "--train.batch=8", "--train.d_steps=2"]
     options += ["--checkpoint.every=3", "--samples.every=0", "--spectra.every=2", "--quiet"]
+    options += ["--discriminator_view.every=3"]
     assert train_main(["--out", str(tmp_path / "whole"), "--steps=8", *options]) == 0
     assert train_main(["--out", str(tmp_path / "parts"), "--steps=3", *options]) == 0
     assert train_main(["--resume", str(tmp_path / "parts"), "--steps=8", "--quiet"]) == 0
@@ -285,5 +286,8 @@ def test_a_resumed_training_run_records_what_an_unbroken_one_does(tmp_path: Path
     assert one["spectra"].query("step == 6").update_share.notna().all()
     turned = one["spectra"].groupby("step").turn0.apply(lambda turns: bool(turns.notna().all()))
     assert turned.to_dict() == {2: False, 4: False, 6: True, 8: False}  # nothing is compared across a checkpoint
-    for name in ("spectra", "gradients", "embeddings"):
+    for frames in (one, other):
+        frames["scalars"] = frames["scalars"].query("name != 'monitor/seconds'")
+        assert frames["scalars"].query("name == 'D/accuracy/train'").step.tolist() == [3, 6]
+    for name in ("spectra", "gradients", "embeddings", "scalars"):
         assert one[name].astype(str).equals(other[name].astype(str)), name
