@@ -121,7 +121,7 @@ class Monitor:
             self._begun.add(network)
             if self._before_needed and self._may_be_due():
                 self._read_networks()
-                self._before |= {name: _copied(p) for name, p in self._of(network).items()}
+                self._before |= _copied(self._of(network))
 
     def after_backward(self, network: str, k: int = 0) -> None:
         """A network's gradients are complete, and neither clipped nor used yet. Raises `ValueError` for a stranger."""
@@ -133,7 +133,7 @@ class Monitor:
                 self._read_networks()
                 mine = self._of(network)
                 self._gradients = {name: g for name, g in self._gradients.items() if name not in mine}
-                self._gradients |= {name: _copied(p.grad) for name, p in mine.items() if p.grad is not None}
+                self._gradients |= _copied({name: p.grad for name, p in mine.items() if p.grad is not None})
 
     def after_step(self, step: int, scalars: Mapping[str, float] | None = None) -> None:
         """Record the scalars of `step`, and measure the networks where the schedule says so.
@@ -270,9 +270,13 @@ class Monitor:
             for path, p in network.named_parameters()
             if p.requires_grad
         }
+        self._by_network = {
+            network: {name: p for name, p in self._parameters.items() if name.partition(".")[0] == network}
+            for network in self.networks
+        }
 
     def _of(self, network: str) -> dict[str, nn.Parameter]:
-        return {name: p for name, p in self._parameters.items() if name.partition(".")[0] == network}
+        return self._by_network[network]
 
     def _legend(self) -> dict[str, Any]:
         """What the record's names mean: each matrix's and parameter's place, and the frame of each quantity."""
@@ -370,10 +374,12 @@ def _probes(chosen: Sequence[str | Probe] | None) -> list[Probe]:
     return found
 
 
-def _copied(tensor: Tensor) -> Tensor:
-    """A copy to compute with: dense, at least float32."""
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies to compute with: dense, at least float32."""
     import torch
 
-    tensor = tensor.detach()
-    tensor = tensor.to_dense() if tensor.is_sparse else tensor
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
+    dense = [t.detach().to_dense() if t.is_sparse else t.detach() for t in tensors.values()]
+    copies = [torch.empty_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in dense]
+    if copies:
+        torch._foreach_copy_(copies, dense)
+    return dict(zip(tensors, copies, strict=True))

@@ -82,8 +82,8 @@ class LossJumpThresholds:
 
     window: int = 200
     """The level before the jump is the median of so many steps."""
-    least_window: int = 100
-    """Until there are so many, nothing is a jump."""
+    least_window: int = 200
+    """Until there are so many, nothing is a jump: a D that wins the first steps is soon caught up with."""
     recent: int = 5
     """The level after it is the median of so many: a single bad batch is no jump."""
     least: float = 0.5
