@@ -129,6 +129,7 @@ def _dry_run(line: CommandLine, config: Config) -> int:
 
 def _run(session: Session, *, quiet: bool) -> int:
     from biggan.discriminator_view import DiscriminatorView
+    from biggan.evaluation.observer import Evaluation
     from biggan.observers import SampleGrids, TensorBoard
     from biggan.progress import Progress
     from biggan.retention import CheckpointStore
@@ -143,6 +144,7 @@ def _run(session: Session, *, quiet: bool) -> int:
     # its checkpoint, so that a run resumed there has it.
     monitor = Monitor(networks, run.path, start_step=session.state.step, **settings)
     observers: list[Any] = [
+        Evaluation((lambda text: None) if quiet else print),  # before those who act upon its events
         monitor,
         DiscriminatorView(monitor.log),
         CheckpointStore(),
@@ -174,6 +176,7 @@ def _summary(session: Session) -> None:
     places = {
         "samples": run.samples / f"step-{step:08d}.png",
         "checkpoint": checkpoint,
+        "best": run.checkpoints / "best.safetensors",
         "record": run.path / "records",
         "events": run.path / "events.jsonl",
     }
