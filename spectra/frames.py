@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spectra.records import read_event_lines, read_legend, read_table
+from spectra.records import read_event_lines, read_legend, read_table, segments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ def load(run: str | Path) -> dict[str, pd.DataFrame]:
     """
     run = Path(run)
     table, events = read_table(run), read_events(run)
-    if table is None and not (run / "events.jsonl").is_file():
+    if not segments(run) and not (run / "events.jsonl").is_file():
         raise FileNotFoundError(f"{run} is no run directory: it has neither records/spectra-*.arrow nor events.jsonl")
     series = _Series(table, read_legend(run))
     return {

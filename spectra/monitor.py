@@ -136,6 +136,12 @@ class Monitor:
                 self._gradients = {name: g for name, g in self._gradients.items() if name not in mine}
                 self._gradients |= _copied({name: p.grad for name, p in mine.items() if p.grad is not None})
 
+    def skip(self, network: str) -> None:
+        """Say that a network is not updated in this step, where it is not: its gradients are then not recorded."""
+        if self._knows(network):
+            self._begun.add(network)
+            self._backward.add(network)
+
     def after_step(self, step: int, scalars: Mapping[str, float] | None = None) -> None:
         """Record the scalars of `step`, and measure the networks where the schedule says so.
 

@@ -267,18 +267,30 @@ class UpdateSizes(Probe):
 
 
 class ClassNorms(Probe):
-    """The length of each row of embeddings of up to `most` rows: collapsed classes' had grown (Appendix H)."""
+    """The length of each row of an embedding: collapsed classes' had grown (Appendix H).
+
+    Of one with more than `most` rows, whose rows would be most of the record, only the `ends` longest and shortest
+    have their own numbers; the mean over all, `class_norm_mean`, is among the scalars.
+    """
 
     frame = "embeddings"
     quantities = ("class_norm",)
     most = 1000
+    ends = 10
 
     def measure(self, snapshot: Snapshot) -> Numbers:
-        """Nothing for larger vocabularies, whose rows would be most of the record."""
+        """By the row's number. Rows that are not finite count as the longest."""
         numbers: dict[str, float | Tensor] = {}
         for matrix in snapshot.matrices:
-            if matrix.kind == "embedding" and matrix.shape[0] <= self.most:
-                numbers |= {f"class_norm/{matrix.name}/{i}": n for i, n in enumerate(matrix.raw().norm(dim=1).tolist())}
+            if matrix.kind != "embedding":
+                continue
+            norms = matrix.raw().norm(dim=1).tolist()
+            rows: Sequence[int] = range(len(norms))
+            if len(norms) > self.most:
+                numbers[f"class_norm_mean/{matrix.name}"] = float(np.mean(norms))
+                ordered = sorted(rows, key=lambda i: (math.isnan(norms[i]), norms[i]))
+                rows = sorted({*ordered[: self.ends], *ordered[-self.ends :]})
+            numbers |= {f"class_norm/{matrix.name}/{i}": norms[i] for i in rows}
         return numbers
 
 

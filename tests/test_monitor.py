@@ -256,6 +256,20 @@ def test_a_new_probe_is_one_class(tmp_path: Path) -> None:
     assert found.largest == pytest.approx(net[1].weight.abs().max().item())
 
 
+def test_class_norms_of_a_large_vocabulary_are_its_ends_and_their_mean(tmp_path: Path) -> None:
+    net = nn.Embedding(1500, 2)
+    with torch.no_grad():
+        net.weight.copy_(torch.arange(1.0, 1501.0)[:, None].expand(1500, 2) / 2**0.5)
+        net.weight[700] = math.nan
+    monitor = spectra.Monitor({"net": net}, tmp_path, every=1, probes=["class_norms"])
+    monitor.after_step(1)
+    monitor.close()
+    frames = spectra.load(tmp_path)
+    assert frames["embeddings"]["class"].tolist() == [*range(10), 700, *range(1491, 1500)]
+    assert frames["embeddings"].query("`class` == 1499").class_norm.item() == pytest.approx(1500)
+    assert math.isnan(row(frames, "scalars", name="class_norm_mean/net").value)
+
+
 def test_a_record_without_a_legend_is_read_by_its_names(tmp_path: Path) -> None:
     from spectra.records import RecordWriter
 
