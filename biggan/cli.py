@@ -197,6 +197,10 @@ def _size(count: int) -> str:
 
 def _sample(argv: list[str]) -> int:
     arguments = _sample_parser().parse_args(argv)
+    if arguments.film_strip:
+        return _film_strip(arguments)
+    if not arguments.ckpt:
+        raise UserError("nothing to draw from. Give --ckpt FILE, or --film-strip RUN.")
     from biggan.sampling import save_checkpoint_grid
 
     print(f"standing statistics: {arguments.standing_passes} forward passes ...", file=sys.stderr, flush=True)
@@ -214,6 +218,25 @@ def _sample(argv: list[str]) -> int:
     return EXIT_DONE
 
 
+def _film_strip(arguments: argparse.Namespace) -> int:
+    unused = {"--ckpt": arguments.ckpt, "--truncation": arguments.truncation, "--raw": arguments.raw}
+    if given := [name for name, value in unused.items() if value]:
+        raise UserError(f"{given[0]} does not go with --film-strip, which shows a run's checkpoints. Leave it away.")
+    from biggan.film_strip import draw_film_strip
+
+    path = draw_film_strip(
+        Path(arguments.film_strip),
+        Path(arguments.out) if arguments.out else None,
+        around=arguments.around,
+        frames=arguments.frames,
+        classes=arguments.classes,
+        seed=arguments.seed,
+        passes=arguments.standing_passes,
+    )
+    print(path)
+    return EXIT_DONE
+
+
 def _sample_parser() -> argparse.ArgumentParser:
     import argparse
 
@@ -225,7 +248,6 @@ def _sample_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--ckpt",
-        required=True,
         metavar="FILE",
         help="RUN/checkpoints/step-*.safetensors, or a run directory (its newest)",
     )
@@ -236,4 +258,10 @@ def _sample_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="seed of the latents (default 0)")
     add("--raw", action="store_true", help="use the generator's own weights instead of their average")
     add("--standing-passes", type=int, default=100, metavar="N", help="forwards for standing statistics (default 100)")
+    strip = parser.add_argument_group(
+        "film strip", "The same latents through the checkpoints around an event."
+    ).add_argument
+    strip("--film-strip", metavar="RUN", help="draw one of this run; takes --out, --classes, --seed, --standing-passes")
+    strip("--around", type=int, metavar="STEP", help="its middle; default: the first collapse, alarm or spike")
+    strip("--frames", type=int, default=9, metavar="N", help="how many checkpoints (default 9)")
     return parser

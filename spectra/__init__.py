@@ -17,7 +17,7 @@ _HOMES = {
     "spectra.probes": ["PROBES", "Probe", "Snapshot"],
     "spectra.schedule": ["Bursts", "Every", "Logarithmic"],
     "spectra.plots": ["FIGURES", "draw_figures"],
-    "spectra.frames": ["load", "read_events"],
+    "spectra.frames": ["gradient_variance_in_time", "load", "read_events"],
     "spectra.findings": ["Finding"],
     "spectra.scan": ["Convolution", "Spectrum", "scan"],
 }

@@ -53,6 +53,23 @@ def load(run: str | Path) -> dict[str, pd.DataFrame]:
     }
 
 
+def gradient_variance_in_time(gradients: pd.DataFrame, window: int = 20) -> pd.DataFrame:
+    """How much each network's whole gradient norm varies over measurements: step, network, norm, variance.
+
+    `gradients` is the frame that `load` gives; `norm` is the length of all of a network's gradients together, and
+    `variance` the population's over the last `window` measurements. Computed from the record, so that it is the same
+    however often the run was resumed. NaN until there are two, and while a norm that is not finite is in the window.
+    """
+    import numpy as np
+
+    squares = gradients.assign(square=gradients.gradient_norm**2)
+    sums = squares.groupby(["network", "step"], observed=True, sort=True).square.sum(min_count=1)
+    found = np.sqrt(sums).rename("norm").reset_index()
+    rolling = found.groupby("network", observed=True).norm.rolling(window, min_periods=2)
+    found["variance"] = rolling.var(ddof=0).to_numpy()
+    return found[["step", "network", "norm", "variance"]]
+
+
 def read_events(run: str | Path) -> pd.DataFrame:
     """events.jsonl as a frame: event, step, time (seconds since 1970), superseded (by a resume), details (a dict).
 

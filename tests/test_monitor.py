@@ -256,6 +256,21 @@ def test_a_new_probe_is_one_class(tmp_path: Path) -> None:
     assert found.largest == pytest.approx(net[1].weight.abs().max().item())
 
 
+def test_the_variance_of_gradient_norms_in_time(tmp_path: Path) -> None:
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    monitor = spectra.Monitor({"net": net}, tmp_path, every=1, probes=["gradient_norms"])
+    loop(net, monitor, range(1, 9), optimizer)
+    monitor.close()
+    gradients = spectra.load(tmp_path)["gradients"]
+    found = spectra.gradient_variance_in_time(gradients, window=3)
+    norms = [math.sqrt((gradients[gradients.step == step].gradient_norm ** 2).sum()) for step in range(1, 9)]
+    assert found.norm.tolist() == pytest.approx(norms)
+    expected = [np.var(norms[max(0, i - 2) : i + 1]) for i in range(1, 8)]
+    assert found.variance.tolist()[1:] == pytest.approx(expected, rel=1e-6)
+    assert math.isnan(found.variance[0])
+
+
 def test_class_norms_of_a_large_vocabulary_are_its_ends_and_their_mean(tmp_path: Path) -> None:
     net = nn.Embedding(1500, 2)
     with torch.no_grad():
