@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,9 +109,21 @@ def _finish(folder: Path, outcome: Outcome, *, quiet: bool) -> int:
     for path in write_report(found, folder):
         if not quiet:
             print(f"  {path}")
+    _draw_figures(folder)
     for key, words in outcome.failed.items():
         print(f"failed: {key}: {words}")
     return EXIT_FAILED if outcome.failed else EXIT_DONE
+
+
+def _draw_figures(folder: Path) -> None:
+    """The paper's figures that the plan asks for, of every run, into FOLDER/figures/."""
+    import spectra
+    from interventions.plan import load_resolved
+
+    resolved = load_resolved(folder)
+    for job in resolved.jobs if resolved.figures else ():
+        with suppress(ValueError, FileNotFoundError):  # a run that failed, or was not monitored
+            spectra.draw_figures(folder / job.key, list(resolved.figures), folder / "figures" / job.base / job.entry)
 
 
 def _threads(resolved: Resolved) -> int:
