@@ -43,6 +43,15 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
     parents: dict[str, Path] = field(default_factory=dict)
     """The base runs' own directories, where they are there."""
+    _frames: dict[Path, dict[str, Any]] = field(default_factory=dict, repr=False)
+
+    def frames(self, path: Path) -> dict[str, Any]:
+        """A run's record as `spectra.load` gives it, read once."""
+        import spectra
+
+        if path not in self._frames:
+            self._frames[path] = spectra.load(path)
+        return self._frames[path]
 
     @property
     def scored(self) -> bool:

@@ -45,9 +45,8 @@ def make_run(
         scores = {"fid": value, "is": 5.0, "spread_share": 0.8 if step % 50 else "nan"}
         inherited = {"inherited": True} if step <= BEGIN else {}
         for weights in ("raw", "ema"):
-            events.append(
-                {"event": "evaluation", "step": step, "time": 0, "weights": weights, "scores": scores, **inherited}
-            )
+            event = {"event": "evaluation", "step": step, "time": 0, "weights": weights, "scores": scores}
+            events.append(event | inherited)
     events.append({"event": "finished", "step": last, "time": 0})
     (path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     lineage = {"path": f"/nowhere/{parent}/checkpoints/step-00000100.safetensors", "digest": parent, "step": BEGIN}
@@ -135,17 +134,13 @@ def test_effects_are_paired_by_base_run(runs: list[Path]) -> None:
     assert loss["lucks"] == pytest.approx(8 / np.std([1, 1.5], ddof=1))
 
 
-@pytest.mark.parametrize(
-    ("differences", "p"),
-    [
-        ([1.0] * 3, 0.25),
-        ([1.0] * 6, 2 / 64),
-        ([1.0, -1.0], 1.0),
-        ([0.0, 0.0], 1.0),
-        ([1.0], 1.0),
-        ([1.0] * 4 + [0.0], 0.125),
-    ],
-)
+SIGN_TESTS = [
+    ([1.0] * 3, 0.25), ([1.0] * 6, 2 / 64), ([1.0, -1.0], 1.0), ([0.0, 0.0], 1.0), ([1.0], 1.0),
+    ([1.0] * 4 + [0.0], 0.125),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("differences", "p"), SIGN_TESTS)
 def test_the_sign_test_is_exact(differences: list[float], p: float) -> None:
     """2 / 2^n where all agree; differences of zero do not count."""
     found = paired(differences)

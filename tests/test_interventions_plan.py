@@ -222,7 +222,8 @@ def test_every_shipped_plan_fits_the_default_run(name: str, tmp_path: Path) -> N
         changed = config
         for timed in job.timed():
             changed = with_fields(changed, timed.change.fields(changed))
-        if changed.model not in seen and not seen.add(changed.model) and job.changes:
+        if str(changed.model) not in seen and job.changes:
+            seen.add(str(changed.model))
             TrainingState(changed, initialize=False)
         if job.entry == "annealed_normal":
             assert changed.latents.anneal_steps == 500
@@ -252,9 +253,8 @@ def test_two_base_runs_need_two_checkpoints(base: Path, plan_file: Path, tmp_pat
 def test_a_killed_plan_continues_and_ends_with_the_same_table(plan_file: Path, base: Path, tmp_path: Path) -> None:
     """kill -9 of one branch, then of the launcher, in processes of their own; then the same command again."""
     plan = tmp_path / "longer.yaml"
-    plan.write_text(
-        "seeds: 1\nentries:\n  freeze-D: {changes: [freeze: D]}\n  later: {changes: [{r1: 1, from: 0.5}]}\n"
-    )
+    entries = "freeze-D: {changes: [freeze: D]}, later: {changes: [{r1: 1, from: 0.5}]}"
+    plan.write_text(f"seeds: 1\nentries: {{{entries}}}")
     common = ["--plan", str(plan), "--ckpt", str(base), "--at=2", "--steps=120", "--quiet"]
     common += ["--checkpoint.every=20", "--jobs=2"]
     command = [sys.executable, "-m", "interventions.cli", *common]
