@@ -28,6 +28,7 @@ from interventions.cli import main
 from interventions.compare import compare_plan, table
 from interventions.launch import launch
 from interventions.plan import Resolved, load_resolved, read_plan, resolve, save_resolved, shipped_plans
+from interventions.thin import thin_plan
 from interventions.worker import run_job
 
 PLAN = """
@@ -247,6 +248,19 @@ def test_two_base_runs_need_two_checkpoints(base: Path, plan_file: Path, tmp_pat
     assert [one.name for one in resolved.bases] == ["base", "base-2"]
     seeds = {tuple(job.changes[0]["change"]["seed"].items()) for job in resolved.jobs if job.kind == "luck"}
     assert seeds == {(("value", 1001.0),)}
+
+
+def test_a_thinned_plan_compares_as_the_whole(whole: Path, base: Path, tmp_path: Path) -> None:
+    """But for the largest loss; and it names no place on this machine."""
+    out = thin_plan(whole, tmp_path / "thin", every=1, spectra_every=1)
+    one, other = (table(compare_plan(folder)) for folder in (whole, out))
+    assert one.entry.tolist() == other.entry.tolist()
+    for name in ("last", "ended", "sigma0_growth", "growth_layer", "D_loss_end", "accuracy/D_real"):
+        assert one[name].astype(str).tolist() == other[name].astype(str).tolist(), name
+    assert not any(str(base) in path.read_text(errors="replace") for path in out.rglob("*") if path.is_file())
+    assert not list(out.rglob("*.safetensors"))
+    with pytest.raises(UserError, match="is not empty"):
+        thin_plan(whole, out)
 
 
 @pytest.mark.slow
