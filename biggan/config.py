@@ -1,6 +1,7 @@
 """The configuration: one frozen dataclass a concern, every field with its meaning, unit and place in the paper.
 
-The networks' fields stand in config_model.py, those of the losses, penalties and latents in config_objective.py.
+The networks' fields stand in config_model.py, those of the losses, penalties and latents in config_objective.py,
+those of speed in config_speed.py.
 
 Fields are of two kinds. Those that decide the numbers may not change when a run is resumed (unless asked for);
 those declared with `numbers=False` (where things go, how often they are saved) may. Nothing here imports torch, so
@@ -17,6 +18,7 @@ from typing import Any, Literal, get_type_hints
 
 from biggan.config_model import ClampConfig, ModelConfig
 from biggan.config_objective import LatentConfig, LossConfig, RegularizerConfig, SigmaConfig
+from biggan.config_speed import SpeedConfig
 from biggan.errors import UserError, check_known
 from biggan.settings import RangeError, Section, setting
 
@@ -38,6 +40,7 @@ __all__ = [
     "Section",
     "SigmaConfig",
     "SpectraConfig",
+    "SpeedConfig",
     "TensorBoardConfig",
     "TrainConfig",
     "differences",
@@ -217,6 +220,7 @@ class Config(Section):
     optim: OptimConfig = setting(OptimConfig)
     regularizers: RegularizerConfig = setting(RegularizerConfig)
     ema: EMAConfig = setting(EMAConfig)
+    speed: SpeedConfig = setting(SpeedConfig)
     checkpoint: CheckpointConfig = setting(CheckpointConfig)
     samples: SampleConfig = setting(SampleConfig)
     eval: EvalConfig = setting(EvalConfig)

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from biggan.architectures import Block, resolutions, resolve
 from biggan.clamping import clamp_layers
-from biggan.config import ModelConfig
+from biggan.config import ModelConfig, SpeedConfig
 from biggan.layers import DBlock, DeepDBlock, LayerMaker, MakeNorm, NonLocalBlock, ProjectedEmbedding
+from biggan.precision import in_full_precision, widened
 
 
 class Discriminator(nn.Module):
@@ -17,12 +18,12 @@ class Discriminator(nn.Module):
     h is the ReLU of the last block's map, summed over positions.
     """
 
-    def __init__(self, model: ModelConfig) -> None:
+    def __init__(self, model: ModelConfig, speed: SpeedConfig | None = None) -> None:
         super().__init__()
         plan = resolve(model)
         blocks = plan.blocks("D")
         ch = model.width_D
-        make = LayerMaker.for_D(model)
+        make = LayerMaker.for_D(model, speed or SpeedConfig())
 
         def norm(width: int) -> nn.Module:
             return make.norm_in_D(width, model.classes)
@@ -54,14 +55,15 @@ class Discriminator(nn.Module):
         """Images (N, 3, R, R) in [-1, 1] -> h (N, width). Class-conditional BatchNorm needs their labels y (N,)."""
         for block in self.blocks:
             x = block(x, y) if isinstance(block, (DBlock, DeepDBlock)) else block(x)
-        return torch.relu(self.norm(x, y)).sum(dim=(2, 3))
+        return widened(torch.relu(self.norm(x, y))).sum(dim=(2, 3))
 
     def parts(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The linear and the projection part of the logits, each (N,). `mask` (N, width), dropout's, multiplies h."""
         h = self.features(x, y)
-        if mask is not None:
-            h = h * mask
-        return self.linear(h).squeeze(1), (self.embedding(y) * h).sum(dim=1)
+        with in_full_precision(h):
+            if mask is not None:
+                h = h * mask
+            return self.linear(h).squeeze(1), (self.embedding(y) * h).sum(dim=1)
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
         """Images (N, 3, R, R) and labels (N,) int64 -> logits (N,); positive means real. `mask`: see `parts`."""

@@ -23,13 +23,19 @@ class EMA:
         self.network = copy.deepcopy(G).requires_grad_(False).eval()
 
     @torch.no_grad()
-    def update(self, G: Generator, step: int) -> None:
-        """Take in G after its step number `step` (from 1): a copy up to `ema.start`, the average afterwards."""
+    def update(self, G: Generator, step: int, skipped: Tensor | None = None) -> None:
+        """Take in G after its step number `step` (from 1): a copy up to `ema.start`, the average afterwards.
+
+        Where the scalar `skipped` is 1.0, G has taken no step, and the average stands still.
+        """
         average: list[Tensor] = list(self.network.parameters())
         current = [parameter.detach() for parameter in G.parameters()]
         if step <= self.config.start:
             torch._foreach_copy_(average, current)
-        else:
+        elif skipped is None:
             torch._foreach_lerp_(average, current, 1 - self.config.decay)
+        else:
+            share = (1 - self.config.decay) * (1 - skipped)
+            torch._foreach_lerp_(average, current, [share] * len(average))
         if buffers := list(G.buffers()):  # none without BatchNorm and Spectral Normalization
             torch._foreach_copy_(list(self.network.buffers()), buffers)

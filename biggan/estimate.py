@@ -25,7 +25,7 @@ def estimate(config: Config) -> dict[str, Any]:
     makes all of D's fake images at once. The allocator's and the kernels' own memory comes on top.
     """
     with torch.device("meta"):
-        G, D = Generator(config.model), Discriminator(config.model)
+        G, D = Generator(config.model, config.speed), Discriminator(config.model, config.speed)
     for name, network in (("G", G), ("D", D)):
         steered_layers(config, name, network)  # a name that is wrong is found here as in a run
     counts = {"G": _count(G), "D": _count(D)}

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from biggan.architectures import BASE_RESOLUTION, resolutions, resolve
 from biggan.clamping import clamp_layers
-from biggan.config import ModelConfig
+from biggan.config import ModelConfig, SpeedConfig
 from biggan.layers import DeepGBlock, GBlock, LayerMaker, NonLocalBlock
 from biggan.normalization import ConditionalBatchNorm
+from biggan.precision import widened
 
 
 class Generator(nn.Module):
@@ -20,14 +21,14 @@ class Generator(nn.Module):
     layer and for every block. Without a shared embedding each BatchNorm is conditioned by its own tables.
     """
 
-    def __init__(self, model: ModelConfig) -> None:
+    def __init__(self, model: ModelConfig, speed: SpeedConfig | None = None) -> None:
         super().__init__()
         plan = resolve(model)
         blocks = plan.blocks("G")
         ch, self.z_dim, self.skip_z = model.width_G, plan.z_dim, model.skip_z
         self.resolution, self.classes = model.resolution, model.classes
         self.deep = model.family == "biggan-deep"
-        make = LayerMaker.for_G(model)
+        make = LayerMaker.for_G(model, speed or SpeedConfig())
         self.embedding = nn.Embedding(model.classes, plan.embedding_dim) if model.shared_embedding else None
         # Which condition each block takes: its own, or that of the block it was added to.
         self.condition_of = [sum(not other.extra for other in blocks[: i + 1]) - 1 for i in range(len(blocks))]
@@ -69,7 +70,7 @@ class Generator(nn.Module):
         h = self.linear(first).unflatten(1, self.bottom)
         for block in self.blocks:
             h = block(h) if isinstance(block, NonLocalBlock) else block(h, next(conditions))
-        return torch.tanh(self.to_rgb(torch.relu(self.norm(h))))
+        return torch.tanh(widened(self.to_rgb(torch.relu(self.norm(h)))))
 
     def _conditions(self, z: Tensor, c: Tensor):  # noqa: ANN202 - (Tensor, iterator of Tensors)
         if self.deep:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biggan.config import ModelConfig
+from biggan.config import ModelConfig, SpeedConfig
 from biggan.normalization import (
     Affine,
     AffineBatchNorm,
@@ -20,32 +20,10 @@ from biggan.normalization import (
     SNLinear,
 )
 from biggan.reparametrization import Conv2d, Linear, WeightNorm
+from biggan.resampling import Resampling
 
-Resample = Callable[[Tensor], Tensor]
 MakeNorm = Callable[[int], nn.Module]
 """Width -> a normalization, called with the map and the block's condition (or D's labels)."""
-
-
-def upsample(x: Tensor) -> Tensor:
-    """Nearest-neighbour upsampling by two."""
-    return F.interpolate(x, scale_factor=2, mode="nearest")
-
-
-def upsample_bilinear(x: Tensor) -> Tensor:
-    """Bilinear upsampling by two (Appendix H)."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-
-
-def downsample(x: Tensor) -> Tensor:
-    """Average pooling by two."""
-    return F.avg_pool2d(x, 2)
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
-
-
-UPSAMPLE: dict[str, Resample] = {"nearest": upsample, "bilinear": upsample_bilinear}
 
 
 class LayerMaker:
@@ -66,16 +44,17 @@ class LayerMaker:
         projection_hidden: int | None = None,
         projection_bias: bool = False,
         projection_spectral_norm: bool = True,
+        speed: SpeedConfig | None = None,
     ) -> None:
         self.spectral_norm, self.sn_eps, self.norm = spectral_norm, sn_eps, norm
         self.bn_settings = {"eps": bn_eps, "momentum": bn_momentum}
         self.size, self.dilation = size, dilation
-        self.resample: dict[str, Resample] = {"up": UPSAMPLE[up], "down": downsample, "flat": _same}
+        self.up, self.speed = up, speed or SpeedConfig()
         self.projection_kind, self.projection_hidden = projection, projection_hidden
         self.projection_bias, self.projection_spectral_norm = projection_bias, projection_spectral_norm
 
     @classmethod
-    def for_G(cls, model: ModelConfig) -> LayerMaker:
+    def for_G(cls, model: ModelConfig, speed: SpeedConfig) -> LayerMaker:
         """The maker of G's layers."""
         return cls(
             spectral_norm=model.spectral_norm_G,
@@ -90,10 +69,11 @@ class LayerMaker:
             projection_hidden=model.projection_hidden,
             projection_bias=model.projection_bias,
             projection_spectral_norm=model.projection_spectral_norm,
+            speed=speed,
         )
 
     @classmethod
-    def for_D(cls, model: ModelConfig) -> LayerMaker:
+    def for_D(cls, model: ModelConfig, speed: SpeedConfig) -> LayerMaker:
         """The maker of D's layers."""
         return cls(
             spectral_norm=model.spectral_norm_D,
@@ -103,7 +83,12 @@ class LayerMaker:
             norm=model.norm_D,
             size=model.filter_D,
             dilation=model.dilation_D,
+            speed=speed,
         )
+
+    def resampling(self, kind: str) -> Resampling:
+        """A block's resampling: "up", "down" or "flat"."""
+        return Resampling(kind, self.up, self.speed)
 
     def conv(self, before: int, after: int, size: int | None = None, *, bias: bool = True) -> nn.Module:
         """A convolution that keeps the resolution, with the network's filter size and dilation unless `size` is given.
@@ -178,7 +163,7 @@ class GBlock(nn.Module):
 
     def __init__(self, make: LayerMaker, norm: MakeNorm, kind: str, before: int, after: int) -> None:
         super().__init__()
-        self.resample = make.resample[kind]
+        self.resample = make.resampling(kind)
         self.norm1 = norm(before)
         self.conv1 = make.conv(before, after)
         self.norm2 = norm(after)
@@ -187,11 +172,9 @@ class GBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """(N, before, H, W) -> (N, after, H', W')."""
-        h = self.resample(F.relu(self.norm1(x, condition)))
-        h = self.conv1(h)
+        h = self.resample.then(self.conv1, F.relu(self.norm1(x, condition)))
         h = self.conv2(F.relu(self.norm2(h, condition)))
-        skip = self.resample(x)
-        return h + (skip if self.skip is None else self.skip(skip))
+        return h + (self.resample(x) if self.skip is None else self.resample.skip_then(self.skip, x))
 
 
 class DeepGBlock(nn.Module):
@@ -199,7 +182,7 @@ class DeepGBlock(nn.Module):
 
     def __init__(self, make: LayerMaker, norm: MakeNorm, kind: str, before: int, after: int) -> None:
         super().__init__()
-        self.resample, self.after = make.resample[kind], after
+        self.resample, self.after = make.resampling(kind), after
         hidden = before // 4
         self.norm1, self.conv1 = norm(before), make.conv(before, hidden, 1)
         self.norm2, self.conv2 = norm(hidden), make.conv(hidden, hidden)
@@ -209,7 +192,7 @@ class DeepGBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """(N, before, H, W) -> (N, after, H', W')."""
         h = self.conv1(F.relu(self.norm1(x, condition)))
-        h = self.conv2(self.resample(F.relu(self.norm2(h, condition))))
+        h = self.resample.then(self.conv2, F.relu(self.norm2(h, condition)))
         h = self.conv3(F.relu(self.norm3(h, condition)))
         h = self.conv4(F.relu(self.norm4(h, condition)))
         return h + self.resample(x[:, : self.after])
@@ -226,7 +209,7 @@ class DBlock(nn.Module):
         self, make: LayerMaker, norm: MakeNorm, kind: str, before: int, after: int, *, hidden: int, first: bool
     ) -> None:
         super().__init__()
-        self.resample, self.first = make.resample[kind], first
+        self.resample, self.first = make.resampling(kind), first
         self.norm1 = NoNorm() if first else norm(before)
         self.conv1 = make.conv(before, hidden)
         self.norm2 = norm(hidden)
@@ -236,10 +219,10 @@ class DBlock(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         """(N, before, H, W) and labels (N,) -> (N, after, H', W')."""
         h = self.conv1(x if self.first else F.relu(self.norm1(x, y)))
-        h = self.resample(self.conv2(F.relu(self.norm2(h, y))))
+        h = self.resample.after(self.conv2, F.relu(self.norm2(h, y)))
         if self.skip is None:
             return h + self.resample(x)
-        return h + (self.skip(self.resample(x)) if self.first else self.resample(self.skip(x)))
+        return h + (self.skip(self.resample(x)) if self.first else self.resample.skip_after(self.skip, x))
 
 
 class DeepDBlock(nn.Module):
@@ -247,7 +230,7 @@ class DeepDBlock(nn.Module):
 
     def __init__(self, make: LayerMaker, norm: MakeNorm, kind: str, before: int, after: int) -> None:
         super().__init__()
-        self.resample = make.resample[kind]
+        self.resample = make.resampling(kind)
         hidden = after // 4
         self.norm1, self.conv1 = norm(before), make.conv(before, hidden, 1)
         self.norm2, self.conv2 = norm(hidden), make.conv(hidden, hidden)

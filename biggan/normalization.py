@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from biggan.precision import REDUCED
 from biggan.reparametrization import Conv2d, Linear, Reparametrized
 
 
@@ -143,13 +144,15 @@ class BatchNorm(nn.Module):
         """Normalize (N, C, H, W) a channel."""
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, training=False, eps=self.eps)
-        if self.collected is None:
+        if self.collected is None and x.dtype not in REDUCED:
             return F.batch_norm(x, None, None, training=True, eps=self.eps)
-        # With momentum 1 the kernel leaves the batch's own mean and unbiased variance in these.
+        # With momentum 1 the kernel leaves the batch's own mean and unbiased variance in these; where x is reduced,
+        # their being float32 makes it compute them so.
         mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         out = F.batch_norm(x, mean, variance, training=True, momentum=1.0, eps=self.eps)
-        count = x.numel() // x.shape[1]
-        self.collected.add(count, mean, variance * (count - 1))
+        if self.collected is not None:
+            count = x.numel() // x.shape[1]
+            self.collected.add(count, mean, variance * (count - 1))
         return out
 
 
@@ -201,6 +204,11 @@ def _batchnorms(network: nn.Module) -> list[BatchNorm]:
     return [module for module in network.modules() if isinstance(module, BatchNorm)]
 
 
+def scale_and_shift(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """Multiply (N, C, H, W) by a gain and add a bias a channel, (C,) each, in x's precision."""
+    return x * gain.to(x.dtype)[:, None, None] + bias.to(x.dtype)[:, None, None]
+
+
 class AffineBatchNorm(BatchNorm):
     """BatchNorm with a learned gain (from 1) and bias (from 0) a channel: G's last one, and D's."""
 
@@ -211,7 +219,7 @@ class AffineBatchNorm(BatchNorm):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Normalize, scale and shift (N, C, H, W), whatever the condition."""
-        return super().forward(x) * self.weight[:, None, None] + self.bias[:, None, None]
+        return scale_and_shift(super().forward(x), self.weight, self.bias)
 
 
 class ConditionalBatchNorm(BatchNorm):
@@ -249,7 +257,7 @@ class Affine(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Scale and shift (N, C, H, W)."""
-        return x * self.weight[:, None, None] + self.bias[:, None, None]
+        return scale_and_shift(x, self.weight, self.bias)
 
 
 class ConditionalAffine(nn.Module):

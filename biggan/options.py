@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from biggan import config, config_model, config_objective
+from biggan import config, config_model, config_objective, config_speed
 from biggan.config import Config, fields, flatten, from_dict, to_dict, unflatten
 from biggan.errors import UserError, check_known, nearest
 
@@ -195,7 +195,7 @@ def _classes(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 def _strings_below_fields() -> dict[tuple[str, str], str]:
     texts = {}
-    sources = [Path(module.__file__) for module in (config, config_model, config_objective)]
+    sources = [Path(module.__file__) for module in (config, config_model, config_objective, config_speed)]
     for node in itertools.chain(*(ast.parse(source.read_text()).body for source in sources)):
         if isinstance(node, ast.ClassDef):
             for field, text in zip(node.body, node.body[1:], strict=False):

@@ -114,7 +114,7 @@ def save_checkpoint_grid(
 def load_generator(checkpoint: Checkpoint, *, raw: bool = False) -> Generator:
     """The averaged generator of a checkpoint, or with `raw` the generator itself."""
     prefix = "G." if raw else "G_ema."
-    network = Generator(checkpoint.config.model)
+    network = Generator(checkpoint.config.model, checkpoint.config.speed)
     network.load_state_dict(
         {name.removeprefix(prefix): tensor for name, tensor in checkpoint.tensors.items() if name.startswith(prefix)}
     )

@@ -14,6 +14,7 @@ from biggan.errors import UserError
 from biggan.generator import Generator
 from biggan.initialization import draw_vectors
 from biggan.initialization import initialize as draw_weights
+from biggan.precision import LossScaler
 from biggan.starts import Starts
 
 
@@ -27,13 +28,15 @@ class TrainingState:
         """`initialize=False` leaves the weights undrawn, for a state that is loaded next."""
         self.step = 0
         with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own, which initialize() replaces
-            self.G, self.D = Generator(config.model), Discriminator(config.model)
+            self.G, self.D = Generator(config.model, config.speed), Discriminator(config.model, config.speed)
         for name, network in self.networks().items():
             if initialize:
                 draw_weights(network, config.model.init, config.seed, name)
             else:
                 draw_vectors(network, config.seed, name)  # a change may have turned on what starts from them
             network.to(device).train()
+            if config.speed.channels_last:
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.D.take_embedding(self.G.embedding)
         self.ema = EMA(self.G, config.ema)
         self.starts = Starts.of_run(config, self.networks())
@@ -41,6 +44,8 @@ class TrainingState:
             "G": make_adam(self.G, config.optim.G),
             "D": make_adam(self.D, config.optim.D),
         }
+        scaled = self.networks() if config.speed.precision == "float16" else {}
+        self.loss_scalers = {name: LossScaler(device) for name in scaled}
 
     def networks(self) -> dict[str, nn.Module]:
         """The two networks by name."""
@@ -49,7 +54,8 @@ class TrainingState:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state under its name: `G.`, `D.`, `G_ema.`, `optim_G.`, `optim_D.` and the path.
 
-        And `sigma_start.` with the vectors from which sigma_0 regularization or clamping starts, where either is on.
+        And `sigma_start.` with the vectors from which sigma_0 regularization or clamping starts, where either is on,
+        `loss_scale.` with what float16's loss scaling stands at.
         """
         named: dict[str, Tensor] = {}
         modules: dict[str, nn.Module] = {**self.networks(), "G_ema": self.ema.network}
@@ -59,20 +65,22 @@ class TrainingState:
             moments = self.optimizers[prefix].state
             for name, parameter in network.named_parameters():
                 named.update({f"optim_{prefix}.{name}.{key}": value for key, value in moments[parameter].items()})
+        for prefix, scaler in self.loss_scalers.items():
+            named.update({f"loss_scale.{prefix}.{key}": value for key, value in scaler.tensors().items()})
         return named | self.starts.tensors()
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Copy `tensors` into the state's own, which keep their device and memory format.
 
-        The vectors from which sigma_0 regularization or clamping starts may be missing or too many: a change of the
-        configuration turns these on and off, and then they start at random or are left out.
+        The vectors from which sigma_0 regularization or clamping starts, and float16's loss scales, may be missing or
+        too many: a change of the configuration turns these on and off, and then they start afresh or are left out.
 
         Raises `UserError`, before anything is copied, where names, shapes or types differ from the state's.
         """
         own = self.tensors()
-        tensors = {name: tensor for name, tensor in tensors.items() if name in own or not _is_start(name)}
-        own = {name: tensor for name, tensor in own.items() if name in tensors or not _is_start(name)}
+        tensors = {name: tensor for name, tensor in tensors.items() if name in own or not _may_be_new(name)}
+        own = {name: tensor for name, tensor in own.items() if name in tensors or not _may_be_new(name)}
         if problem := _mismatch(own, tensors):
             raise UserError(
                 f"the checkpoint is of another architecture than the configuration: {problem}. Use the "
@@ -83,8 +91,8 @@ class TrainingState:
         self.step = step
 
 
-def _is_start(name: str) -> bool:
-    return name.startswith("sigma_start.") or name.endswith(".clamp.start")
+def _may_be_new(name: str) -> bool:
+    return name.startswith(("sigma_start.", "loss_scale.")) or name.endswith(".clamp.start")
 
 
 def _mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:

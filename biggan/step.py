@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor, nn
 from biggan import rng
 from biggan.clamping import project
 from biggan.clipping import clip_gradients
-from biggan.config import Config
+from biggan.config import ClampConfig, Config
 from biggan.gradient_penalties import Batch, gradient_penalties, strengths
 from biggan.latents import sample_latents
 from biggan.losses import make_loss
 from biggan.normalization import collecting, move_running_statistics, normalized
+from biggan.precision import LossScaler, Snapshot, autocast
 from biggan.regularizers import penalties
 from biggan.state import TrainingState
 
@@ -35,6 +37,7 @@ class Game:
         self.loss, self.slopes = make_loss(config.loss), strengths(config)
         self.before_update, self.after_backward = before_update, after_backward
         self.device = next(state.G.parameters()).device
+        self.snapshot: Snapshot | None = None
 
     def update_discriminator(self, k: int, real: Tensor, labels: Tensor) -> Stats:
         """D step `k`: real images (B, 3, R, R) and their labels (B,) against as many of G's.
@@ -44,9 +47,9 @@ class Game:
         G, D, accumulate = self.state.G, self.state.D, self.config.train.accumulate
         self._begin("D", k)
         z, fake_labels = self._draw("D", k)
-        with torch.no_grad(), normalized(G, iterate=not self._frozen("G")):
+        with torch.no_grad(), normalized(G, iterate=not self._frozen("G")), self._reduced():
             fake = G(z, fake_labels)
-        batch = self._batch(k, fake, fake_labels, real.to(self.device), labels.to(self.device))
+        batch = self._batch(k, fake, fake_labels, self._on_device(real), labels.to(self.device))
         losses, logits_real, logits_fake, slopes = [], [], [], []
         if not self._frozen("D"):
             D.take_embedding(G.embedding)
@@ -54,7 +57,9 @@ class Game:
             extra = penalties(D, "D", self.config.regularizers, self.state.starts)
             for index, micro in enumerate(batch.chunks(accumulate)):
                 images, image_labels, mask = micro.both  # D sees fake and real images in one forward
-                d_fake, d_real = D(images, image_labels, mask=mask).split(len(micro.fake))
+                with self._reduced():
+                    logits = D(images, image_labels, mask=mask)
+                d_fake, d_real = logits.split(len(micro.fake))
                 loss_real, loss_fake = self.loss.discriminator(d_real, d_fake)
                 slope = gradient_penalties(D, micro, self.slopes)
                 self._backward("D", sum(slope.values(), start=loss_real + loss_fake), extra, index)
@@ -89,12 +94,22 @@ class Game:
             extra = penalties(G, "G", self.config.regularizers, self.state.starts)
             columns = (z.chunk(accumulate), labels.chunk(accumulate), self._masks("G", 0, accumulate))
             for index, (z_micro, y_micro, mask) in enumerate(zip(*columns, strict=True)):
-                loss = self.loss.generator(D(G(z_micro, y_micro), y_micro, mask=mask))
+                with self._reduced():
+                    logits = D(G(z_micro, y_micro), y_micro, mask=mask)
+                loss = self.loss.generator(logits)
                 self._backward("G", loss, extra, index)
                 losses.append(loss.detach())
             if not self._frozen("G"):
                 move_running_statistics(G)
         return {"loss/G": torch.stack(losses).mean(), **self._finish("G", 0, extra)}
+
+    def _on_device(self, images: Tensor) -> Tensor:
+        layout = torch.channels_last if self.config.speed.channels_last else torch.contiguous_format
+        return images.to(self.device, memory_format=layout)
+
+    def _reduced(self) -> AbstractContextManager:
+        """Around the networks' forwards, and nothing else: weights are normalized before, penalties computed after."""
+        return autocast(self.config.speed.precision, self.device)
 
     def _frozen(self, network: str) -> bool:
         return self.config.train.freeze == network
@@ -132,6 +147,9 @@ class Game:
     def _begin(self, network: str, k: int) -> None:
         self.before_update(network, k)
         self.state.optimizers[network].zero_grad(set_to_none=True)
+        if network in self.state.loss_scalers:  # what an update moves beside the weights, in case it is skipped
+            buffers = (buffer for net in self.state.networks().values() for buffer in net.buffers())
+            self.snapshot = Snapshot([*buffers, *self.state.starts.vectors.values()])
 
     def _backward(self, network: str, loss: Tensor, extra: Stats, index: int) -> None:
         """Add one micro-batch's share of the gradient, and with the first one the penalties'."""
@@ -139,6 +157,8 @@ class Game:
         total = loss / accumulate
         if index == 0:
             total = total + sum(extra.values())
+        if scaler := self.state.loss_scalers.get(network):
+            total = total * scaler.scale
         total.backward(
             retain_graph=index < accumulate - 1,  # the normalized weights' graph serves every micro-batch
             inputs=list(self.state.networks()[network].parameters()),
@@ -149,14 +169,29 @@ class Game:
 
         The gradient's norm is that before clipping.
         """
-        self.after_backward(network, k)
         gradients = [p.grad for p in self.state.networks()[network].parameters() if p.grad is not None]
+        scaler = self.state.loss_scalers.get(network)
+        skip = None if scaler is None else scaler.unscale(gradients)
+        self.after_backward(network, k)
         stats = {f"penalty/{network}_{name}": value.detach() for name, value in extra.items()}
         stats[f"gradient_norm/{network}"] = nn.utils.get_total_norm(gradients)
         if not self._frozen(network):
             adam = self.config.optim.G if network == "G" else self.config.optim.D
             clip_gradients(gradients, each=adam.clip_tensor, total=adam.clip_global)
-            self.state.optimizers[network].step()
             clamp = self.config.model.clamp_G if network == "G" else self.config.model.clamp_D
-            project(self.state.networks()[network], network, clamp, self.state.starts)
+            if scaler is None:
+                self.state.optimizers[network].step()
+                project(self.state.networks()[network], network, clamp, self.state.starts)
+            else:
+                stats[f"skipped/{network}"] = self._scaled_step(network, scaler, skip, clamp)
         return stats
+
+    def _scaled_step(self, network: str, scaler: LossScaler, skip: Tensor, clamp: ClampConfig) -> Tensor:
+        """The optimizer's step and the projection, or, where `skip` is 1.0, the state as before the update."""
+        scaler.step(self.state.optimizers[network], skip)
+        net, projects = self.state.networks()[network], clamp.on and clamp.mode == "project"
+        weights = Snapshot(net.parameters() if projects else ())
+        project(net, network, clamp, self.state.starts)
+        for snapshot in (weights, self.snapshot):
+            snapshot.put_back_where(skip)
+        return skip

@@ -72,7 +72,7 @@ class Trainer:
         discriminator = [self.game.update_discriminator(k, *next(batches)) for k in range(self.config.train.d_steps)]
         generator = self.game.update_generator()
         if self.config.train.freeze != "G":
-            self.state.ema.update(self.state.G, self.state.step + 1)
+            self.state.ema.update(self.state.G, self.state.step + 1, generator.get("skipped/G"))
         self.state.step += 1
         return _to_floats(discriminator, generator)
 
@@ -83,8 +83,14 @@ class Trainer:
         self.observers.on_event(event)
 
     def _report_non_finite(self, stats: dict[str, float]) -> None:
-        """One event when numbers cease to be finite (not one a step); stop there where the configuration says so."""
+        """One event when numbers cease to be finite (not one a step); stop there where the configuration says so.
+
+        The gradients of an update that float16's loss scaling skipped are none of these.
+        """
         bad = {name: str(value) for name, value in stats.items() if not math.isfinite(value)}  # JSON has no NaN
+        for network in ("G", "D"):
+            if stats.get(f"skipped/{network}"):
+                bad.pop(f"gradient_norm/{network}", None)
         if bad and not self._non_finite:
             self.emit("non_finite", values=bad)
         self._non_finite = bool(bad)

@@ -19,8 +19,9 @@ from biggan.errors import UserError
 from biggan.estimate import estimate
 from biggan.generator import Generator
 from biggan.initialization import initialize
-from biggan.layers import DBlock, LayerMaker, upsample_bilinear
+from biggan.layers import DBlock, LayerMaker
 from biggan.normalization import BatchNorm, ConditionalBatchNorm
+from biggan.resampling import upsample_bilinear
 from biggan.session import notes_on
 from biggan.state import TrainingState
 from biggan.step import Game

@@ -1,0 +1,25 @@
+"""The configuration of how the same mathematics is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from biggan.settings import Section, setting
+
+
+@dataclass(frozen=True)
+class SpeedConfig(Section):
+    """How the same function is computed faster. Each switch but `precision` moves the last bits, none a formula."""
+
+    narrow_skips: bool = setting(False)
+    """Convolve a block's 1x1 skip at the lower resolution: before G's upsampling, after D's pooling (a quarter of the
+    work)."""
+    merged_resampling: bool = setting(False)
+    """Nearest upsampling and its 3x3 convolution as one transposed 4x4, a 3x3 convolution and its average pooling as
+    one 4x4 of stride 2 (4/9 of the multiplications)."""
+    channels_last: bool = setting(False)
+    """Keep images, maps and filters with the channel as the fastest index, as most convolution kernels prefer."""
+    precision: Literal["float32", "bfloat16", "float16"] = setting("float32")
+    """Of the networks' forwards and backwards. Weights, Spectral Normalization, BatchNorm's statistics, logits, losses,
+    penalties, sampling and evaluation stay in float32; float16's losses are scaled, its overflowing updates skipped."""
