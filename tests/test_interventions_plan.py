@@ -264,20 +264,21 @@ def test_a_thinned_plan_compares_as_the_whole(whole: Path, base: Path, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_killed_plan_continues_and_ends_with_the_same_table(plan_file: Path, base: Path, tmp_path: Path) -> None:
     """kill -9 of one branch, then of the launcher, in processes of their own; then the same command again."""
     plan = tmp_path / "longer.yaml"
     entries = "freeze-D: {changes: [freeze: D]}, later: {changes: [{r1: 1, from: 0.5}]}"
     plan.write_text(f"seeds: 1\nentries: {{{entries}}}")
-    common = ["--plan", str(plan), "--ckpt", str(base), "--at=2", "--steps=120", "--quiet"]
-    common += ["--checkpoint.every=20", "--jobs=2"]
+    common = ["--plan", str(plan), "--ckpt", str(base), "--at=2", "--steps=60", "--quiet"]
+    common += ["--checkpoint.every=10", "--jobs=2"]
     command = [sys.executable, "-m", "interventions.cli", *common]
     assert subprocess.run([*command, "--out", str(tmp_path / "whole")], check=False).returncode == 0
     killed = tmp_path / "killed"
     launcher = subprocess.Popen([*command, "--out", str(killed)])
-    victim = _wait_for_step(killed, 30)
+    victim = _wait_for_step(killed, 15)
     os.kill(victim, signal.SIGKILL)
-    _wait_for_step(killed, 60, but=victim)
+    _wait_for_step(killed, 30, but=victim)
     os.kill(launcher.pid, signal.SIGKILL)
     launcher.wait()
     assert subprocess.run([*command, "--out", str(killed)], check=False).returncode == 0
@@ -290,7 +291,7 @@ def test_a_killed_plan_continues_and_ends_with_the_same_table(plan_file: Path, b
 
 def _wait_for_step(folder: Path, step: int, but: int = 0) -> int:
     """Wait until some worker has said `step`; its process."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 500
     while time.monotonic() < deadline:
         for path in (folder / "progress").glob("*.json"):
             said = json.loads(path.read_text())
@@ -301,6 +302,18 @@ def _wait_for_step(folder: Path, step: int, but: int = 0) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_benchmark_measures(base: Path, capsys: pytest.CaptureFixture) -> None:
+    from interventions.bench import main as bench
+
+    assert bench(["--ckpt", str(base), "--steps=5"]) == 0
+    said = capsys.readouterr().out
+    assert "command to first step" in said
+    assert said.count("steps/s") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_submitit_runs_the_jobs(plan_file: Path, base: Path, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     command = ["--plan", str(plan_file), "--ckpt", str(base), "--at=2", "--steps=2", "--quiet", "--seeds=0"]
