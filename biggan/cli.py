@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biggan.errors import UserError
+from biggan.errors import SaidElsewhere, UserError
 
 if TYPE_CHECKING:
     import argparse
@@ -52,6 +52,8 @@ def guarded(
     """
     try:
         return command(argv)
+    except SaidElsewhere:
+        return EXIT_BAD_INPUT
     except UserError as error:
         _complain(program, str(error))
         return EXIT_BAD_INPUT
@@ -77,31 +79,46 @@ def _complain(program: str, message: str) -> None:
 
 
 def _train(argv: list[str]) -> int:
+    from biggan.launch import processes
+
+    with processes():
+        return _train_together(argv[1:] if argv[:1] == ["--"] else argv)  # torchrun hands its own `--` on
+
+
+def _train_together(argv: list[str]) -> int:
+    from biggan.launch import agreed, run_to_continue
     from biggan.options import parse
 
-    line = parse(argv)
-    if line.flags["json"] and not line.flags["dry_run"]:
-        raise UserError("--json goes with --dry-run. Add --dry-run, or leave --json away.")
-    if line.flags["allow_change"] and not line.flags["resume"]:
-        raise UserError("--allow-change goes with --resume RUN. Name the run, or leave --allow-change away.")
-    if line.flags["resume"]:
-        return _resume(line)
+    with agreed():
+        line = parse(argv)
+        if line.flags["json"] and not line.flags["dry_run"]:
+            raise UserError("--json goes with --dry-run. Add --dry-run, or leave --json away.")
+        if line.flags["allow_change"] and not line.flags["resume"]:
+            raise UserError("--allow-change goes with --resume RUN. Name the run, or leave --allow-change away.")
+        config = line.config() if line.flags["resume"] is None else None
+    if config is None:
+        return _resume(line, Path(line.flags["resume"]))
     if line.flags["dry_run"]:
-        return _dry_run(line, line.config())
+        return _dry_run(line, config)
+    if begun := run_to_continue(config.out, line.preset):
+        return _resume(line, begun)
     from biggan.session import open_new
 
-    return _run(open_new(line.config(), line.preset), quiet=line.flags["quiet"])
+    return _run(open_new(config, line.preset), quiet=line.flags["quiet"])
 
 
-def _resume(line: CommandLine) -> int:
+def _resume(line: CommandLine, path: Path) -> int:
+    from biggan.distributed import is_main
+    from biggan.launch import agreed
     from biggan.rundir import RunDirectory
     from biggan.session import find_start, open_resumed
 
-    path = Path(line.flags["resume"])
     start = find_start(path)
-    if command := RunDirectory(path).continued_by(start.step):
-        raise UserError(f"{path} is at step {start.step}, and more is to change in it. Continue it with: {command}")
-    config = line.config(start.config)
+    with agreed():
+        begun = RunDirectory(path).continued_by(start.step) if is_main() else None
+        if begun:
+            raise UserError(f"{path} is at step {start.step}, and more is to change in it. Continue it with: {begun}")
+        config = line.config(start.config)
     if line.flags["dry_run"]:
         return _dry_run(line, config)
     return _run(open_resumed(config, path, start, allow_change=line.flags["allow_change"]), quiet=line.flags["quiet"])
@@ -109,10 +126,13 @@ def _resume(line: CommandLine) -> int:
 
 def _dry_run(line: CommandLine, config: Config) -> int:
     from biggan.config import to_dict
+    from biggan.distributed import is_main
     from biggan.estimate import estimate
     from biggan.session import check_names, notes_on
 
     check_names(config)
+    if not is_main():
+        return EXIT_DONE
     found = estimate(config)
     if line.flags["json"]:
         print(json.dumps(found | {"preset": line.preset, "config": to_dict(config)}))
@@ -132,15 +152,31 @@ def _dry_run(line: CommandLine, config: Config) -> int:
 
 
 def train_session(session: Session, *, quiet: bool, until: int | None = None, further: Sequence[Observer] = ()) -> str:
-    """Train a session with everything that its configuration attaches, and `further` observers.
+    """Train a session with everything that its configuration attaches, and `further` observers; on rank 0 alone.
 
     Returns what `Trainer.train` does.
     """
+    from biggan.distributed import is_main, world_size
+    from biggan.trainer import Trainer
+
+    config, run = session.config, session.run
+    if not is_main():
+        return Trainer(config, session.state, session.source, run, []).train(until)
+    if not quiet:
+        for note in session.notes:
+            print(note)
+        threads = "1 thread" if config.threads == 1 else f"{config.threads} threads"
+        ranks = "" if world_size() == 1 else f"{world_size()} processes, each "
+        print(f"training in {run.path} on {ranks}{config.device}, {threads}, up to step {config.steps}", flush=True)
+    observers = _observers(session, further, quiet=quiet)
+    return Trainer(config, session.state, session.source, run, observers).train(until)
+
+
+def _observers(session: Session, further: Sequence[Observer], *, quiet: bool) -> list[Any]:
     from biggan.evaluation.observer import Evaluation
     from biggan.observers import SampleGrids, TensorBoard
     from biggan.progress import Progress
     from biggan.retention import CheckpointStore
-    from biggan.trainer import Trainer
     from spectra.monitor import Monitor
 
     config, run = session.config, session.run
@@ -158,16 +194,16 @@ def train_session(session: Session, *, quiet: bool, until: int | None = None, fu
     observers += further
     if not quiet:
         observers.append(Progress())
-        for note in session.notes:
-            print(note)
-        threads = "1 thread" if config.threads == 1 else f"{config.threads} threads"
-        print(f"training in {run.path} on {config.device}, {threads}, up to step {config.steps}", flush=True)
-    return Trainer(config, session.state, session.source, run, observers).train(until)
+    return observers
 
 
 def _run(session: Session, *, quiet: bool) -> int:
+    from biggan.distributed import is_main
+
     run = session.run
     status = train_session(session, quiet=quiet)
+    if not is_main():
+        return EXIT_OF[status]
     if status == "interrupted":
         print(f"interrupted; step {session.state.step} is saved. To go on:\n  biggan-train --resume {run.path}")
     elif status == "stopped":
