@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -91,8 +92,9 @@ def _train_together(argv: list[str]) -> int:
 
     with agreed():
         line = parse(argv)
-        if line.flags["json"] and not line.flags["dry_run"]:
-            raise UserError("--json goes with --dry-run. Add --dry-run, or leave --json away.")
+        for name in ("json", "memory", "processes"):
+            if line.flags[name] and not line.flags["dry_run"]:
+                raise UserError(f"--{name} goes with --dry-run. Add --dry-run, or leave --{name} away.")
         if line.flags["allow_change"] and not line.flags["resume"]:
             raise UserError("--allow-change goes with --resume RUN. Name the run, or leave --allow-change away.")
         config = line.config() if line.flags["resume"] is None else None
@@ -126,14 +128,15 @@ def _resume(line: CommandLine, path: Path) -> int:
 
 def _dry_run(line: CommandLine, config: Config) -> int:
     from biggan.config import to_dict
-    from biggan.distributed import is_main
+    from biggan.distributed import is_main, world_size
     from biggan.estimate import estimate
     from biggan.session import check_names, notes_on
 
     check_names(config)
     if not is_main():
         return EXIT_DONE
-    found = estimate(config)
+    processes = world_size() if line.flags["processes"] is None else line.flags["processes"]
+    found = estimate(config, processes) | _fitting(line, config, processes)
     if line.flags["json"]:
         print(json.dumps(found | {"preset": line.preset, "config": to_dict(config)}))
         return EXIT_DONE
@@ -143,12 +146,49 @@ def _dry_run(line: CommandLine, config: Config) -> int:
     counts, memory = found["parameters"], found["memory"]
     print(f"\nparameters: G {counts['G']:,}  D {counts['D']:,}")
     parts = ", ".join(f"{name.replace('_', ' ')} {_size(amount)}" for name, amount in memory.items())
-    print(f"memory, one process: {_size(found['memory_bytes'])} ({parts})")
-    if config.train.accumulate == 1 and config.train.batch > 1:
-        print("less memory: --train.accumulate N cuts an update into N micro-batches")
+    which = "one process" if processes == 1 else f"each of {processes} processes"
+    print(f"memory, {which}: {_size(found['memory_bytes'])} ({parts})")
+    if "fits" in found:
+        print(found["fits"]["text"])
+    elif config.train.accumulate == 1 and config.train.batch > processes:
+        print("less memory: --train.accumulate N cuts an update into N micro-batches; --train.recompute true")
     for note in notes_on(config):
         print(note)
     return EXIT_DONE
+
+
+def _fitting(line: CommandLine, config: Config, processes: int) -> dict[str, Any]:
+    """What `--memory` asks for: `fits`, with the largest micro-batch, its `accumulate` and memory, and a sentence."""
+    from biggan.estimate import SPARE, largest_micro_batch
+
+    if line.flags["memory"] is None:
+        return {}
+    card = _bytes(line.flags["memory"])
+    found = largest_micro_batch(config, card, processes)
+    where = f"cards of {_size(card)} ({SPARE:.0%} left free)"
+    if found is None:
+        text = (
+            f"no micro-batch fits {where}: take more processes or a smaller batch (D's fake images are made in one "
+            f"forward), or --train.recompute true"
+        )
+        return {"fits": {"micro_batch": None, "text": text}}
+    micro, accumulate, needed = found
+    text = (
+        f"largest micro-batch that fits {where}: {micro} images over all processes, --train.accumulate {accumulate}, "
+        f"{_size(needed)}"
+    )
+    return {"fits": {"micro_batch": micro, "accumulate": accumulate, "memory_bytes": needed, "text": text}}
+
+
+UNITS = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+
+
+def _bytes(text: str) -> int:
+    """`80GiB`, `80 GB` or a number of bytes. Raises `UserError` for anything else."""
+    parts = re.fullmatch(r"\s*(\d+\.?\d*)\s*([kmgt]i?b)?\s*", text.lower())
+    if parts is None or float(parts[1]) == 0:
+        raise UserError(f"--memory is '{text}', expected a size such as 80GiB, 24GB or a number of bytes.")
+    return int(float(parts[1]) * UNITS.get(parts[2], 1))
 
 
 def train_session(session: Session, *, quiet: bool, until: int | None = None, further: Sequence[Observer] = ()) -> str:

@@ -173,6 +173,12 @@ def not_collecting(network: nn.Module) -> AbstractContextManager[None]:
     return _CollectingInto(dict.fromkeys(_batchnorms(network)))
 
 
+def counted_already(network: nn.Module) -> AbstractContextManager[None]:
+    """For a forward that is computed again later: each BatchNorm goes the way it goes now, and no moment is counted."""
+    layers = _batchnorms(network)
+    return _CollectingInto({layer: None if layer.collected is None else Moments() for layer in layers})
+
+
 class _CollectingInto:
     """Inside it each BatchNorm's moments go where `moments` says, for none nowhere. May be entered again and again."""
 

@@ -37,6 +37,7 @@ class Game:
         self.config, self.state = config, state
         self.loss, self.slopes = make_loss(config.loss), strengths(config)
         self.before_update, self.after_backward = before_update, after_backward
+        state.G.recompute = state.D.recompute = config.train.recompute
         self.share = distributed.Share(config.train.batch, config.train.accumulate)
         first = next(state.G.parameters())
         self.device, self.dtype = first.device, first.dtype

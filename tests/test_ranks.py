@@ -49,11 +49,11 @@ def after_step(step: int, act: Callable[[Trainer], None]) -> None:
 
 
 def whole_and_in_parts(folder: Path) -> list[tuple[int, str, str]]:
-    """One run in one go; one stopped after 2 of 6 steps and resumed; one with everything on."""
+    """One run in one go; one stopped after 2 of 6 steps and resumed, recomputing; one with everything on."""
     return [
         train(folder / "whole", "--steps=6"),
         train(folder / "parts", "--steps=2", "--quiet"),
-        command(["--resume", str(folder / "parts"), "--steps=6"]),
+        command(["--resume", str(folder / "parts"), "--steps=6", "--train.recompute=true"]),
         train(folder / "everything", "--steps=2", *EVERYTHING),
     ]
 
