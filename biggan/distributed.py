@@ -73,7 +73,7 @@ class Share:
                 f"{ranks} processes are to share train.batch {batch}{cut}: each needs one image of a micro-batch at "
                 f"least. Start at most {micro} processes, or give a larger batch."
             )
-        self.whole = ranks == 1
+        self.batch, self.whole = batch, ranks == 1
         edges = np.cumsum([0, *(micro // ranks + (r < micro % ranks) for r in range(ranks))])
         own = np.arange(edges[mine], edges[mine + 1])
         self.rows = (np.arange(accumulate)[:, None] * micro + own).reshape(-1)

@@ -79,7 +79,7 @@ class Game:
         return {
             "loss/D_real": loss_real,
             "loss/D_fake": loss_fake,
-            **logit_statistics(D, seen, self.config.loss.margin),
+            **logit_statistics(D, seen, self.config.loss.margin, self.share),
             **self._finish("D", k, extra),
         }
 
