@@ -28,6 +28,7 @@ __all__ = [
     "ClampConfig",
     "Config",
     "DataConfig",
+    "DiscriminatorViewConfig",
     "EMAConfig",
     "EvalConfig",
     "LatentConfig",
@@ -195,6 +196,16 @@ class SpectraConfig(Section):
 
 
 @dataclass(frozen=True)
+class DiscriminatorViewConfig(Section):
+    """What D is asked in training about fixed images: its accuracies and its input gradient (Section 4.2)."""
+
+    every: int = setting(1000, numbers=False, low=0)
+    """Ask every so many steps; 0: never."""
+    images: int = setting(256, numbers=False, low=1)
+    """Training images, validation images (at most all there are) and generated images, so many of each."""
+
+
+@dataclass(frozen=True)
 class Config(Section):
     """A whole run."""
 
@@ -226,6 +237,7 @@ class Config(Section):
     eval: EvalConfig = setting(EvalConfig)
     tensorboard: TensorBoardConfig = setting(TensorBoardConfig)
     spectra: SpectraConfig = setting(SpectraConfig)
+    discriminator_view: DiscriminatorViewConfig = setting(DiscriminatorViewConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

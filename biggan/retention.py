@@ -129,6 +129,8 @@ class CheckpointStore(Observer):
 
     def _freeze(self, step: int) -> None:
         ring = [p for p in checkpoint_paths(self.trainer.run.path) if step_of(p) % self.config.ring_every == 0]
+        if not ring:  # an alarm before the first checkpoint
+            return
         frozen = self.folder / f"frozen-{step:08d}"
         frozen.mkdir(exist_ok=True)
         for path in ring[-self.config.ring_keep :]:

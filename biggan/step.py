@@ -13,6 +13,7 @@ from biggan import rng
 from biggan.clamping import project
 from biggan.clipping import clip_gradients
 from biggan.config import ClampConfig, Config
+from biggan.discriminator_view import logit_statistics
 from biggan.gradient_penalties import Batch, gradient_penalties, strengths
 from biggan.latents import sample_latents
 from biggan.losses import make_loss
@@ -50,7 +51,7 @@ class Game:
         with torch.no_grad(), normalized(G, iterate=not self._frozen("G")), self._reduced():
             fake = G(z, fake_labels)
         batch = self._batch(k, fake, fake_labels, self._on_device(real), labels.to(self.device))
-        losses, logits_real, logits_fake, slopes = [], [], [], []
+        losses, seen, slopes = [], [], []
         if not self._frozen("D"):
             D.take_embedding(G.embedding)
         with normalized(D, iterate=not self._frozen("D")), collecting(D):
@@ -58,14 +59,13 @@ class Game:
             for index, micro in enumerate(batch.chunks(accumulate)):
                 images, image_labels, mask = micro.both  # D sees fake and real images in one forward
                 with self._reduced():
-                    logits = D(images, image_labels, mask=mask)
-                d_fake, d_real = logits.split(len(micro.fake))
+                    linear, projection = D.parts(images, image_labels, mask)
+                d_fake, d_real = (linear + projection).split(len(micro.fake))
                 loss_real, loss_fake = self.loss.discriminator(d_real, d_fake)
                 slope = gradient_penalties(D, micro, self.slopes)
                 self._backward("D", sum(slope.values(), start=loss_real + loss_fake), extra, index)
                 losses.append(torch.stack([loss_real, loss_fake]).detach())
-                logits_real.append(d_real.detach())
-                logits_fake.append(d_fake.detach())
+                seen.append(torch.stack([linear, projection]).detach())
                 slopes.append(slope)
             if not self._frozen("D"):
                 move_running_statistics(D)
@@ -74,9 +74,7 @@ class Game:
         return {
             "loss/D_real": loss_real,
             "loss/D_fake": loss_fake,
-            # Shares on the right side of zero, from the forwards made anyway.
-            "accuracy/D_real": (torch.cat(logits_real) > 0).float().mean(),
-            "accuracy/D_fake": (torch.cat(logits_fake) < 0).float().mean(),
+            **logit_statistics(D, seen, self.config.loss.margin),
             **self._finish("D", k, extra),
         }
 
