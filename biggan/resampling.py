@@ -50,8 +50,12 @@ class Resampling:
     def __init__(self, kind: str, up: str, speed: SpeedConfig) -> None:
         self.kind: str = kind
         self.plain = {"up": UPSAMPLE[up], "down": downsample, "flat": _same}[kind]
-        self.narrow, self.merged = speed.narrow_skips, speed.merged_resampling
         self.nearest = up == "nearest"
+        self.use(speed)
+
+    def use(self, speed: SpeedConfig) -> None:
+        """Take these of the shorter ways from now on."""
+        self.narrow, self.merged = speed.narrow_skips, speed.merged_resampling
 
     def __call__(self, x: Tensor) -> Tensor:
         """Resample (N, C, H, W)."""

@@ -15,6 +15,7 @@ from biggan.config import Config, differences
 from biggan.data import Source, open_source
 from biggan.errors import UserError, check_known
 from biggan.folding import fold_where_turned_off
+from biggan.gradient_penalties import strengths
 from biggan.latents import LATENTS
 from biggan.losses import LOSSES
 from biggan.rundir import RunDirectory, default_path, make_event
@@ -187,14 +188,21 @@ def use_arithmetic(config: Config) -> None:
 
 def notes_on(config: Config) -> list[str]:
     """What someone should know who runs `config`."""
+    notes = []
+    if config.speed.compile and strengths(config):
+        notes.append(
+            f"speed.compile: D runs uncompiled, as the penalty on its gradient ({', '.join(strengths(config))}) needs "
+            f"a second derivative, which compiled code does not have; G is compiled"
+        )
     has_batchnorm = {"G": config.model.norm_G == "batch", "D": config.model.norm_D != "none"}
     normalized = [name for name, has in has_batchnorm.items() if has]
     if config.train.accumulate == 1 or not normalized:
-        return []
+        return notes
     micro = config.train.batch // config.train.accumulate
     whose = " and ".join(f"{name}'s" for name in normalized)
     return [
+        *notes,
         f"gradient accumulation: in {whose} updates BatchNorm normalizes each micro-batch of {micro} by its own "
         f"statistics, which is not what a batch of {config.train.batch} in one piece would do; for D's updates G makes "
-        f"all {config.train.batch} images in one forward"
+        f"all {config.train.batch} images in one forward",
     ]

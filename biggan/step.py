@@ -38,6 +38,10 @@ class Game:
         self.before_update, self.after_backward = before_update, after_backward
         self.device = next(state.G.parameters()).device
         self.snapshot: Snapshot | None = None
+        self.forward = dict(state.networks())
+        if config.speed.compile:
+            for name in ("G",) if self.slopes else ("G", "D"):  # compiled code has no second derivative
+                self.forward[name] = torch.compile(self.forward[name], dynamic=False)
 
     def update_discriminator(self, k: int, real: Tensor, labels: Tensor) -> Stats:
         """D step `k`: real images (B, 3, R, R) and their labels (B,) against as many of G's.
@@ -48,8 +52,8 @@ class Game:
         self._begin("D", k)
         z, fake_labels = self._draw("D", k)
         with torch.no_grad(), normalized(G, iterate=not self._frozen("G")), self._reduced():
-            fake = G(z, fake_labels)
-        batch = self._batch(k, fake, fake_labels, self._on_device(real), labels.to(self.device))
+            fake = self.forward["G"](z, fake_labels)
+        batch = self._batch(k, fake, fake_labels, self._on_device(real), self._moved(labels))
         losses, logits_real, logits_fake, slopes = [], [], [], []
         if not self._frozen("D"):
             D.take_embedding(G.embedding)
@@ -58,7 +62,7 @@ class Game:
             for index, micro in enumerate(batch.chunks(accumulate)):
                 images, image_labels, mask = micro.both  # D sees fake and real images in one forward
                 with self._reduced():
-                    logits = D(images, image_labels, mask=mask)
+                    logits = self.forward["D"](images, image_labels, mask=mask)
                 d_fake, d_real = logits.split(len(micro.fake))
                 loss_real, loss_fake = self.loss.discriminator(d_real, d_fake)
                 slope = gradient_penalties(D, micro, self.slopes)
@@ -95,7 +99,7 @@ class Game:
             columns = (z.chunk(accumulate), labels.chunk(accumulate), self._masks("G", 0, accumulate))
             for index, (z_micro, y_micro, mask) in enumerate(zip(*columns, strict=True)):
                 with self._reduced():
-                    logits = D(G(z_micro, y_micro), y_micro, mask=mask)
+                    logits = self.forward["D"](self.forward["G"](z_micro, y_micro), y_micro, mask=mask)
                 loss = self.loss.generator(logits)
                 self._backward("G", loss, extra, index)
                 losses.append(loss.detach())
@@ -105,7 +109,13 @@ class Game:
 
     def _on_device(self, images: Tensor) -> Tensor:
         layout = torch.channels_last if self.config.speed.channels_last else torch.contiguous_format
-        return images.to(self.device, memory_format=layout)
+        return self._moved(images).contiguous(memory_format=layout)
+
+    def _moved(self, drawn: Tensor) -> Tensor:
+        """On the device; on a GPU from pinned memory, so that nothing waits for the copy."""
+        if self.device.type != "cuda" or drawn.is_cuda:
+            return drawn.to(self.device)
+        return drawn.pin_memory().to(self.device, non_blocking=True)
 
     def _reduced(self) -> AbstractContextManager:
         """Around the networks' forwards, and nothing else: weights are normalized before, penalties computed after."""
@@ -121,14 +131,14 @@ class Game:
         z = sample_latents(self.config.latents, random, batch, self.state.G.z_dim, step)
         random = rng.generator(seed, f"{network}/labels", step, k)
         labels = torch.from_numpy(random.integers(0, self.config.model.classes, size=batch))
-        return z.to(self.device), labels.to(self.device)
+        return self._moved(z), self._moved(labels)
 
     def _batch(self, k: int, fake: Tensor, fake_labels: Tensor, real: Tensor, labels: Tensor) -> Batch:
         """What D step `k` sees, with what its penalties and dropout draw for the whole global batch."""
         mix = None
         if "gradient" in self.slopes:
             random = rng.generator(self.config.seed, "D/interpolation", self.state.step, k)
-            mix = torch.from_numpy(random.random(len(real), dtype=np.float32)).to(self.device)
+            mix = self._moved(torch.from_numpy(random.random(len(real), dtype=np.float32)))
         (mask_fake,), (mask_real,) = self._masks("D/fake", k, 1), self._masks("D/real", k, 1)
         return Batch(fake, fake_labels, real, labels, mask_fake, mask_real, mix)
 
@@ -142,7 +152,7 @@ class Game:
             return [None] * count
         random = rng.generator(self.config.seed, f"{purpose}/dropout", self.state.step, k)
         kept = random.random((self.config.train.batch, self.state.D.width), dtype=np.float32) < keep
-        return (torch.from_numpy(kept).to(self.device) / keep).chunk(count)
+        return (self._moved(torch.from_numpy(kept)) / keep).chunk(count)
 
     def _begin(self, network: str, k: int) -> None:
         self.before_update(network, k)

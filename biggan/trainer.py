@@ -13,6 +13,7 @@ import torch
 
 from biggan.config import Config
 from biggan.data import Source, training_batches
+from biggan.data.prefetch import prefetched
 from biggan.observers import Observer, Observers
 from biggan.rundir import RunDirectory, make_event
 from biggan.state import TrainingState
@@ -53,7 +54,7 @@ class Trainer:
         return status
 
     def _loop(self) -> None:
-        batches = training_batches(self.config, self.source, self.state.step)
+        batches = prefetched(training_batches(self.config, self.source, self.state.step), self.game.device)
         while self.state.step < self.config.steps and self._asked_to_stop is None:
             stats = self.train_step(batches)
             self._report_non_finite(stats)
