@@ -5,7 +5,6 @@ Every path is the same function; only rounding differs (tests/test_resampling.py
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -114,8 +113,13 @@ def _widened(weight: Tensor, taps: tuple[tuple[float, ...], ...]) -> Tensor:
     return F.linear(weight.flatten(2), _both_axes(taps, weight.dtype, weight.device)).unflatten(2, (4, 4))
 
 
-@functools.cache
+_MATRICES: dict[tuple, Tensor] = {}  # kept, so that no step waits for a copy to the device
+
+
 def _both_axes(taps: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """`taps` along both axes, (16, 9). Kept, so that no step waits for a copy to the device."""
-    matrix = torch.tensor(taps, dtype=dtype)
-    return torch.kron(matrix, matrix).to(device)
+    """`taps` along both axes, (16, 9)."""
+    key = taps, dtype, device
+    if key not in _MATRICES:
+        matrix = torch.tensor(taps, dtype=dtype)
+        _MATRICES[key] = torch.kron(matrix, matrix).to(device)
+    return _MATRICES[key]
