@@ -128,6 +128,7 @@ def _dry_run(line: CommandLine, config: Config) -> int:
 
 
 def _run(session: Session, *, quiet: bool) -> int:
+    from biggan.evaluation.observer import Evaluation
     from biggan.observers import SampleGrids, TensorBoard
     from biggan.progress import Progress
     from biggan.retention import CheckpointStore
@@ -139,6 +140,7 @@ def _run(session: Session, *, quiet: bool) -> int:
     panels = run.tensorboard / "spectra" if config.tensorboard.every else None
     settings = dataclasses.asdict(config.spectra) | {"tensorboard": panels}
     observers: list[Any] = [  # the monitor has an observer's methods, and knows nothing of this package
+        Evaluation((lambda text: None) if quiet else print),  # before those who act upon its events
         Monitor(networks, run.path, start_step=session.state.step, **settings),
         CheckpointStore(),
         SampleGrids(),
@@ -169,6 +171,7 @@ def _summary(session: Session) -> None:
     places = {
         "samples": run.samples / f"step-{step:08d}.png",
         "checkpoint": checkpoint,
+        "best": run.checkpoints / "best.safetensors",
         "record": run.path / "records",
         "events": run.path / "events.jsonl",
     }

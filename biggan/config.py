@@ -28,6 +28,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "EMAConfig",
+    "EvalConfig",
     "LatentConfig",
     "LossConfig",
     "ModelConfig",
@@ -138,6 +139,8 @@ class CheckpointConfig(Section):
     """Save to the dense ring every so many steps; an alarm freezes a copy of the ring."""
     ring_keep: int = setting(10, numbers=False, low=1)
     """Length of the ring, in checkpoints."""
+    best: bool = setting(True, numbers=False)
+    """Keep the state whose averaged weights have the lowest FID so far, as best.safetensors (needs eval.every)."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,24 @@ class SampleConfig(Section):
     """Show the first so many classes."""
     standing_passes: int = setting(16, numbers=False, low=1)
     """Forward passes for BatchNorm's standing statistics (Appendix C.1: 100 for final samples)."""
+
+
+@dataclass(frozen=True)
+class EvalConfig(Section):
+    """Scores while training, of raw and averaged weights, always from the same latents."""
+
+    every: int = setting(0, numbers=False, low=0)
+    """Evaluate every so many steps; 0: never."""
+    samples: int = setting(1000, numbers=False, low=1000)
+    """Generated images an evaluation."""
+    features: str = setting("classifier", numbers=False)
+    """`classifier` (trained on the data, once), `inception`, or package.module:Name of a torch.nn.Module."""
+    weights: str | None = setting(None, numbers=False)
+    """The weights file of the features `inception`; none: in the cache folder (BIGGAN_CACHE, or ~/.cache/biggan)."""
+    reference: Literal["train", "val"] = setting("train", numbers=False)
+    """The real images to compare with: the complete training split, whatever subset is trained on, or the other."""
+    standing_passes: int = setting(2, numbers=False, low=1)
+    """Forward passes of 64 images for BatchNorm's standing statistics (Appendix C.1: 100 for final scores)."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +222,7 @@ class Config(Section):
     speed: SpeedConfig = setting(SpeedConfig)
     checkpoint: CheckpointConfig = setting(CheckpointConfig)
     samples: SampleConfig = setting(SampleConfig)
+    eval: EvalConfig = setting(EvalConfig)
     tensorboard: TensorBoardConfig = setting(TensorBoardConfig)
     spectra: SpectraConfig = setting(SpectraConfig)
 

@@ -148,6 +148,12 @@ class TensorBoard(Observer):
             with Image.open(grid) as image:
                 self.writer.add_image("samples", np.asarray(image), step, dataformats="HWC")
 
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        """Write the scores of an evaluation."""
+        if event["event"] == "evaluation" and self.writer is not None:
+            for name, value in event["scores"].items():
+                self.writer.add_scalar(f"eval/{event['weights']}/{name}", float(value), event["step"])
+
     def on_end(self, status: str) -> None:
         """Write what is still held back."""
         if self.writer is not None:

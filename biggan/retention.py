@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from biggan.trainer import Trainer
 
 MOST_FROZEN_RINGS = 3
+BEST = "best.safetensors"
 
 
 class CheckpointStore(Observer):
@@ -24,6 +26,9 @@ class CheckpointStore(Observer):
     An `alarm` hard-links the ring's files into checkpoints/frozen-STEP/, so that states from before the trouble stay.
     Alarms that follow each other within the ring's length are one trouble and freeze once; of more than three frozen
     rings the oldest goes.
+
+    With `checkpoint.best`, checkpoints/best.safetensors is the state whose averaged weights, those that are sampled
+    from, have the lowest FID of all evaluations so far.
     """
 
     def on_start(self, trainer: Trainer) -> None:
@@ -43,15 +48,21 @@ class CheckpointStore(Observer):
                 self._set_aside(path)
         if self._path(trainer.state.step).exists():
             self.saved = trainer.state.step
+        self._take_up_best()
 
     def after_step(self, step: int, stats: Mapping[str, float]) -> None:
-        """Save where one of the three intervals falls due."""
+        """Save where one of the three intervals falls due, and a state that is the best so far."""
         c = self.config
-        if any(every and step % every == 0 for every in (c.every, c.permanent_every, c.ring_every)):
+        is_best = self._best is not None and self._best[0] == step
+        if is_best or any(every and step % every == 0 for every in (c.every, c.permanent_every, c.ring_every)):
             self.save()
 
     def on_event(self, event: Mapping[str, Any]) -> None:
-        """Freeze the ring on an alarm."""
+        """Freeze the ring on an alarm; remember the best evaluation."""
+        if event["event"] == "evaluation" and event["weights"] == "ema" and self.config.best:
+            fid = float(event["scores"].get("fid", math.nan))
+            if math.isfinite(fid) and (self._best is None or fid < self._best[1]):
+                self._best = (event["step"], fid)
         if event["event"] == "alarm" and self.config.ring_every:
             span = self.config.ring_every * self.config.ring_keep
             if self._last_alarm is None or event["step"] - self._last_alarm > span:
@@ -70,6 +81,8 @@ class CheckpointStore(Observer):
         digest = save_checkpoint(path, state.tensors(), state.step, to_dict(self.trainer.config))
         self.saved = state.step
         self.trainer.emit("checkpoint", path=f"checkpoints/{path.name}", digest=digest)
+        if self._best is not None and self._best[0] == state.step:
+            replace_link(path, self.folder / BEST)
         self.trainer.observers.on_checkpoint(state.step, path)
         self._prune()
         return path
@@ -83,6 +96,19 @@ class CheckpointStore(Observer):
             number += 1
             target = aside / f"{path.name}.{number}"
         os.replace(path, target)
+
+    def _take_up_best(self) -> None:
+        """Go on from the best of earlier sessions: its step from the file, its FID from the events."""
+        self._best: tuple[int, float] | None = None
+        path = self.folder / BEST
+        step = int(peek(path).get("step", -1))
+        if step > self.trainer.state.step:
+            self._set_aside(path)
+            return
+        for event in self.trainer.run.events():
+            is_its = event["event"] == "evaluation" and event["step"] == step and event["weights"] == "ema"
+            if is_its and not event.get("superseded"):
+                self._best = (step, float(event["scores"]["fid"]))
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.safetensors"
@@ -126,6 +152,14 @@ def retained(finite: Mapping[int, bool], config: CheckpointConfig) -> set[int]:
     newest_first = sorted(regular, key=lambda step: (finite[step], step), reverse=True)
     stay = set(newest_first[: config.keep]) | permanent | set(ring[-config.ring_keep :]) | set(steps[-1:])
     return stay | set([step for step in steps if finite[step]][-1:])
+
+
+def replace_link(source: Path, target: Path) -> None:
+    """Let `target` be the file `source` from now on; a kill leaves the one before or this one."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    link_or_copy(source, temporary)
+    os.replace(temporary, target)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

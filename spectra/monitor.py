@@ -95,6 +95,7 @@ class Monitor:
         self._last_step, self._stride = start_step, 0
         self._top: list[Any] | None = None
         self._seconds = 0.0
+        self._scores: dict[int, dict[str, float]] = {}
         self._forget_step()
 
     def before_update(self, network: str, k: int = 0) -> None:
@@ -132,6 +133,7 @@ class Monitor:
                 raise ValueError(f"step {step} comes after step {self._last_step}: steps must grow")
             self._check_announced(step)
             values = {name: float(value) for name, value in (scalars or {}).items()}
+            values |= self._scores.pop(step, {})
             due = bool(self.networks) and self.schedule.is_due(step)
             if due:
                 values |= self._measure()
@@ -166,9 +168,18 @@ class Monitor:
         """Nothing: the record is open."""
 
     def on_event(self, event: Mapping[str, Any]) -> None:
-        """An alarm begins a burst of measurements."""
+        """An alarm begins a burst of measurements; an evaluation's scores are recorded as eval/WEIGHTS/NAME.
+
+        Events of a step may come before its `after_step` or behind it.
+        """
         if event["event"] == "alarm":
             self.schedule.alarm(event["step"])
+        elif event["event"] == "evaluation":
+            scores = {f"eval/{event['weights']}/{name}": float(value) for name, value in event["scores"].items()}
+            if event["step"] == self._last_step:
+                self.record.append(event["step"], scores)
+            else:
+                self._scores.setdefault(event["step"], {}).update(scores)
 
     def on_checkpoint(self, step: int, path: Path | None = None) -> None:
         """The state was saved: hand the record to the system, and forget what a resumed run could not know."""

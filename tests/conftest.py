@@ -13,6 +13,7 @@ from tiny_options import TINY as TINY_OPTIONS
 from biggan.cli import train_main
 from biggan.config import Config, from_dict
 from biggan.data import open_source, training_batches
+from biggan.evaluation.evaluator import Evaluator
 from biggan.rundir import RunDirectory
 from biggan.session import open_new
 from biggan.state import TrainingState
@@ -38,6 +39,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Feature networks trained in the tests are kept for this session alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIGGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture
@@ -78,6 +87,16 @@ def train() -> Callable[..., Trainer]:
         return trainer
 
     return run
+
+
+@pytest.fixture
+def load(tiny: Callable[..., Config]) -> Callable[..., Evaluator]:
+    """An evaluator of the 8x8 digits with the classifier's features."""
+
+    def make(reference: str = "train", **changes: object) -> Evaluator:
+        return Evaluator.of_run(tiny(**changes), reference=reference, report=lambda text: None)
+
+    return make
 
 
 @pytest.fixture

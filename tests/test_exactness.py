@@ -137,17 +137,19 @@ class Curious(Observer):
 
 
 def test_observers_do_not_change_the_bits(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
-    config = tiny(samples={"every": 2, "standing_passes": 2}, tensorboard={"every": 1})
+    config = tiny(samples={"every": 2, "standing_passes": 2}, tensorboard={"every": 1}, eval={"every": 2})
+    from biggan.evaluation.observer import Evaluation
     from biggan.observers import SampleGrids, TensorBoard
 
     plain = train(config, tmp_path / "plain", CheckpointStore())
     curious, run = Curious(), tmp_path / "watched"
-    watched = train(config, run, CheckpointStore(), SampleGrids(), TensorBoard(), curious)
+    watched = train(config, run, Evaluation(), CheckpointStore(), SampleGrids(), TensorBoard(), curious)
     assert_same_state(plain.state.tensors(), watched.state.tensors())
     first = [call[:3] for call in curious.calls[:7]]
     assert first[:6] == [(w, n, k) for n, k in (("D", 0), ("D", 1), ("G", 0)) for w in ("before", "after")]
     assert first[6][:2] == ("step", 1)
     assert [e["event"] for e in watched.run.events() if e["event"] == "spike"] == ["spike"] * 6
+    assert [e["step"] for e in watched.run.events() if e["event"] == "evaluation"] == [2, 2, 4, 4, 6, 6]
 
 
 def test_the_monitor_does_not_change_the_bits(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from biggan import rng
 from biggan.config import LatentConfig
@@ -14,6 +15,7 @@ from biggan.latents import sample_latents
 from biggan.normalization import SpectrallyNormalized, collecting, normalized, set_running_statistics
 
 POWER_ITERATIONS = 50
+SMALL = 384  # up to this shorter side the singular vector is computed, which is faster than iterating
 
 
 @torch.no_grad()
@@ -38,6 +40,8 @@ def sampling_copy(
     if refresh_sigma:
         converge_sigma(network)
     device = next(network.parameters()).device
+    if device.type == "cpu":
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with normalized(network, iterate=False), collecting(network):
         for index in range(passes):
             random = rng.generator(seed, "standing", index)
@@ -48,8 +52,25 @@ def sampling_copy(
     return network.requires_grad_(False).eval()
 
 
+@torch.no_grad()
 def converge_sigma(network: nn.Module) -> None:
-    """Power iterations on every spectrally normalized layer of `network`, in place, from the vectors it has."""
+    """Give every spectrally normalized layer the top singular vector of its weight as it is now, in place.
+
+    Large ones by power iterations from the vectors that they have.
+    """
     for module in network.modules():
-        if isinstance(module, SpectrallyNormalized):
+        if not isinstance(module, SpectrallyNormalized):
+            continue
+        matrix = module.mapped_weight().flatten(1)
+        if min(matrix.shape) > SMALL or not bool(torch.isfinite(matrix).all()):
             module.converge_sigma(POWER_ITERATIONS)
+        else:
+            module.u.copy_(top_left_vector(matrix))
+
+
+def top_left_vector(matrix: Tensor) -> Tensor:
+    """The left singular vector (out,) of the largest singular value of a matrix (out, rest), by its float64 Gram."""
+    matrix = matrix.double()
+    wide = matrix.shape[0] <= matrix.shape[1]
+    vector = torch.linalg.eigh(matrix @ matrix.T if wide else matrix.T @ matrix).eigenvectors[:, -1]
+    return F.normalize(vector if wide else matrix @ vector, dim=0).float()

@@ -1,0 +1,116 @@
+"""One generator's scores, with everything that they depend on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from biggan.config import Config
+from biggan.evaluation.features import Embedded, FeatureNetwork, Report, join, load_features
+from biggan.evaluation.generate import Draw, generate
+from biggan.evaluation.reference import Reference, Split, make_reference, open_complete_source
+from biggan.evaluation.scores import compute_scores
+from biggan.evaluation.standing import sampling_copy
+from biggan.generator import Generator
+
+Weights = Literal["raw", "ema"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What stands beside every score. Two scores whose settings differ are never put in one column."""
+
+    features: str
+    digest: str
+    """Of the feature network's weights."""
+    reference: Split
+    reference_images: int
+    samples: int
+    truncation: float | None
+    standing_passes: int
+    seed: int
+    """Of the latents and of the standing statistics."""
+    weights: Weights
+    """`raw` or averaged (`ema`)."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As stored."""
+        return dataclasses.asdict(self)
+
+    def in_words(self) -> str:
+        """As printed."""
+        whose = "averaged weights" if self.weights == "ema" else "the generator's own weights"
+        law = "z as in training" if self.truncation is None else f"z truncated at {self.truncation:g}"
+        return (
+            f"features {self.features} ({self.digest}), reference: {self.reference_images:,} {self.reference} images, "
+            f"{self.samples:,} samples, {law}, {self.standing_passes} standing passes, seed {self.seed}, {whose}"
+        )
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """A feature network and real images to hold generators against."""
+
+    network: FeatureNetwork
+    reference: Reference
+    config: Config
+    """The run's, for its latents."""
+
+    @classmethod
+    def of_run(
+        cls,
+        config: Config,
+        features: str = "classifier",
+        *,
+        weights: str | None = None,
+        reference: Split = "train",
+        report: Report = print,
+        device: str | torch.device = "cpu",
+    ) -> Evaluator:
+        """For generators of `config`. Raises `UserError` where features or data are not to be had."""
+        source = open_complete_source(config)
+        network = load_features(features, source, weights, report)
+        return cls(network, make_reference(network, source, reference, device), config)
+
+    def settings(
+        self, weights: Weights, *, samples: int, passes: int, truncation: float | None = None, seed: int = 0
+    ) -> Settings:
+        """The settings of one evaluation."""
+        return Settings(
+            features=self.network.name,
+            digest=self.network.digest,
+            reference=self.reference.split,
+            reference_images=self.reference.moments.count,
+            samples=samples,
+            truncation=truncation,
+            standing_passes=passes,
+            seed=seed,
+            weights=weights,
+        )
+
+    def sampler(self, G: Generator, settings: Settings, step: int | None) -> Generator:
+        """A copy of `G` under the settings' standing statistics."""
+        return sampling_copy(
+            G,
+            distribution=self.config.latents,
+            step=step,
+            passes=settings.standing_passes,
+            seed=settings.seed,
+            refresh_sigma=settings.weights == "ema",
+        )
+
+    def embed(self, sampler: Generator, settings: Settings, step: int | None) -> Embedded:
+        """The settings' samples of a generator under standing statistics, in the features' eyes."""
+        draw = Draw(self.config.latents, settings.seed, step, settings.truncation)
+        found = generate(sampler, draw, settings.samples)
+        return join(self.network.embed(images, y) for _, images, y in found)
+
+    def scores(
+        self, G: Generator, settings: Settings, step: int | None, names: list[str] | None = None
+    ) -> dict[str, float]:
+        """`G`'s scores, those of `names` or all; `G` is left as it was."""
+        embedded = self.embed(self.sampler(G, settings, step), settings, step)
+        return compute_scores(embedded, self.reference, names)

@@ -1,0 +1,71 @@
+"""Many images of a generator, each a function of the seed and its own number alone.
+
+Latents are drawn in blocks of 64, and every block goes through G in one piece, so that any split of the work (over
+ranks, over sessions) gives the same images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from biggan import rng
+from biggan.config import LatentConfig
+from biggan.errors import UserError
+from biggan.generator import Generator
+from biggan.latents import sample_latents, truncated_latents
+from biggan.normalization import normalized
+
+BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which latents: image i has latent number i of `seed`, and class i modulo the number of classes."""
+
+    distribution: LatentConfig | str
+    seed: int = 0
+    step: int | None = None
+    """Where a distribution that changes in training stands; None: after all change."""
+    truncation: float | None = None
+
+    def block(self, index: int, z_dim: int, classes: int) -> tuple[Tensor, Tensor]:
+        """Latents (64, z_dim) and labels (64,) of images 64 * index and on."""
+        random = rng.generator(self.seed, "images", index)
+        if self.truncation is None:
+            z = sample_latents(self.distribution, random, BLOCK, z_dim, self.step)
+        else:
+            z = truncated_latents(self.distribution, random, BLOCK, z_dim, self.truncation, self.step)
+        return z, (torch.arange(BLOCK) + index * BLOCK) % classes
+
+
+def block_count(count: int) -> int:
+    """How many blocks hold `count` images."""
+    return -(-count // BLOCK)
+
+
+@torch.no_grad()
+def generate(
+    network: Generator, draw: Draw, count: int, blocks: Iterable[int] | None = None
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(number of the first, images, labels) of each of the `blocks` of images 0 to count - 1, or of all of them.
+
+    `network` is in eval mode, under standing statistics. The images (64 or fewer, 3, R, R) lie in [-1, 1] on G's
+    device, rounded to the 256 levels that a file would hold.
+    """
+    device = next(network.parameters()).device
+    with normalized(network, iterate=False):
+        for index in range(block_count(count)) if blocks is None else blocks:
+            z, y = draw.block(index, network.z_dim, network.classes)
+            wanted = min(BLOCK, count - index * BLOCK)
+            images = network(z.to(device), y.to(device))[:wanted]
+            yield index * BLOCK, images.clamp(-1, 1).add(1).mul(127.5).round().div(127.5).sub(1), y[:wanted]
+
+
+def check_count(count: int, name: str = "--samples") -> None:
+    """Raise `UserError` unless `count` is at least 1."""
+    if count < 1:
+        raise UserError(f"{name} is {count}, expected at least 1.")

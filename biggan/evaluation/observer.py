@@ -1,0 +1,88 @@
+"""Scores while a run trains: fixed latents, raw and averaged weights, and whether the raw generator collapses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from biggan.evaluation.evaluator import Evaluator, Settings, Weights
+from biggan.evaluation.scores import quick_scores
+from biggan.observers import Observer
+from spectra.detect import Collapse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from biggan.trainer import Trainer
+
+
+class Evaluation(Observer):
+    """Every `eval.every` steps one `evaluation` event for each kind of weights, and `collapse` where it is detected.
+
+    The generator is evaluated under standing statistics of a few forwards (`eval.standing_passes`), made on a copy:
+    the state, its modes and the global random state stay as they are. Stands before the observers that act upon its
+    events: the monitor, which records the scores, and the checkpoint store, which keeps the best.
+    """
+
+    def __init__(self, report: Callable[[str], None] = print) -> None:
+        """`report` is told what is done once and takes a while (training the classifier features)."""
+        self.report = report
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Make features and reference ready, if an evaluation will fall due, and take up the detector's history."""
+        self.trainer, self.config = trainer, trainer.config.eval
+        start, every = trainer.state.step, self.config.every
+        self.evaluator: Evaluator | None = None
+        if not every or trainer.config.steps // every == start // every:
+            return
+        self.evaluator = Evaluator.of_run(
+            trainer.config,
+            self.config.features,
+            weights=self.config.weights,
+            reference=self.config.reference,
+            report=self.report,
+            device=trainer.config.device,
+        )
+        self.detector, self.collapsed = Collapse(), False
+        settings = self._settings(self.evaluator, "raw").as_dict()
+        for event in trainer.run.events():
+            if event["event"] != "evaluation" or event.get("superseded") or event["step"] > start:
+                continue
+            if event["settings"] == settings:
+                self._detect(event["step"], from_json(event["scores"]), tell=False)
+
+    def after_step(self, step: int, stats: Mapping[str, float]) -> None:
+        """Evaluate where it is due."""
+        if self.evaluator is None or step % self.config.every:
+            return
+        state = self.trainer.state
+        for weights, network in (("raw", state.G), ("ema", state.ema.network)):
+            settings = self._settings(self.evaluator, weights)
+            scores = self.evaluator.scores(network, settings, step, quick_scores())
+            self.trainer.emit("evaluation", weights=weights, scores=to_json(scores), settings=settings.as_dict())
+            if weights == "raw":
+                self._detect(step, scores, tell=True)
+
+    def _settings(self, evaluator: Evaluator, weights: Weights) -> Settings:
+        return evaluator.settings(weights, samples=self.config.samples, passes=self.config.standing_passes)
+
+    def _detect(self, step: int, scores: Mapping[str, float], *, tell: bool) -> None:
+        """Hand the raw scores on; say once that the generator has collapsed."""
+        finding = self.detector.update(step, scores["spread_share"], scores["fid"])
+        if finding is None or self.collapsed:
+            return
+        self.collapsed = True
+        if tell:
+            self.trainer.emit("collapse", onset=finding.onset, details=finding.details)
+            self.trainer.emit("alarm", cause="collapse", onset=finding.onset)
+
+
+def to_json(scores: Mapping[str, float]) -> dict[str, Any]:
+    """Scores for an event: JSON has no NaN and no Inf, which stand as strings."""
+    return {name: value if math.isfinite(value) else str(value) for name, value in scores.items()}
+
+
+def from_json(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The scores of an `evaluation` event, NaN and Inf as numbers again."""
+    return {name: float(value) for name, value in scores.items()}

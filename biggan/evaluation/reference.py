@@ -1,0 +1,166 @@
+"""The real images that samples are held against: their moments, over all of them, kept in the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from biggan import rng
+from biggan.config import Config
+from biggan.data.images import Images, Source
+from biggan.data.sources import arrange, open_data
+from biggan.errors import UserError
+from biggan.evaluation import cache
+from biggan.evaluation.features import Embedded, FeatureNetwork, embed_images, join
+
+MOST_KEPT = 10_000  # features of so many real images are kept, for scores that compare single images
+MOST_CLASS_BYTES = 2**30  # beyond this no second moments a class are kept
+
+Split = Literal["train", "val"]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, sum and sum of outer products of features, float64: sums over parts of a set add up."""
+
+    count: int
+    total: Tensor
+    """(F,)."""
+    outer: Tensor
+    """(F, F)."""
+
+    @classmethod
+    def of(cls, features: Tensor) -> Moments:
+        """The moments of features (N, F)."""
+        features = features.double()
+        return cls(len(features), features.sum(dim=0), features.T @ features)
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.count + other.count, self.total + other.total, self.outer + other.outer)
+
+    @property
+    def covariance(self) -> Tensor:
+        """The unbiased covariance (F, F)."""
+        mean = self.total / self.count
+        return (self.outer - self.count * mean[:, None] * mean) / (self.count - 1)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One split of real images in the features of one network."""
+
+    split: Split
+    moments: Moments
+    subset: Embedded
+    """At most 10,000 of them, drawn once for all; all of them where there are fewer."""
+    spreads: Tensor
+    """(K,): each class's root mean square distance of the features from their mean, over all images."""
+    by_class: list[Moments] | None
+    """Each class's moments; None where they would take more than 1 GiB."""
+    own_classes: bool
+    """Whether the network's classes are the data's."""
+
+    @property
+    def width(self) -> int:
+        """F, the number of features."""
+        return len(self.moments.total)
+
+
+def open_complete_source(config: Config) -> Source:
+    """The run's data with the complete training split, whatever subset of it the GAN is given, and unflipped."""
+    data = dataclasses.replace(config.data, train_per_class=None, flip=False)
+    return arrange(*open_data(data.source, data.path, config.model.resolution), data)
+
+
+def make_reference(
+    network: FeatureNetwork, source: Source, split: Split = "train", device: str | torch.device = "cpu"
+) -> Reference:
+    """The reference of a split, from the cache or computed now.
+
+    Raises `UserError` for a class without images, or with one alone.
+    """
+    images = source.train if split == "train" else source.val
+    classes = len(source.classes)
+    check_classes(images, source.classes, split)
+    size = images.pixels([0]).shape[1]
+    name = f"reference-{cache.key(2, network.digest, images.identity(), len(images), size, classes)}"
+    tensors = cache.load(name)
+    if tensors is None:
+        tensors = _measure(network, images, classes, device)
+        cache.store(name, tensors)
+    by_class = tensors.get("class_outer")
+    return Reference(
+        split=split,
+        moments=Moments(int(tensors["count"]), tensors["total"], tensors["outer"]),
+        subset=Embedded(tensors["features"], tensors.get("logits"), tensors["labels"]),
+        spreads=tensors["spreads"],
+        by_class=None
+        if by_class is None
+        else [
+            Moments(int(n), total, outer)
+            for n, total, outer in zip(tensors["class_count"], tensors["class_total"], by_class, strict=True)
+        ],
+        own_classes=network.own_classes,
+    )
+
+
+def check_classes(images: Images, names: tuple[str, ...], split: str) -> None:
+    """Raise `UserError` where a class has fewer than two images: it has no spread."""
+    counts = np.bincount(images.labels, minlength=len(names))
+    if few := [f"{names[c]} ({counts[c]})" for c in np.flatnonzero(counts < 2)]:
+        raise UserError(
+            f"the {split} split has fewer than two images of {len(few)} of its {len(names)} classes: "
+            f"{', '.join(few[:5])}{' ...' if len(few) > 5 else ''}. Scores a class need them: use the other split as "
+            f"reference, or data.top_classes."
+        )
+
+
+def _measure(network: FeatureNetwork, images: Images, classes: int, device: str | torch.device) -> dict[str, Tensor]:
+    kept = torch.zeros(len(images), dtype=torch.bool)
+    kept[torch.from_numpy(rng.generator(0, "reference/subset").permutation(len(images))[:MOST_KEPT])] = True
+    moments: Moments | None = None
+    parts: list[Embedded] = []
+    sums: dict[str, Tensor] = {}
+    first = 0
+    for part in embed_images(network, images, device):
+        moments = Moments.of(part.features) if moments is None else moments + Moments.of(part.features)
+        if not sums:
+            width = part.features.shape[1]
+            sums = {"count": torch.zeros(classes).double(), "total": torch.zeros(classes, width).double()}
+            sums["square"] = torch.zeros(classes).double()
+            if classes * width * width * 8 <= MOST_CLASS_BYTES:
+                sums["outer"] = torch.zeros(classes, width, width).double()
+        _add_by_class(sums, part)
+        parts.append(part.take(kept[first : first + len(part)]))
+        first += len(part)
+    assert moments is not None
+    means = sums["total"] / sums["count"][:, None]
+    subset = join(parts)
+    found = {
+        "count": torch.tensor(moments.count),
+        "total": moments.total,
+        "outer": moments.outer,
+        "features": subset.features,
+        "labels": subset.labels,
+        "spreads": (sums["square"] / sums["count"] - means.square().sum(dim=1)).clamp(min=0).sqrt(),
+    }
+    if subset.logits is not None:
+        found["logits"] = subset.logits
+    if "outer" in sums:
+        found |= {"class_count": sums["count"], "class_total": sums["total"], "class_outer": sums["outer"]}
+    return found
+
+
+def _add_by_class(sums: dict[str, Tensor], part: Embedded) -> None:
+    sums["count"] += torch.bincount(part.labels, minlength=len(sums["count"]))
+    sums["total"].index_add_(0, part.labels, part.features)
+    sums["square"].index_add_(0, part.labels, part.features.square().sum(dim=1))
+    if "outer" in sums:
+        for c in part.labels.unique().tolist():
+            own = part.features[part.labels == c]
+            sums["outer"][c] += own.T @ own

@@ -1,0 +1,233 @@
+"""The scores of a set of images against real ones, in the features of one network. A new one is an entry in `SCORES`.
+
+FID, IS and KID are torchmetrics'. The same images always give the same numbers: the permutations that IS and KID draw
+come from a seed of their own, and no global generator is moved. Everything is float64.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from biggan.evaluation.features import Embedded
+from biggan.evaluation.reference import Moments, Reference
+
+IS_SPLITS, KID_SUBSETS, KID_SIZE = 10, 20, 1000
+PRECISION_K, DENSITY_K = 3, 5
+ROWS = 1000  # of a distance matrix at a time
+
+
+class _Given(nn.Module):
+    """Hands a metric the features that it is given."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_features = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@contextmanager
+def _own_draws() -> Iterator[None]:
+    """torchmetrics draws from the global generator: give it a known state inside, and put back what was.
+
+    It also warns of things that are meant so (moments that were not its own `update`, features kept in memory).
+    """
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.default_generator.manual_seed(0)
+        yield
+
+
+def frechet_distance(samples: Moments, real: Moments) -> float:
+    """|m1 - m2|^2 + Tr(C1 + C2 - 2 (C1 C2)^(1/2)) between the Gaussians of two sets' moments (Heusel et al., 2017)."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    metric = FrechetInceptionDistance(feature=_Given(len(real.total)), sync_on_compute=False)
+    for name, moments in (("real", real), ("fake", samples)):  # the sums that the metric keeps
+        setattr(metric, f"{name}_features_sum", moments.total)
+        setattr(metric, f"{name}_features_cov_sum", moments.outer)
+        setattr(metric, f"{name}_features_num_samples", torch.tensor(moments.count))
+    metric.orig_dtype = torch.float64
+    with _own_draws():
+        return float(metric.compute())
+
+
+def fid(samples: Embedded, real: Reference) -> float:
+    """Frechet distance to all real images of the split."""
+    return frechet_distance(Moments.of(samples.features), real.moments)
+
+
+def inception_score(samples: Embedded, real: Reference | None = None) -> float:
+    """exp E KL(p(y|x) || p(y)) over ten parts (Salimans et al., 2016), in the network's own classes."""
+    from torchmetrics.image.inception import InceptionScore
+
+    assert samples.logits is not None
+    with _own_draws():
+        metric = InceptionScore(feature=_Given(samples.logits.shape[1]), splits=IS_SPLITS, sync_on_compute=False)
+        metric.update(samples.logits)
+        return float(metric.compute()[0])
+
+
+def kid(samples: Embedded, real: Reference) -> float:
+    """Unbiased squared MMD under a cubic kernel (Binkowski et al., 2018), mean over 20 subsets of at most 1,000."""
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    size = min(KID_SIZE, len(samples), len(real.subset))
+    with _own_draws():
+        metric = KernelInceptionDistance(
+            feature=_Given(real.width), subsets=KID_SUBSETS, subset_size=size, sync_on_compute=False
+        )
+        metric.update(real.subset.features, real=True)
+        metric.update(samples.features, real=False)
+        return float(metric.compute()[0])
+
+
+def precision(samples: Embedded, real: Reference) -> float:
+    """Share of samples within the k-nearest-neighbour balls of the real images (Kynkaanniemi et al., 2019), k = 3."""
+    return _share_inside(samples.features, real.subset.features, PRECISION_K)
+
+
+def recall(samples: Embedded, real: Reference) -> float:
+    """Share of real images within the k-nearest-neighbour balls of the samples, k = 3."""
+    return _share_inside(real.subset.features, samples.features, PRECISION_K)
+
+
+def density(samples: Embedded, real: Reference) -> float:
+    """In how many of the real images' balls a sample lies, over k (Naeem et al., 2020), k = 5."""
+    centres = real.subset.features
+    radii = radii_of(centres, DENSITY_K)
+    inside = sum(float((d < radii).sum()) for _, d in _distances(samples.features, centres))
+    return inside / (DENSITY_K * len(samples))
+
+
+def coverage(samples: Embedded, real: Reference) -> float:
+    """Share of the real images whose ball holds a sample (Naeem et al., 2020), k = 5."""
+    centres = real.subset.features
+    radii = radii_of(centres, DENSITY_K)
+    hit = torch.zeros(len(centres), dtype=torch.bool)
+    for _, d in _distances(samples.features, centres):
+        hit |= (d < radii).any(dim=0)
+    return float(hit.double().mean())
+
+
+def intra_fid(samples: Embedded, real: Reference) -> float:
+    """Mean over the classes of the FID within each (Miyato and Koyama, 2018)."""
+    assert real.by_class is not None
+    return sum(class_fids(samples, real)) / len(real.by_class)
+
+
+def class_fids(samples: Embedded, real: Reference) -> list[float]:
+    """The FID of each class against that class's real images."""
+    assert real.by_class is not None
+    found = (samples.features[samples.labels == c] for c in range(len(real.by_class)))
+    return [frechet_distance(Moments.of(own), moments) for own, moments in zip(found, real.by_class, strict=True)]
+
+
+def spread_share(samples: Embedded, real: Reference) -> float:
+    """Within-class spread as a share of the real images': the mean over the classes of the ratio of their spreads.
+
+    A class's spread is the root mean square distance of its features from their mean. 1: as varied as real images;
+    towards 0: one picture a class.
+    """
+    return float(class_spread_shares(samples, real).mean())
+
+
+def class_spread_shares(samples: Embedded, real: Reference) -> Tensor:
+    """That share, each class's own (K,)."""
+    spreads = [_spread(samples.features[samples.labels == c]) for c in range(len(real.spreads))]
+    return torch.stack(spreads) / real.spreads
+
+
+def _spread(features: Tensor) -> Tensor:
+    return features.var(dim=0, correction=0).sum().sqrt()
+
+
+def class_accuracy(samples: Embedded, real: Reference | None = None) -> float:
+    """Share of images that the classifier takes for what they are meant to be."""
+    assert samples.logits is not None
+    found = (samples.logits.argmax(dim=1) == samples.labels).double()
+    return float(torch.where(samples.logits.isnan().any(dim=1), torch.nan, found).mean())
+
+
+def class_leakage(samples: Embedded, classes: int) -> Tensor:
+    """(classes, classes): the share of the images meant to be of class i that the classifier takes for j (Fig. 4d)."""
+    assert samples.logits is not None
+    pairs = samples.labels * classes + samples.logits.argmax(dim=1)
+    counts = torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes).double()
+    return counts / counts.sum(dim=1, keepdim=True)
+
+
+def _share_inside(points: Tensor, centres: Tensor, k: int) -> float:
+    radii = radii_of(centres, k)
+    return sum(float((d <= radii).any(dim=1).sum()) for _, d in _distances(points, centres)) / len(points)
+
+
+def radii_of(points: Tensor, k: int) -> Tensor:
+    """(N,): each point's distance to its k-th nearest neighbour among the others."""
+    return torch.cat([d.kthvalue(min(k + 1, len(points)), dim=1).values for _, d in _distances(points, points)])
+
+
+def _distances(points: Tensor, others: Tensor) -> Iterator[tuple[int, Tensor]]:
+    for first in range(0, len(points), ROWS):
+        yield first, torch.cdist(points[first : first + ROWS], others)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of a set of images."""
+
+    compute: Callable[[Embedded, Any], float]
+    better: int
+    """1: larger is better; -1: smaller is."""
+    quick: bool = False
+    """Whether it is cheap enough to be computed in training."""
+    needs: str = ""
+    """`logits`, `own_classes` (the logits' classes are the data's), `by_class` (moments a class), or nothing."""
+
+
+SCORES: dict[str, Score] = {
+    "fid": Score(fid, -1, quick=True),
+    "is": Score(inception_score, 1, quick=True, needs="logits"),
+    "kid": Score(kid, -1),
+    "precision": Score(precision, 1),
+    "recall": Score(recall, 1),
+    "density": Score(density, 1),
+    "coverage": Score(coverage, 1),
+    "intra_fid": Score(intra_fid, -1, needs="by_class"),
+    "spread_share": Score(spread_share, 1, quick=True),
+    "class_accuracy": Score(class_accuracy, 1, quick=True, needs="own_classes"),
+}
+"""Name -> the score, in the order in which tables show them."""
+
+
+def compute_scores(samples: Embedded, real: Reference, names: Iterable[str] | None = None) -> dict[str, float]:
+    """The scores by name, all that these features allow or those asked for; NaN where the samples hold NaN."""
+    available = [name for name, score in SCORES.items() if _is_possible(score, samples, real)]
+    chosen = available if names is None else [name for name in names if name in available]
+    if not bool(torch.isfinite(samples.features).all()):
+        return dict.fromkeys(chosen, math.nan)
+    return {name: SCORES[name].compute(samples, real) for name in chosen}
+
+
+def quick_scores() -> list[str]:
+    """The names of those computed in training."""
+    return [name for name, score in SCORES.items() if score.quick]
+
+
+def _is_possible(score: Score, samples: Embedded, real: Reference) -> bool:
+    has_logits = samples.logits is not None
+    return {
+        "": True,
+        "logits": has_logits,
+        "own_classes": has_logits and real.own_classes,
+        "by_class": real.by_class is not None,
+    }[score.needs]

@@ -1,0 +1,108 @@
+"""When `spectra.detect` calls something a finding: every threshold, with its reason. Each may be given by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CollapseThresholds:
+    """Of `spectra.detect.Collapse`. Spread is a share of the real images', so that 1 is as varied as these."""
+
+    fid_window: int = 5
+    """FID is a running median of so many evaluations: single ones jump by 1.2 to 1.4 times, and up to 2.4 times,
+    without any change in the pictures."""
+    spread_window: int = 3
+    """Spread is steadier; a median of three keeps one odd evaluation out."""
+    healthy: float = 0.3
+    """A generator that never reached this spread has not been healthy: runs that keep their modes stay at 0.65 to 0.85,
+    and those that lose them early have passed 0.3 at most briefly."""
+    full: float = 0.8
+    """Spread above this counts as this: the noise of a generator that has learnt nothing yet spreads up to 1.6."""
+    spread_lost: float = 0.5
+    """Of its best spread a collapsed generator has at most this share left: healthy ones kept 0.75 and more of theirs
+    once they had it, those that lost modes ended at a tenth."""
+    fid_worse: float = 2.0
+    """And FID, where spread stays, is at least so many times its best: medians of healthy runs ended at most 1.3 times
+    above theirs, the paper's collapses at ten times."""
+    patience: int = 3
+    """For so many evaluations in a row."""
+    modeless: float = 0.15
+    """At this spread a generator draws about one picture a class, whatever it had before."""
+    stale: int = 10
+    """It never got its modes, and is not merely young, when so many evaluations have brought no better FID."""
+    better: float = 0.98
+    """A FID counts as better below this share of the best: a run that creeps on is still learning."""
+    modeless_alone: int = 20
+    """Where no FID is computed: so many evaluations without modes."""
+
+
+@dataclass(frozen=True)
+class SpikeThresholds:
+    """Of `spectra.detect.Spikes`. Lengths are in measurements at the series' usual distance."""
+
+    rise: int = 3
+    """A jump may take so many measurements: at every step it builds up over a few updates."""
+    jump: float = 0.15
+    """Least rise of log sigma0, about 16 %: in runs of the default size that went well, rises between measurements 20
+    to 50 steps apart stayed below 0.13 after the first steps."""
+    scales: float = 6.0
+    """And so many robust standard deviations above the layer's usual rise."""
+    history: int = 50
+    """How many rises say what is usual."""
+    least_history: int = 12
+    """Until there are so many, nothing is a jump: in the first steps everything grows."""
+    decayed: float = 0.5
+    """A spike is over when so much of its height, in log sigma0, is gone."""
+    patience: int = 60
+    """What has not decayed after so many measurements is a new level, and its decay is unknown."""
+
+
+@dataclass(frozen=True)
+class ExplosionThresholds:
+    """Of `spectra.detect.Explosions`. Lengths are in measurements at the series' usual distance."""
+
+    window: int = 5
+    """Growth is the median rate of so many steps from measurement to measurement: one jump alone is none."""
+    rise: float = 0.2
+    """Least rise of log sigma0 over the window, about 22 %."""
+    factor: float = 3.0
+    """And so many times the layer's usual rate: sigma0 grows through all of training (Section 4.1)."""
+    scales: float = 4.0
+    """And so many robust standard deviations above it."""
+    history: int = 60
+    """How many rates say what is usual."""
+    least_history: int = 12
+    """Until there are so many, nothing is an explosion."""
+
+
+@dataclass(frozen=True)
+class LossJumpThresholds:
+    """Of `spectra.detect.LossJump`. Lengths are in steps."""
+
+    window: int = 200
+    """The level before the jump is the median of so many steps."""
+    least_window: int = 100
+    """Until there are so many, nothing is a jump."""
+    recent: int = 5
+    """The level after it is the median of so many: a single bad batch is no jump."""
+    least: float = 0.5
+    """Least rise: the hinge loss of a discriminator that knows nothing is 2."""
+    factor: float = 1.0
+    """And so many times the level before, or more: a loss that has come near 0 doubles at least."""
+    scales: float = 6.0
+    """And so many robust standard deviations of the steps before."""
+
+
+@dataclass(frozen=True)
+class DeadDiscriminatorThresholds:
+    """Of `spectra.detect.DeadDiscriminator`."""
+
+    patience: int = 100
+    """So many values in a row."""
+    spread: float = 1e-2
+    """A batch's logits are constant where their standard deviation is at most this; the hinge margin is 1."""
+    loss: float = 1e-3
+    """A loss stands still where it stays within this, relative to itself or to 1."""
+    winning: float = 0.999
+    """A discriminator that is right on so many of both kinds has won, and is not dead."""

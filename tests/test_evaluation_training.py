@@ -1,0 +1,144 @@
+"""Evaluation while training: its events, the record, the best checkpoint, resuming, and the alarm."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import assert_same_state
+from tiny_options import TINY
+
+from biggan.checkpoint import read_checkpoint
+from biggan.cli import train_main
+from biggan.evaluation import observer
+from biggan.evaluation.observer import Evaluation
+from biggan.retention import CheckpointStore
+from biggan.rundir import RunDirectory
+from spectra.detect import Finding
+from spectra.records import read_record
+
+OPTIONS = ["--quiet", "--eval.every=2", "--checkpoint.every=2", "--ema.start=1", *TINY]
+
+
+def evaluations(run: Path) -> list[dict]:
+    return [
+        {name: value for name, value in event.items() if name != "time"}
+        for event in RunDirectory(run).events()
+        if event["event"] == "evaluation" and not event.get("superseded")
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("evaluated") / "whole"
+    assert train_main(["--out", str(run), "--steps=6", *OPTIONS]) == 0
+    return run
+
+
+def test_each_evaluation_is_an_event_with_its_settings_and_in_the_record(whole: Path) -> None:
+    found = evaluations(whole)
+    assert [(e["step"], e["weights"]) for e in found] == [(s, w) for s in (2, 4, 6) for w in ("raw", "ema")]
+    settings = found[0]["settings"]
+    assert {"features", "digest", "reference", "samples", "truncation", "standing_passes", "weights"} <= set(settings)
+    assert settings["samples"] >= 1000
+    assert found[0]["scores"] != found[1]["scores"]
+    record = read_record(whole)
+    for event in found:
+        for name, value in event["scores"].items():
+            rows = record[(record.name == f"eval/{event['weights']}/{name}") & (record.step == event["step"])]
+            assert rows.value.tolist() == [value]
+
+
+def test_a_resumed_run_has_the_same_evaluations_and_best(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "resumed"
+    assert train_main(["--out", str(run), "--steps=3", *OPTIONS]) == 0
+    (run / "checkpoints" / "step-00000003.safetensors").unlink()
+    assert train_main(["--resume", str(run), "--steps=6", "--quiet"]) == 0
+    assert evaluations(run) == evaluations(whole)
+    best = [read_checkpoint(path / "checkpoints" / "best.safetensors") for path in (run, whole)]
+    assert best[0].step == best[1].step
+    assert_same_state(best[0].tensors, best[1].tensors)
+    one, other = (read_record(path).query("name.str.startswith('eval')") for path in (run, whole))
+    assert one.values.tolist() == other.values.tolist()
+
+
+def test_the_best_is_the_state_with_the_lowest_fid_of_averaged_weights(whole: Path) -> None:
+    fids = {e["step"]: e["scores"]["fid"] for e in evaluations(whole) if e["weights"] == "ema"}
+    assert read_checkpoint(whole / "checkpoints" / "best.safetensors").step == min(fids, key=fids.__getitem__)
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, *fids: float) -> None:
+    """Let the evaluations find these FIDs, one after the other, for raw and averaged weights alike."""
+    values = iter([fid for fid in fids for _ in range(2)])
+
+    def scores(self, *arguments) -> dict[str, float]:  # noqa: ANN001, ANN002
+        return {"fid": next(values), "spread_share": 0.5}
+
+    monkeypatch.setattr(observer.Evaluator, "scores", scores)
+
+
+def test_a_best_that_lies_behind_the_step_resumed_from_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, 30, 20, 25, 22, float("nan"))
+    run = tmp_path / "run"
+    best = run / "checkpoints" / "best.safetensors"
+    assert train_main(["--out", str(run), "--steps=6", *OPTIONS, "--checkpoint.keep=1"]) == 0
+    assert read_checkpoint(best).step == 4
+    assert not (run / "checkpoints" / "step-00000004.safetensors").exists()
+    assert train_main(["--resume", str(run), "--steps=10", "--quiet"]) == 0
+    assert read_checkpoint(best).step == 4
+    assert evaluations(run)[-1]["scores"]["fid"] == "nan"
+    json.loads((run / "events.jsonl").read_text().splitlines()[-1], parse_constant=pytest.fail)
+
+
+def test_no_best_is_kept_where_it_is_not_wanted(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train_main(["--out", str(run), "--steps=2", *OPTIONS, "--checkpoint.best=false"]) == 0
+    assert not (run / "checkpoints" / "best.safetensors").exists()
+
+
+class Scripted:
+    """A detector that finds a collapse at its third evaluation."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def update(self, step: int, spread_share: float, fid: float) -> Finding | None:
+        self.seen.append(step)
+        return Finding("collapse", step, self.seen[0], {"rule": "scripted"}) if len(self.seen) == 3 else None
+
+
+def test_a_collapse_is_told_once_raises_an_alarm_and_freezes_the_ring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same whether the run is resumed before it or behind it."""
+    monkeypatch.setattr(observer, "Collapse", Scripted)
+    run = tmp_path / "run"
+    ring = ["--checkpoint.ring_every=1", "--checkpoint.ring_keep=3"]
+    assert train_main(["--out", str(run), "--steps=5", *OPTIONS, *ring]) == 0
+    assert not [e for e in RunDirectory(run).events() if e["event"] == "collapse"]
+    for steps in (7, 9):
+        assert train_main(["--resume", str(run), f"--steps={steps}", "--quiet"]) == 0
+    events = [e for e in RunDirectory(run).events() if e["event"] in ("collapse", "alarm")]
+    assert [(e["event"], e["step"], e["onset"]) for e in events] == [("collapse", 6, 2), ("alarm", 6, 2)]
+    assert events[0]["details"] == {"rule": "scripted"}
+    assert events[1]["cause"] == "collapse"
+    assert (run / "checkpoints" / "frozen-00000006").is_dir()
+
+
+def test_a_run_whose_weights_become_nan_is_evaluated_to_nan(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
+    class Breaks(observer.Observer):
+        def on_start(self, trainer) -> None:  # noqa: ANN001
+            with torch.no_grad():
+                trainer.state.G.linear.weight.fill_(torch.nan)
+
+    config = tiny(steps=2, eval={"every": 2})
+    train(config, tmp_path / "run", Breaks(), Evaluation(), CheckpointStore())
+    assert {value for e in evaluations(tmp_path / "run") for value in e["scores"].values()} == {"nan"}
+
+
+def test_nothing_is_loaded_where_no_evaluation_will_fall_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observer.Evaluator, "of_run", lambda *a, **k: pytest.fail("not needed"))
+    run = tmp_path / "run"
+    assert train_main(["--out", str(run), "--steps=3", "--quiet", *TINY]) == 0
