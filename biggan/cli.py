@@ -7,7 +7,7 @@ import errno
 import json
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import argparse
 
     from biggan.config import Config
+    from biggan.observers import Observer
     from biggan.options import CommandLine
     from biggan.session import Session
 
@@ -93,10 +94,13 @@ def _train(argv: list[str]) -> int:
 
 
 def _resume(line: CommandLine) -> int:
+    from biggan.rundir import RunDirectory
     from biggan.session import find_start, open_resumed
 
     path = Path(line.flags["resume"])
     start = find_start(path)
+    if command := RunDirectory(path).continued_by(start.step):
+        raise UserError(f"{path} is at step {start.step}, and more is to change in it. Continue it with: {command}")
     config = line.config(start.config)
     if line.flags["dry_run"]:
         return _dry_run(line, config)
@@ -127,7 +131,11 @@ def _dry_run(line: CommandLine, config: Config) -> int:
     return EXIT_DONE
 
 
-def _run(session: Session, *, quiet: bool) -> int:
+def train_session(session: Session, *, quiet: bool, until: int | None = None, further: Sequence[Observer] = ()) -> str:
+    """Train a session with everything that its configuration attaches, and `further` observers.
+
+    Returns what `Trainer.train` does.
+    """
     from biggan.evaluation.observer import Evaluation
     from biggan.observers import SampleGrids, TensorBoard
     from biggan.progress import Progress
@@ -147,13 +155,19 @@ def _run(session: Session, *, quiet: bool) -> int:
     ]
     if config.tensorboard.every:
         observers.append(TensorBoard())
+    observers += further
     if not quiet:
         observers.append(Progress())
         for note in session.notes:
             print(note)
         threads = "1 thread" if config.threads == 1 else f"{config.threads} threads"
         print(f"training in {run.path} on {config.device}, {threads}, up to step {config.steps}", flush=True)
-    status = Trainer(config, session.state, session.source, run, observers).train()
+    return Trainer(config, session.state, session.source, run, observers).train(until)
+
+
+def _run(session: Session, *, quiet: bool) -> int:
+    run = session.run
+    status = train_session(session, quiet=quiet)
     if status == "interrupted":
         print(f"interrupted; step {session.state.step} is saved. To go on:\n  biggan-train --resume {run.path}")
     elif status == "stopped":

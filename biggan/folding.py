@@ -50,6 +50,24 @@ def fold_spectral_norm(state: TrainingState, network: str) -> dict[str, Tensor]:
     return tensors
 
 
+def load_state(state: TrainingState, checkpoint: Checkpoint, config: Config) -> None:
+    """Load a checkpoint into the `state` of `config`, which may turn Spectral Normalization off or on.
+
+    Off: it is folded into the weights. On: sigma's estimates converge from the vectors that `state` has; the function
+    jumps, for each weight is divided by its sigma from now on.
+    """
+    tensors = dict(fold_where_turned_off(checkpoint, config))
+    turned_on: list[nn.Module] = []
+    for name, network in state.networks().items():
+        switch = f"spectral_norm_{name}"
+        if getattr(config.model, switch) and not getattr(checkpoint.config.model, switch):
+            turned_on += [network, state.ema.network] if name == "G" else [network]
+    vectors = {name: own for name, own in state.tensors().items() if name.endswith(".u")} if turned_on else {}
+    state.load(vectors | tensors, checkpoint.step)
+    for network in turned_on:
+        converge_sigma(network)
+
+
 def fold_where_turned_off(checkpoint: Checkpoint, config: Config) -> Mapping[str, Tensor]:
     """The checkpoint's tensors, with Spectral Normalization folded in where `config` turns off what its run had on."""
     tensors: Mapping[str, Tensor] = checkpoint.tensors

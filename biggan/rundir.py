@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -68,6 +69,15 @@ class RunDirectory:
         path = self.path / "run.json"
         return json.loads(path.read_text(encoding="utf-8")).get("data") if path.is_file() else None
 
+    def continued_by(self, step: int) -> str | None:
+        """The command that a run at `step` is to be continued with, where its run.json says that it is another's.
+
+        So for a branch in which something is still to change.
+        """
+        path = self.path / "run.json"
+        found = json.loads(path.read_text(encoding="utf-8")).get("continued_by") if path.is_file() else None
+        return f"{found['command']} {self.path}" if found and step <= found["through"] else None
+
     def write_data_identity(self, identity: Mapping[str, Any]) -> None:
         """Remember what the run's data are from now on."""
         path = self.path / "run.json"
@@ -84,6 +94,23 @@ class RunDirectory:
         self.lock()
         self.write_config(config)
         write_whole(self.path / "run.json", json.dumps(run_facts(config) | dict(facts or {}), indent=2) + "\n")
+
+    def create_whole(self, config: Config, facts: Mapping[str, Any], fill: Callable[[RunDirectory], None]) -> None:
+        """As `create`, with contents that `fill` puts in: the directory gets its name when all of it is there.
+
+        After an error nothing is left; after a kill a hidden directory beside, which is in nobody's way.
+        """
+        made = RunDirectory(self.path.with_name(f".{self.path.name}.{os.getpid()}.new"))
+        shutil.rmtree(made.path, ignore_errors=True)
+        try:
+            made.create(config, facts)
+            fill(made)
+            os.replace(made.path, self.path)
+        except BaseException:
+            made.unlock()
+            shutil.rmtree(made.path, ignore_errors=True)
+            raise
+        self._lock = made._lock
 
     def write_config(self, config: Config) -> None:
         """Write the whole resolved configuration."""

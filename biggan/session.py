@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from biggan.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint
-from biggan.config import Config, differences
+from biggan.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint, save_checkpoint
+from biggan.config import Config, differences, to_dict
 from biggan.data import Source, open_source
 from biggan.errors import UserError, check_known
-from biggan.folding import fold_where_turned_off
+from biggan.folding import load_state
 from biggan.gradient_penalties import strengths
 from biggan.latents import LATENTS
 from biggan.losses import LOSSES
@@ -35,16 +36,58 @@ class Session:
     """What the user should read before training begins."""
 
 
-def open_new(config: Config, preset: str) -> Session:
-    """A new run of `config` in `config.out`. Raises `UserError` before anything is written."""
+def open_new(config: Config, preset: str, facts: Mapping[str, Any] | None = None) -> Session:
+    """A new run of `config` in `config.out`; `facts` join its run.json.
+
+    Raises `UserError` before anything is written.
+    """
     run = RunDirectory(Path(config.out) if config.out else default_path(preset))
     config = dataclasses.replace(config, out=str(run.path), device=resolve_device(config.device))
     run.check_new()
     source = _open_data(config)
     state = TrainingState(config, config.device)
-    run.create(config, {"data": source.identity()})
+    run.create(config, {"data": source.identity(), **(facts or {})})
     run.append_event(make_event("started", 0, preset=preset))
     return Session(config, run, state, source, notes_on(config))
+
+
+def open_branch(
+    config: Config,
+    checkpoint: Checkpoint,
+    facts: Mapping[str, Any],
+    prepare: Callable[[TrainingState], None],
+    *,
+    events: Iterable[Mapping[str, Any]] = (),
+    data: Mapping[str, Any] | None = None,
+) -> Session:
+    """A run of its own in `config.out` that goes on from `checkpoint` under `config`, with the same noise and images.
+
+    `prepare` may change the loaded state in place; what comes out is saved as the run's first checkpoint. `facts`
+    join its run.json, and `events`, which belong to the time before, its list of events. `data`, where it is given,
+    is what the data must be (see `Source.identity`). Raises `UserError` before anything is written; the directory
+    appears under its name when it is whole.
+    """
+    run = RunDirectory(Path(config.out or ""))
+    config = dataclasses.replace(config, device=resolve_device(config.device))
+    run.check_new()
+    source = _open_data(config)
+    if data is not None:
+        _changed_data(dict(data), source.identity(), checkpoint.path.parent.parent, allow_change=False)
+    state = TrainingState(config, config.device, initialize=False)
+    load_state(state, checkpoint, config)
+    prepare(state)
+
+    def fill(made: RunDirectory) -> None:
+        for event in events:
+            made.append_event(event)
+        lineage = {name: facts[name] for name in ("parent", "changes") if name in facts}
+        made.append_event(make_event("started", state.step, **lineage))
+        path = made.checkpoints / f"step-{state.step:08d}.safetensors"
+        digest = save_checkpoint(path, state.tensors(), state.step, to_dict(config))
+        made.append_event(make_event("checkpoint", state.step, path=f"checkpoints/{path.name}", digest=digest))
+
+    run.create_whole(config, {"data": source.identity(), **facts}, fill)
+    return Session(config, run, state, source, [f"branching at step {state.step}", *notes_on(config)])
 
 
 @dataclass(frozen=True)
@@ -98,7 +141,7 @@ def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool
     changed |= _changed_data(run.data_identity() or data, data, path, allow_change=allow_change)
     state = TrainingState(config, config.device, initialize=start.checkpoint is None)
     if start.checkpoint is not None:
-        state.load(fold_where_turned_off(start.checkpoint, config), start.step)
+        load_state(state, start.checkpoint, config)
     run.lock()
     elsewhere = run.changed_facts(config)
     truncate_record(path, start.step)

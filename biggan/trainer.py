@@ -33,17 +33,22 @@ class Trainer:
         self.config, self.state, self.source, self.run = config, state, source, run
         self.observers = Observers(observers)
         self.game = Game(config, state, self.observers.before_update, self.observers.after_backward)
+        self._until = config.steps
         self._asked_to_stop: str | None = None
         self._non_finite = False
 
-    def train(self) -> str:
-        """Run the loop; return "finished", "interrupted" (by a signal) or "stopped" (non-finite numbers)."""
+    def train(self, until: int | None = None) -> str:
+        """Run the loop; return "finished", "interrupted" (by a signal) or "stopped" (non-finite numbers).
+
+        With `until`, it ends after that step where it comes before the last one, and returns "paused".
+        """
+        self._until = self.config.steps if until is None else min(until, self.config.steps)
         try:
             with self._finishing_the_step_on_signals():
                 self.observers.on_start(self)
                 self._loop()
                 done = self.state.step >= self.config.steps and self._asked_to_stop != "stopped"
-                status = "finished" if done else self._asked_to_stop or "finished"
+                status = "finished" if done else self._asked_to_stop or "paused"
                 self.observers.on_end(status)
                 self.emit(status)
         except BaseException:
@@ -55,7 +60,7 @@ class Trainer:
 
     def _loop(self) -> None:
         batches = prefetched(training_batches(self.config, self.source, self.state.step), self.game.device)
-        while self.state.step < self.config.steps and self._asked_to_stop is None:
+        while self.state.step < self._until and self._asked_to_stop is None:
             stats = self.train_step(batches)
             self._report_non_finite(stats)
             self.observers.after_step(self.state.step, stats)

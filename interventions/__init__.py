@@ -1,1 +1,34 @@
-"""Branches of a training run with one thing changed (the paper's Appendix G)."""
+"""Branches a run from a checkpoint with one thing changed, and compares what happened (Appendix G).
+
+The public names below are imported on first use, so that `biggan-intervene --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "interventions.changes": ["CHANGES", "Change", "make_change"],
+    "interventions.timeline": ["Timed"],
+    "interventions.parent": ["Parent", "find_parent"],
+    "interventions.replay": ["Branch", "continue_branch", "plan_branch", "run_branch"],
+    "interventions.control": ["compare_with_parent"],
+    "interventions.plan": ["read_plan", "resolve", "shipped_plans"],
+    "interventions.compare": ["compare_plan", "compare_runs", "effects", "luck", "survival", "survival_tests", "table"],
+    "interventions.figures": ["FIGURES"],
+    "interventions.report": ["print_report", "write_report"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'interventions' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,19 @@
+"""The changes. A new one is a class in one of these files, or in a file of one's own (see `Change`)."""
+
+from __future__ import annotations
+
+from interventions.changes import objective, optimization, surgery
+from interventions.changes.base import CHANGES, Change, find_change, load_file, make_change, value_of, with_fields
+
+__all__ = [
+    "CHANGES",
+    "Change",
+    "find_change",
+    "load_file",
+    "make_change",
+    "objective",
+    "optimization",
+    "surgery",
+    "value_of",
+    "with_fields",
+]

@@ -1,0 +1,211 @@
+"""What a change is, how one is written, and where it is found by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from biggan.config import Config, flatten, from_dict, to_dict, unflatten
+from biggan.errors import UserError, check_known
+from interventions.changes.reading import arguments
+
+if TYPE_CHECKING:
+    from biggan.state import TrainingState
+
+Network = Literal["G", "D"]
+Networks = Literal["G", "D", "both"]
+Amount = float | str
+"""A number, or `x2`, `/2`: what it was, times or divided by a number."""
+
+CHANGES: dict[str, type[Change]] = {}
+"""Name -> class of every change that is known; a subclass of `Change` puts itself here."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference between a branch and its parent: of the configuration, of the state, or of both.
+
+    A change of one's own is a frozen dataclass in any file (`--change-file my.py`):
+
+        @dataclass(frozen=True)
+        class Shrink(Change, name="shrink"):
+            "Multiply D's weights by a factor."
+            factor: float
+
+            def operate(self, state, config):
+                with torch.no_grad():
+                    for weight in state.D.parameters():
+                        weight.mul_(self.factor)
+                return {"factor": self.factor}
+
+    The dataclass's fields are what may be written behind its name: `--change shrink=0.5`, and in a plan
+    `shrink: 0.5` or `shrink: {factor: 0.5}`.
+    """
+
+    name: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    """Where in the paper this change is made; empty where it is not."""
+
+    def __init_subclass__(cls, name: str = "", paper: str = "", **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        cls.name, cls.paper = name, paper
+        if not name:
+            return  # a base of others
+        other = CHANGES.get(name)
+        if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise UserError(
+                f"two changes are called '{name}': {other.__module__}.{other.__qualname__} and "
+                f"{cls.__module__}.{cls.__qualname__}. Give one of them another name."
+            )
+        CHANGES[name] = cls
+
+    def fields(self, config: Config) -> dict[str, Any]:
+        """The fields of the configuration that this change sets, by dotted name; none by default."""
+        return {}
+
+    def operate(self, state: TrainingState, config: Config) -> dict[str, Any]:
+        """Change `state` in place, under the changed `config`; return what the report should say about it."""
+        return {}
+
+    def check(self, state: TrainingState, config: Config) -> None:
+        """Raise `UserError` where `operate` could not be done on such a state. Called before anything is written."""
+
+    @property
+    def operates(self) -> bool:
+        """Whether this change acts on the state."""
+        return type(self).operate is not Change.operate
+
+    @property
+    def fields_may_end(self) -> bool:
+        """Whether it can end: what sets fields can, what only acts on the state cannot."""
+        return type(self).fields is not Change.fields
+
+    def touches(self) -> set[str]:
+        """What of the state it acts on, in words: two changes may not act on the same at the same step."""
+        return {self.name} if self.operates else set()
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """The change with the arguments `value`: a text as on the command line, a number, or a mapping."""
+        return cls(**arguments(cls, value, cls.name or cls.__name__))
+
+    def spec(self) -> dict[str, Any]:
+        """The change as a plan writes it: {name: arguments}; what is none is left out."""
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {self.name: {key: value for key, value in given.items() if value is not None}}
+
+    def describe(self) -> str:
+        """In a few words, for tables and directory names: `freeze D`, `lr G=x2`."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        given = {key: value for key, value in self.spec()[self.name].items() if value != defaults[key]}
+        network = self.spec()[self.name].get("network")
+        given.pop("network", None)
+        first = next(iter(given), None)
+        words = ", ".join(_short(value) if key == first else f"{key} {_short(value)}" for key, value in given.items())
+        return " ".join(part for part in (self.name, network, words) if part)
+
+
+def make_change(name: str, value: Any) -> Change:
+    """The change called `name` with the arguments `value`: a text as on the command line, a number, or a mapping.
+
+    `name` may also be `module:Class`, or `file.py:Class`. Raises `UserError` for an unknown name (with the nearest)
+    and for arguments that it does not take.
+    """
+    return find_change(name).read(value)
+
+
+def find_change(name: str) -> type[Change]:
+    """The class of a change by its name or import path."""
+    if ":" not in name:
+        check_known(name, CHANGES, "change")
+        return CHANGES[name]
+    module_name, _, class_name = name.rpartition(":")
+    if module_name.endswith(".py"):
+        module = load_file(module_name)
+    else:
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise UserError(f"cannot import '{module_name}' of the change '{name}': {error}.") from error
+    kind = getattr(module, class_name, None)
+    if not (isinstance(kind, type) and issubclass(kind, Change)):
+        here = {n: v for n, v in vars(module).items() if isinstance(v, type) and v is not Change}
+        known = [n for n, v in here.items() if issubclass(v, Change)]
+        raise UserError(f"'{name}' is no change: {module_name} has {', '.join(known) or 'no subclass of Change'}.")
+    return kind
+
+
+def load_file(path: str | Path) -> Any:
+    """Run a file of changes, once; those in it are then known by name."""
+    place = Path(path).resolve()
+    module_name = f"interventions_file_{place.stem}_{abs(hash(str(place)))}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, place)
+    if spec is None or spec.loader is None or not place.is_file():
+        raise UserError(f"there is no Python file {path}. Give the path of a file with subclasses of Change.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        del sys.modules[module_name]
+        raise
+    except Exception as error:
+        del sys.modules[module_name]
+        raise UserError(f"{path} cannot be run: {type(error).__name__}: {error}.") from error
+    return module
+
+
+def amount(given: Amount, before: float | None, what: str) -> float:
+    """`given` as a number; `x2` and `/2` are relative to `before`."""
+    if isinstance(given, (int, float)):
+        return given
+    operation, number = given[:1], given[1:]
+    try:
+        if operation in "x/" and number:
+            if before is None:
+                raise UserError(f"{what} is none, so that '{given}' means nothing. Give a number.")
+            factor = float(number)
+            return before * factor if operation == "x" else before / factor
+        return float(given)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{what} is '{given}', expected a number, or x2 or /2 for a multiple of {before}.") from error
+
+
+def whole(given: Amount, before: float | None, what: str) -> int:
+    """`given` as a whole number, likewise."""
+    number = amount(given, before, what)
+    if number != int(number):
+        raise UserError(f"{what} would be {number}, expected a whole number.")
+    return int(number)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def each(network: str) -> tuple[str, ...]:
+    """The networks meant by "G", "D" or "both"."""
+    return ("G", "D") if network == "both" else (network,)
+
+
+def value_of(config: Config, field: str) -> Any:
+    """A field's value by its dotted name."""
+    found: Any = config
+    for part in field.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def with_fields(config: Config, values: dict[str, Any]) -> Config:
+    """The configuration with these fields, by dotted name. Raises `UserError` for unknown ones and bad values."""
+    flat = flatten(to_dict(config))
+    for name in values:
+        check_known(name, flat, "configuration field")
+    return from_dict(unflatten(flat | values))

@@ -1,0 +1,162 @@
+"""The figures of a comparison: parent and branches from the branching point on. A figure is one function."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from interventions.compare import Comparison, Row, is_luck, survival
+from interventions.outcome import d_loss, read_scores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Series = Callable[[dict[str, Any], int], "tuple[list[int], list[float]] | None"]
+MOST_ENTRIES = 20
+
+
+def figures(comparison: Comparison) -> list[tuple[str, str]]:
+    """(Title, picture as a data URI) of every figure that there are numbers for."""
+    drawn = [(title, draw(comparison)) for title, draw in FIGURES.items()]
+    return [(title, _data_uri(figure)) for title, figure in drawn if figure is not None]
+
+
+def draw_scores(comparison: Comparison) -> Figure | None:
+    """FID of raw weights, a panel a base run."""
+    return _panels(comparison, lambda frames, begin: _score(frames, begin, "fid"), "FID (raw weights)", log=True)
+
+
+def draw_spread(comparison: Comparison) -> Figure | None:
+    """Spread within a class, as a share of the real images'."""
+    return _panels(comparison, lambda frames, begin: _score(frames, begin, "spread_share"), "spread, share of real")
+
+
+def draw_d_loss(comparison: Comparison) -> Figure | None:
+    """D's loss, a running mean over 25 steps (Appendix G.1: 0 to 3, and 300 when D is frozen)."""
+    return _panels(comparison, _d_loss, "D's loss (symmetric log)", log="symlog")
+
+
+def draw_sigma(comparison: Comparison) -> Figure | None:
+    """The largest sigma_0 of G's layers."""
+    return _panels(comparison, lambda frames, begin: _sigma(frames, begin, "G"), "largest sigma_0 in G", log=True)
+
+
+def draw_sigma_d(comparison: Comparison) -> Figure | None:
+    """The largest sigma_0 of D's layers."""
+    return _panels(comparison, lambda frames, begin: _sigma(frames, begin, "D"), "largest sigma_0 in D", log=True)
+
+
+def draw_survival(comparison: Comparison) -> Figure | None:
+    """Kaplan-Meier curves, steps after the branching point; the unit is the base run."""
+    if not comparison.scored:
+        return None
+    figure = _figure(1)
+    axes = figure.subplots()
+    for number, entry in enumerate(["control", *comparison.entries()]):
+        curve = survival(comparison, entry) if comparison.of(entry) else None
+        if curve is None:
+            continue
+        rows = [row for row in comparison.of(entry) if row.outcome.scored]
+        end = max(row.outcome.survived for row in rows)
+        steps, shares = [0, *curve.quantiles.tolist(), end], [1.0, *curve.probabilities.tolist()]
+        label = f"{entry} (n = {len(rows)})"
+        axes.step(steps, [*shares, shares[-1]], where="post", label=label, **_style(entry, number))
+    axes.set(xlabel="steps after the branching point", ylabel="share not collapsed", ylim=(-0.03, 1.05))
+    _legend(axes)
+    return figure
+
+
+FIGURES: dict[str, Callable[[Comparison], Any]] = {
+    "FID": draw_scores,
+    "Spread within a class": draw_spread,
+    "D's loss": draw_d_loss,
+    "Largest sigma_0 in G": draw_sigma,
+    "Largest sigma_0 in D": draw_sigma_d,
+    "Survival": draw_survival,
+}
+
+
+def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | str = False) -> Figure | None:
+    """One panel a base run: the parent in black, the luck in grey, each change in a colour."""
+    import spectra
+
+    bases = list(dict.fromkeys(row.base for row in comparison.rows))
+    figure, seen = _figure(len(bases)), False
+    entries = comparison.entries()[:MOST_ENTRIES]
+    for axes, base in zip(figure.subplots(1, len(bases), sharey=True, squeeze=False)[0], bases, strict=True):
+        mine = [row for row in comparison.rows if row.base == base and (is_luck(row) or row.entry in entries)]
+        begin = max((row.outcome.begin for row in mine), default=0)
+        parent = comparison.parents.get(base)
+        if parent is not None and (found := series(spectra.load(parent), max(begin - 500, 0) if begin else 0)):
+            axes.plot(*found, color="black", linewidth=1, linestyle=":", label="parent")
+        for row in sorted(mine, key=lambda row: not is_luck(row)):
+            found = series(spectra.load(row.outcome.path), row.outcome.begin)
+            if found:
+                seen = True
+                axes.plot(*found, label=_label(row), **_style(row.entry, _number(row, entries)))
+        if begin:
+            axes.axvline(begin, color="black", linewidth=0.5)
+        axes.set(title=base, xlabel="step")
+        if log:
+            axes.set_yscale("symlog" if log == "symlog" else "log")
+    if not seen:
+        return None
+    figure.axes[0].set_ylabel(label)
+    _legend(figure.axes[-1])
+    return figure
+
+
+def _score(frames: dict[str, Any], begin: int, name: str) -> tuple[list[int], list[float]] | None:
+    scores = read_scores(frames["events"])
+    mine = scores[(scores["weights"] == "raw") & (scores["step"] >= begin)]
+    return None if mine.empty or name not in mine else (mine["step"].tolist(), mine[name].tolist())
+
+
+def _d_loss(frames: dict[str, Any], begin: int) -> tuple[list[int], list[float]] | None:
+    loss = d_loss(frames["scalars"][frames["scalars"]["step"] > begin])
+    smooth = loss.rolling(25, min_periods=1).mean()
+    return None if loss.empty else (smooth.index.tolist(), smooth.tolist())
+
+
+def _sigma(frames: dict[str, Any], begin: int, network: str) -> tuple[list[int], list[float]] | None:
+    frame = frames["spectra"]
+    mine = frame[(frame["network"] == network) & (frame["step"] > begin)]
+    largest = mine.groupby("step")["sigma0"].max()
+    return None if largest.empty else (largest.index.tolist(), largest.tolist())
+
+
+def _label(row: Row) -> str | None:
+    return "_other seeds" if "-seed-" in row.entry and is_luck(row) else row.entry
+
+
+def _number(row: Row, entries: list[str]) -> int:
+    return entries.index(row.entry) + 1 if row.entry in entries else 0
+
+
+def _style(entry: str, number: int) -> dict[str, Any]:
+    if entry in ("control", "plain"):
+        return {"color": "black", "linewidth": 1.8, "zorder": 5}
+    if entry.startswith(("control-seed-", "plain-seed-")):
+        return {"color": "0.75", "linewidth": 1.2}
+    from matplotlib import colormaps
+
+    return {"color": colormaps["tab20"]((number - 1) % 20), "linewidth": 1.2}
+
+
+def _figure(panels: int) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(max(7.0, 4.2 * panels + 2), 4.2), layout="constrained")
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
+
+
+def _data_uri(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
