@@ -145,6 +145,7 @@ def test_the_report_of_a_gpu_runs_on_any_device(capsys: pytest.CaptureFixture[st
         (["--ablate", "--growth"], "are two reports"),
         (["--ablate", "cifar11"], "did you mean 'cifar10'"),
         (["--ablate", "--rounds", "0"], "--rounds is 0"),
+        (["--ablate", "--only", "channel_last"], "did you mean 'channels_last'"),
         (["--growth", "--rounds", "0"], "--rounds is 0"),
         (["--gpu-report", "--rounds", "0"], "--rounds is 0"),
     ],

@@ -42,6 +42,7 @@ def test_a_penalized_D_is_not_compiled(tiny: Callable[..., Config]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("_fresh_compiler")
 @pytest.mark.parametrize("speed", [{}, {"merged_resampling": True, "narrow_skips": True}], ids=["plain", "merged"])
 def test_compiled_steps_are_the_same_in_whole_graphs(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from biggan.bench.machine import PeakOfStep, device_facts, ignore, matrix_rate, open_data, synchronizer
 from biggan.bench.measure import count_flop, one_step
 from biggan.config import SpeedConfig
+from biggan.errors import check_known
 
 if TYPE_CHECKING:
     from biggan.config import Config
@@ -27,11 +28,13 @@ CASES = {
 }
 """Preset -> its options here. What does not grow with the batch is left out of small ones as far as it can be."""
 
-PLAIN, ALL, BEST, BESIDE = "plain", "all switches", "best", "bfloat16"
+PLAIN, ALL, BEST, BESIDE = "plain", "all", "best", "bfloat16"
 GAIN = 1.02  # a switch that saves less does not count among the best
 
 
-def ablate(argv: Sequence[str], *, rounds: int, log: Log, compiled: bool = False) -> dict[str, Any]:
+def ablate(
+    argv: Sequence[str], *, rounds: int, log: Log, compiled: bool = False, only: Sequence[str] = ()
+) -> dict[str, Any]:
     """Every case's variants; see `ablate_case`. `argv`: presets (all of `CASES` where none), options for all.
 
     Raises `UserError` as training would.
@@ -39,6 +42,10 @@ def ablate(argv: Sequence[str], *, rounds: int, log: Log, compiled: bool = False
     from biggan.options import parse
     from biggan.session import resolve_device, use_arithmetic
 
+    wanted = variants(compiled=compiled)
+    for name in only:
+        check_known(name, wanted, "variant in --only:")
+    wanted = {name: speed for name, speed in wanted.items() if not only or name in (PLAIN, *only)}
     found = []
     for preset, options in cases(argv):
         first = parse([preset, *options]).config()
@@ -47,7 +54,7 @@ def ablate(argv: Sequence[str], *, rounds: int, log: Log, compiled: bool = False
         config = dataclasses.replace(config, device=device, speed=SpeedConfig())
         use_arithmetic(config)
         said = functools.partial(_say, log, preset)
-        found.append({"preset": preset, **ablate_case(config, rounds=rounds, log=said, compiled=compiled)})
+        found.append({"preset": preset, **ablate_case(config, wanted, rounds=rounds, log=said)})
     return {"report": "ablation", "cases": found}
 
 
@@ -75,12 +82,12 @@ def variants(*, compiled: bool = False) -> dict[str, SpeedConfig]:
         **{name: SpeedConfig(**{name: True}) for name in switches},
         ALL: everything,
         BESIDE: SpeedConfig(precision="bfloat16"),
-        f"{ALL}, {BESIDE}": dataclasses.replace(everything, precision="bfloat16"),
+        f"{ALL} + {BESIDE}": dataclasses.replace(everything, precision="bfloat16"),
     }
 
 
-def ablate_case(config: Config, *, rounds: int, log: Log, compiled: bool = False) -> dict[str, Any]:
-    """One configuration with every switch off and on.
+def ablate_case(config: Config, first: dict[str, SpeedConfig], *, rounds: int, log: Log) -> dict[str, Any]:
+    """One configuration with each of these variants (the plain networks among them), and with the best together.
 
     Of each variant: medians over `rounds` steps of wall seconds and of this process's CPU seconds, and medians over the
     rounds of plain's over the variant's in the same round. `clock` says by which of the two rates are given: "cpu" on
@@ -92,7 +99,6 @@ def ablate_case(config: Config, *, rounds: int, log: Log, compiled: bool = False
     times = {}
     log("plain, warming up and counting")
     flop = rig.count()
-    first = variants(compiled=compiled)
     times |= rig.rounds(first, rounds, log)
     chosen = [name for name, speed in first.items() if name not in (PLAIN, ALL) and speed.precision == "float32"]
     clock = "cpu" if config.device == "cpu" and config.threads == 1 else "wall"

@@ -60,7 +60,8 @@ def _report(name: str, arguments: argparse.Namespace, rest: list[str]) -> tuple[
     if name == "ablate":
         from biggan.bench.ablate import ablate
 
-        found = ablate(rest, rounds=arguments.rounds, log=_progress, compiled=arguments.compiled)
+        only = [name.strip() for name in arguments.only.split(",") if name.strip()]
+        found = ablate(rest, rounds=arguments.rounds, log=_progress, compiled=arguments.compiled, only=only)
         return found, tables.print_ablation
     if name == "growth":
         from biggan.bench.growth import grow
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in REPORTS.items():
         add(f"--{name.replace('_', '-')}", action="store_true", help=f"report {text}")
     add("--compiled", action="store_true", help="with --ablate: also speed.compile (minutes before its first step)")
+    add("--only", default="", metavar="NAME,...", help="with --ablate: these variants alone, and the plain networks")
     add("--rounds", type=int, default=3, metavar="N", help="timed steps of each variant in a report (default 3)")
     add("--json", action="store_true", help="print one JSON object")
     return parser
