@@ -39,6 +39,7 @@ def measure(config: Config, *, seconds: float = 5.0, most: int = 50) -> dict[str
     source, origin = open_data(config)
     state = TrainingState(config, config.device)
     game = Game(config, state, ignore, ignore)
+    eager = dataclasses.replace(config, speed=dataclasses.replace(config.speed, compile=False))
     sync = synchronizer(config)
     found = {
         **device_facts(config),
@@ -47,7 +48,7 @@ def measure(config: Config, *, seconds: float = 5.0, most: int = 50) -> dict[str
         "data": origin,
         "workers": worker_count(config),
         **_time_loader(config, source, seconds),
-        **count_flop(config, source, game),
+        **count_flop(config, source, Game(eager, state, ignore, ignore)),  # compiled operations are not seen
         **_time_steps(config, source, game, seconds, most, sync),
         **peak_memory(config),  # before the matrices below
         **matrix_rate(config, seconds),
