@@ -136,6 +136,7 @@ def train_session(session: Session, *, quiet: bool, until: int | None = None, fu
 
     Returns what `Trainer.train` does.
     """
+    from biggan.discriminator_view import DiscriminatorView
     from biggan.evaluation.observer import Evaluation
     from biggan.observers import SampleGrids, TensorBoard
     from biggan.progress import Progress
@@ -147,9 +148,13 @@ def train_session(session: Session, *, quiet: bool, until: int | None = None, fu
     networks = session.state.networks() if config.monitor == "spectra" else {}
     panels = run.tensorboard / "spectra" if config.tensorboard.every else None
     settings = dataclasses.asdict(config.spectra) | {"tensorboard": panels}
-    observers: list[Any] = [  # the monitor has an observer's methods, and knows nothing of this package
+    # The monitor has an observer's methods, and knows nothing of this package. What is recorded at a step comes before
+    # its checkpoint, so that a run resumed there has it.
+    monitor = Monitor(networks, run.path, start_step=session.state.step, **settings)
+    observers: list[Any] = [
         Evaluation((lambda text: None) if quiet else print),  # before those who act upon its events
-        Monitor(networks, run.path, start_step=session.state.step, **settings),
+        monitor,
+        DiscriminatorView(monitor.log),
         CheckpointStore(),
         SampleGrids(),
     ]
@@ -206,6 +211,10 @@ def _size(count: int) -> str:
 
 def _sample(argv: list[str]) -> int:
     arguments = _sample_parser().parse_args(argv)
+    if arguments.film_strip:
+        return _film_strip(arguments)
+    if not arguments.ckpt:
+        raise UserError("nothing to draw from. Give --ckpt FILE, or --film-strip RUN.")
     from biggan.sampling import save_checkpoint_grid
 
     print(f"standing statistics: {arguments.standing_passes} forward passes ...", file=sys.stderr, flush=True)
@@ -223,6 +232,25 @@ def _sample(argv: list[str]) -> int:
     return EXIT_DONE
 
 
+def _film_strip(arguments: argparse.Namespace) -> int:
+    unused = {"--ckpt": arguments.ckpt, "--truncation": arguments.truncation, "--raw": arguments.raw}
+    if given := [name for name, value in unused.items() if value]:
+        raise UserError(f"{given[0]} does not go with --film-strip, which shows a run's checkpoints. Leave it away.")
+    from biggan.film_strip import draw_film_strip
+
+    path = draw_film_strip(
+        Path(arguments.film_strip),
+        Path(arguments.out) if arguments.out else None,
+        around=arguments.around,
+        frames=arguments.frames,
+        classes=arguments.classes,
+        seed=arguments.seed,
+        passes=arguments.standing_passes,
+    )
+    print(path)
+    return EXIT_DONE
+
+
 def _sample_parser() -> argparse.ArgumentParser:
     import argparse
 
@@ -234,7 +262,6 @@ def _sample_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--ckpt",
-        required=True,
         metavar="FILE",
         help="RUN/checkpoints/step-*.safetensors, or a run directory (its newest)",
     )
@@ -245,4 +272,10 @@ def _sample_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="seed of the latents (default 0)")
     add("--raw", action="store_true", help="use the generator's own weights instead of their average")
     add("--standing-passes", type=int, default=100, metavar="N", help="forwards for standing statistics (default 100)")
+    strip = parser.add_argument_group(
+        "film strip", "The same latents through the checkpoints around an event."
+    ).add_argument
+    strip("--film-strip", metavar="RUN", help="draw one of this run; takes --out, --classes, --seed, --standing-passes")
+    strip("--around", type=int, metavar="STEP", help="its middle; default: the first collapse, alarm or spike")
+    strip("--frames", type=int, default=9, metavar="N", help="how many checkpoints (default 9)")
     return parser

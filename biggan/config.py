@@ -11,6 +11,7 @@ that `--help` and the checks of a configuration are instant.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
@@ -27,6 +28,7 @@ __all__ = [
     "ClampConfig",
     "Config",
     "DataConfig",
+    "DiscriminatorViewConfig",
     "EMAConfig",
     "EvalConfig",
     "LatentConfig",
@@ -194,6 +196,16 @@ class SpectraConfig(Section):
 
 
 @dataclass(frozen=True)
+class DiscriminatorViewConfig(Section):
+    """What D is asked in training about fixed images: its accuracies and its input gradient (Section 4.2)."""
+
+    every: int = setting(1000, numbers=False, low=0)
+    """Ask every so many steps; 0: never."""
+    images: int = setting(256, numbers=False, low=1)
+    """Training images, validation images (at most all there are) and generated images, so many of each."""
+
+
+@dataclass(frozen=True)
 class Config(Section):
     """A whole run."""
 
@@ -225,6 +237,7 @@ class Config(Section):
     eval: EvalConfig = setting(EvalConfig)
     tensorboard: TensorBoardConfig = setting(TensorBoardConfig)
     spectra: SpectraConfig = setting(SpectraConfig)
+    discriminator_view: DiscriminatorViewConfig = setting(DiscriminatorViewConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -248,6 +261,9 @@ class Config(Section):
             )
 
 
+hints_of = functools.cache(get_type_hints)
+
+
 def to_dict(config: Section) -> dict[str, Any]:
     """The configuration as nested plain dictionaries, as written to config.yaml and into checkpoints."""
     return dataclasses.asdict(config)  # type: ignore[call-overload]
@@ -258,7 +274,7 @@ def from_dict(values: Mapping[str, Any], kind: type = Config, prefix: str = "") 
 
     Raises `UserError` for an unknown name (with the nearest right one) and for a value out of its range.
     """
-    hints = get_type_hints(kind)
+    hints = hints_of(kind)
     known = {field.name for field in dataclasses.fields(kind)}
     arguments = {}
     for name, value in values.items():
@@ -297,7 +313,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def fields(kind: type = Config, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
     """Every leaf field of the configuration, with its dotted name."""
-    hints = get_type_hints(kind)
+    hints = hints_of(kind)
     for field in dataclasses.fields(kind):
         if dataclasses.is_dataclass(hints[field.name]):
             yield from fields(hints[field.name], f"{prefix}{field.name}.")

@@ -98,17 +98,20 @@ class CheckpointStore(Observer):
         os.replace(path, target)
 
     def _take_up_best(self) -> None:
-        """Go on from the best of earlier sessions: its step from the file, its FID from the events."""
+        """Go on from the best evaluation so far, earlier sessions' and a branch's parent's included.
+
+        It decides when a state is saved, and so must not depend on where a run was stopped or branched.
+        """
         self._best: tuple[int, float] | None = None
-        path = self.folder / BEST
-        step = int(peek(path).get("step", -1))
-        if step > self.trainer.state.step:
+        path, now = self.folder / BEST, self.trainer.state.step
+        if int(peek(path).get("step", -1)) > now:
             self._set_aside(path)
-            return
-        for event in self.trainer.run.events():
-            is_its = event["event"] == "evaluation" and event["step"] == step and event["weights"] == "ema"
-            if is_its and not event.get("superseded"):
-                self._best = (step, float(event["scores"]["fid"]))
+        for event in self.trainer.run.events() if self.config.best else ():
+            if event["event"] == "evaluation" and event["weights"] == "ema" and event["step"] <= now:
+                fid = float(event["scores"].get("fid", math.nan))
+                is_better = math.isfinite(fid) and (self._best is None or fid < self._best[1])
+                if is_better and not event.get("superseded"):
+                    self._best = (event["step"], fid)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.safetensors"
@@ -126,6 +129,8 @@ class CheckpointStore(Observer):
 
     def _freeze(self, step: int) -> None:
         ring = [p for p in checkpoint_paths(self.trainer.run.path) if step_of(p) % self.config.ring_every == 0]
+        if not ring:  # an alarm before the first checkpoint
+            return
         frozen = self.folder / f"frozen-{step:08d}"
         frozen.mkdir(exist_ok=True)
         for path in ring[-self.config.ring_keep :]:

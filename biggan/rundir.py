@@ -17,6 +17,7 @@ import yaml
 from biggan.checkpoint import sync
 from biggan.config import Config, from_dict, to_dict
 from biggan.errors import UserError
+from spectra.records import append_event, supersede_events
 
 
 class RunDirectory:
@@ -125,10 +126,7 @@ class RunDirectory:
 
     def append_event(self, event: Mapping[str, Any]) -> None:
         """Add one line to events.jsonl, whole on the disk when this returns."""
-        with open(self.path / "events.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_event(self.path, event)
 
     def events(self) -> list[dict[str, Any]]:
         """What happened, in order; a line torn by a kill is left out."""
@@ -143,11 +141,7 @@ class RunDirectory:
 
     def supersede_events(self, step: int) -> None:
         """Mark the events after `step` as superseded, before a session resumes from there. None is lost."""
-        events = self.events()
-        for event in events:
-            if event["step"] > step:
-                event["superseded"] = True
-        write_whole(self.path / "events.jsonl", "".join(json.dumps(event) + "\n" for event in events))
+        supersede_events(self.path, step)
 
 
 def make_event(kind: str, step: int, **fields: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from biggan import rng
 from biggan.clamping import project
 from biggan.clipping import clip_gradients
 from biggan.config import ClampConfig, Config
+from biggan.discriminator_view import logit_statistics
 from biggan.gradient_penalties import Batch, gradient_penalties, strengths
 from biggan.latents import sample_latents
 from biggan.losses import make_loss
@@ -38,10 +39,11 @@ class Game:
         self.before_update, self.after_backward = before_update, after_backward
         self.device = next(state.G.parameters()).device
         self.snapshot: Snapshot | None = None
-        self.forward = dict(state.networks())
+        self.forward_G, self.parts_D = state.G, state.D.parts
         if config.speed.compile:
-            for name in ("G",) if self.slopes else ("G", "D"):  # compiled code has no second derivative
-                self.forward[name] = torch.compile(self.forward[name], dynamic=False)
+            self.forward_G = torch.compile(state.G, dynamic=False)  # type: ignore[assignment]
+            if not self.slopes:  # compiled code has no second derivative
+                self.parts_D = torch.compile(state.D.parts, dynamic=False)
 
     def update_discriminator(self, k: int, real: Tensor, labels: Tensor) -> Stats:
         """D step `k`: real images (B, 3, R, R) and their labels (B,) against as many of G's.
@@ -52,9 +54,9 @@ class Game:
         self._begin("D", k)
         z, fake_labels = self._draw("D", k)
         with torch.no_grad(), normalized(G, iterate=not self._frozen("G")), self._reduced():
-            fake = self.forward["G"](z, fake_labels)
+            fake = self.forward_G(z, fake_labels)
         batch = self._batch(k, fake, fake_labels, self._on_device(real), self._moved(labels))
-        losses, logits_real, logits_fake, slopes = [], [], [], []
+        losses, seen, slopes = [], [], []
         if not self._frozen("D"):
             D.take_embedding(G.embedding)
         with normalized(D, iterate=not self._frozen("D")), collecting(D):
@@ -62,14 +64,13 @@ class Game:
             for index, micro in enumerate(batch.chunks(accumulate)):
                 images, image_labels, mask = micro.both  # D sees fake and real images in one forward
                 with self._reduced():
-                    logits = self.forward["D"](images, image_labels, mask=mask)
-                d_fake, d_real = logits.split(len(micro.fake))
+                    linear, projection = self.parts_D(images, image_labels, mask)
+                d_fake, d_real = (linear + projection).split(len(micro.fake))
                 loss_real, loss_fake = self.loss.discriminator(d_real, d_fake)
                 slope = gradient_penalties(D, micro, self.slopes)
                 self._backward("D", sum(slope.values(), start=loss_real + loss_fake), extra, index)
                 losses.append(torch.stack([loss_real, loss_fake]).detach())
-                logits_real.append(d_real.detach())
-                logits_fake.append(d_fake.detach())
+                seen.append(torch.stack([linear, projection]).detach())
                 slopes.append(slope)
             if not self._frozen("D"):
                 move_running_statistics(D)
@@ -78,9 +79,7 @@ class Game:
         return {
             "loss/D_real": loss_real,
             "loss/D_fake": loss_fake,
-            # Shares on the right side of zero, from the forwards made anyway.
-            "accuracy/D_real": (torch.cat(logits_real) > 0).float().mean(),
-            "accuracy/D_fake": (torch.cat(logits_fake) < 0).float().mean(),
+            **logit_statistics(D, seen, self.config.loss.margin),
             **self._finish("D", k, extra),
         }
 
@@ -99,8 +98,8 @@ class Game:
             columns = (z.chunk(accumulate), labels.chunk(accumulate), self._masks("G", 0, accumulate))
             for index, (z_micro, y_micro, mask) in enumerate(zip(*columns, strict=True)):
                 with self._reduced():
-                    logits = self.forward["D"](self.forward["G"](z_micro, y_micro), y_micro, mask=mask)
-                loss = self.loss.generator(logits)
+                    linear, projection = self.parts_D(self.forward_G(z_micro, y_micro), y_micro, mask)
+                loss = self.loss.generator(linear + projection)
                 self._backward("G", loss, extra, index)
                 losses.append(loss.detach())
             if not self._frozen("G"):

@@ -14,6 +14,7 @@ _HOMES = {
     "interventions.parent": ["Parent", "find_parent"],
     "interventions.replay": ["Branch", "continue_branch", "plan_branch", "run_branch"],
     "interventions.control": ["compare_with_parent"],
+    "interventions.microscope": ["Redone", "redo"],
     "interventions.plan": ["read_plan", "resolve", "shipped_plans"],
     "interventions.compare": ["compare_plan", "compare_runs", "effects", "luck", "survival", "survival_tests", "table"],
     "interventions.figures": ["FIGURES"],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from interventions.timeline import Timed
 
 PROGRAM = "biggan-intervene"
-COMMANDS = ("compare",)
+COMMANDS = ("compare", "replay")
 DEFAULT_STEPS = 1000
 
 
@@ -58,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
         "goes on\nwith the parent's noise and images: what differs afterwards is the change's doing.",
         epilog=f"{PROGRAM} changes            lists every change with its arguments and its place in the paper\n"
         f"{PROGRAM} compare RUN...|DIR compares branches, or the runs of a plan's directory\n"
+        f"{PROGRAM} replay ...         does one step again, with everything recorded\n"
         "--SECTION.FIELD VALUE is --set SECTION.FIELD=VALUE, for example --eval.every 100.\n"
         "Several changes are made together; --then begins another group of changes with its own --from and --until.\n"
         "Exit codes: 0 done (with --control: and equal to the parent), 2 bad input, 130 interrupted, 1 anything else.",

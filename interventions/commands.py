@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,28 @@ def compare(argv: list[str]) -> int:
     return EXIT_DONE
 
 
+def replay(argv: list[str]) -> int:
+    """`biggan-intervene replay`: one step again, everything recorded. Returns 1 where it is not as it was recorded."""
+    from interventions.microscope import describe, redo
+
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} replay",
+        allow_abbrev=False,
+        description="Do a step of a run again, from the last checkpoint before it, with everything recorded: image "
+        "indices, classes, per-image logits and gradient norms. Its numbers are held against the recorded ones.",
+    )
+    parser.add_argument("--ckpt", required=True, metavar="X", help="the run directory, or a checkpoint in it")
+    parser.add_argument("--at", required=True, type=int, metavar="STEP", help="the step, as the record counts them")
+    parser.add_argument("--out", metavar="FILE", help="write one row an image there, as CSV")
+    options = parser.parse_args(argv)
+    redone = redo(options.ckpt, options.at)
+    print(describe(redone))
+    if options.out:
+        redone.images().to_csv(options.out, index=False)
+        print(f"  {options.out}")
+    return EXIT_DONE if redone.equal else EXIT_FAILED
+
+
 def describe_plan(resolved: Resolved, folder: Path) -> str:
     """What would run, line by line."""
     lines = [f"{resolved.title}: {len(resolved.jobs)} runs in {folder}"]
@@ -108,9 +131,21 @@ def _finish(folder: Path, outcome: Outcome, *, quiet: bool) -> int:
     for path in write_report(found, folder):
         if not quiet:
             print(f"  {path}")
+    _draw_figures(folder)
     for key, words in outcome.failed.items():
         print(f"failed: {key}: {words}")
     return EXIT_FAILED if outcome.failed else EXIT_DONE
+
+
+def _draw_figures(folder: Path) -> None:
+    """The paper's figures that the plan asks for, of every run, into FOLDER/figures/."""
+    import spectra
+    from interventions.plan import load_resolved
+
+    resolved = load_resolved(folder)
+    for job in resolved.jobs if resolved.figures else ():
+        with suppress(ValueError, FileNotFoundError):  # a run that failed, or was not monitored
+            spectra.draw_figures(folder / job.key, list(resolved.figures), folder / "figures" / job.base / job.entry)
 
 
 def _threads(resolved: Resolved) -> int:

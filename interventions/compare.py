@@ -43,6 +43,15 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
     parents: dict[str, Path] = field(default_factory=dict)
     """The base runs' own directories, where they are there."""
+    _frames: dict[Path, dict[str, Any]] = field(default_factory=dict, repr=False)
+
+    def frames(self, path: Path) -> dict[str, Any]:
+        """A run's record as `spectra.load` gives it, read once."""
+        import spectra
+
+        if path not in self._frames:
+            self._frames[path] = spectra.load(path)
+        return self._frames[path]
 
     @property
     def scored(self) -> bool:
@@ -107,7 +116,7 @@ def compare_runs(paths: Iterable[str | Path]) -> Comparison:
         name = names.setdefault((parent["digest"], parent["step"]), f"{run.name} at {parent['step']}")
         if run.is_dir():
             parents[name] = run
-        entry = label_of(facts["changes"])
+        entry = label_of(facts["changes"], parent["step"])
         kind = {True: "control", False: "branch"}[entry == "control"]
         if entry.startswith("control-seed"):
             kind = "luck"
@@ -115,8 +124,8 @@ def compare_runs(paths: Iterable[str | Path]) -> Comparison:
     return Comparison(rows, "comparison", [], parents)
 
 
-def label_of(changes: list[dict[str, Any]]) -> str:
-    """A branch's changes in words; `control` for none, `control-seed-N` for another seed alone."""
+def label_of(changes: list[dict[str, Any]], begin: int) -> str:
+    """The changes of a branch of step `begin` in words; `control` for none, `control-seed-N` for another seed alone."""
     from interventions.timeline import applied_from_json
 
     if not changes:
@@ -124,7 +133,7 @@ def label_of(changes: list[dict[str, Any]]) -> str:
     applied = [one.timed for one in applied_from_json(changes)]
     if len(applied) == 1 and applied[0].change.name == "seed":
         return f"control-seed-{applied[0].change.spec()['seed']['value']:g}"
-    return "; ".join(one.describe(min(other.start for other in applied)) for one in applied)
+    return "; ".join(one.describe(begin) for one in applied)
 
 
 def failures(folder: Path) -> dict[str, str]:

@@ -81,8 +81,6 @@ FIGURES: dict[str, Callable[[Comparison], Any]] = {
 
 def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | str = False) -> Figure | None:
     """One panel a base run: the parent in black, the luck in grey, each change in a colour."""
-    import spectra
-
     bases = list(dict.fromkeys(row.base for row in comparison.rows))
     figure, seen = _figure(len(bases)), False
     entries = comparison.entries()[:MOST_ENTRIES]
@@ -90,10 +88,10 @@ def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | s
         mine = [row for row in comparison.rows if row.base == base and (is_luck(row) or row.entry in entries)]
         begin = max((row.outcome.begin for row in mine), default=0)
         parent = comparison.parents.get(base)
-        if parent is not None and (found := series(spectra.load(parent), max(begin - 500, 0) if begin else 0)):
+        if parent is not None and (found := series(comparison.frames(parent), max(begin - 500, 0) if begin else 0)):
             axes.plot(*found, color="black", linewidth=1, linestyle=":", label="parent")
         for row in sorted(mine, key=lambda row: not is_luck(row)):
-            found = series(spectra.load(row.outcome.path), row.outcome.begin)
+            found = series(comparison.frames(row.outcome.path), row.outcome.begin)
             if found:
                 seen = True
                 axes.plot(*found, label=_label(row), **_style(row.entry, _number(row, entries)))

@@ -107,6 +107,10 @@ def _in_run(run: Path, at: int | None, before_collapse: int | None) -> Path | No
 
 
 def collapse_onset(run: Path) -> int | None:
-    """The step at which the run's collapse began, as its `collapse` event says; none where it has none."""
+    """The step at which the run's collapse began, by its `collapse` event or else its scores; none where it did not."""
+    from interventions.outcome import read_outcome
+
     events = [e for e in RunDirectory(run).events() if e["event"] == "collapse" and not e.get("superseded")]
-    return min((event.get("onset", event["step"]) for event in events), default=None)
+    if events:
+        return min(event.get("onset", event["step"]) for event in events)
+    return read_outcome(run, 0).collapse

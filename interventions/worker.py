@@ -144,7 +144,8 @@ class Heartbeat(Observer):
     def _write(self, step: int) -> None:
         self.last = time.monotonic()
         temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"step": step, "first": self.first, "began": self.began, "time": time.time()}))
+        said = {"step": step, "first": self.first, "began": self.began, "time": time.time(), "pid": os.getpid()}
+        temporary.write_text(json.dumps(said))
         os.replace(temporary, self.path)
 
 

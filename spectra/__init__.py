@@ -17,18 +17,18 @@ _HOMES = {
     "spectra.probes": ["PROBES", "Probe", "Snapshot"],
     "spectra.schedule": ["Bursts", "Every", "Logarithmic"],
     "spectra.plots": ["FIGURES", "draw_figures"],
-    "spectra.frames": ["load", "read_events"],
+    "spectra.frames": ["gradient_variance_in_time", "load", "read_events"],
     "spectra.findings": ["Finding"],
     "spectra.scan": ["Convolution", "Spectrum", "scan"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted([*_HOME_OF, "detect"])
+__all__ = sorted([*_HOME_OF, "detect", "lightning"])
 
 
 def __getattr__(name: str) -> Any:
-    if name == "detect":
-        return import_module("spectra.detect")
+    if name in ("detect", "lightning"):
+        return import_module(f"spectra.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'spectra' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

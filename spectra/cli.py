@@ -19,6 +19,7 @@ examples:
   spectra scan model.pt --operator 32x32 --json
   spectra plot runs/jar --figure 20
   spectra events runs/jar
+  spectra detect runs/jar
 """
 
 
@@ -110,7 +111,36 @@ def _add_events(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run_command=_events)
 
 
-COMMANDS: list[Callable[[argparse._SubParsersAction], None]] = [_add_scan, _add_plot, _add_events]
+def _add_detect(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "detect",
+        help="spikes, explosions, jumps of D's loss, a dead D and the collapse in a run's record",
+        description=(
+            "Run all detectors over a run's record and its evaluations, by the thresholds of now, and list what they "
+            "find: when it began (onset: the last step at which all was well), when it could be said, and the lead "
+            "time, in steps from then to the onset of the collapse. A spike's height is a ratio, and its decay the "
+            "steps until half of it was gone."
+        ),
+    )
+    parser.add_argument("run", metavar="RUN", help="the run directory; the run may still be training")
+    parser.add_argument("--json", action="store_true", help="a JSON list of objects")
+    parser.set_defaults(run_command=_detect)
+
+
+COMMANDS: list[Callable[[argparse._SubParsersAction], None]] = [_add_scan, _add_plot, _add_events, _add_detect]
+
+
+def _detect(options: argparse.Namespace) -> int:
+    from spectra.findings_table import finding_rows, print_findings
+
+    rows = finding_rows(options.run)
+    if options.json:
+        import json
+
+        print(json.dumps(rows, indent=2, allow_nan=False))
+    else:
+        print_findings(rows)
+    return 0
 
 
 def _plot(options: argparse.Namespace) -> int:

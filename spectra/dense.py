@@ -13,6 +13,7 @@ from torch import Tensor
 
 SUBSET_FROM = 128  # from this side on, a few eigenpairs by LAPACK's MRRR take half as long as all
 PANEL = 2**22  # entries converted to float64 at a time
+SMALL = 2**16  # matrices up to so many entries are computed together with others of their short side
 
 
 @dataclass
@@ -36,16 +37,19 @@ def by_gram(matrices: Sequence[Tensor], scales: Sequence[float], k: int) -> list
     sigma_0 that is about the float64 precision where they stand apart, and its root (1e-8) at worst.
 
     Args:
-        matrices: of one shape and device; large ones are read in panels, not copied whole.
+        matrices: of one shape and device; large ones are read in panels, not copied whole. Up to `SMALL` entries they
+            may differ in the long side, for which zeros are appended.
         scales: each matrix is divided by this first (its largest entry, say), so that squares stay finite.
         k: at most the short side.
     """
     oriented = [w.T if w.shape[0] > w.shape[1] else w for w in matrices]
-    work = _together if sum(w.numel() for w in matrices) <= PANEL else _in_panels
+    widest = max(w.shape[1] for w in oriented)
+    work = _together if len(oriented) * len(oriented[0]) * widest <= PANEL else _in_panels
     near, values, far, residuals = work(oriented, scales, k)
     found = []
     for i, (w, scale) in enumerate(zip(matrices, scales, strict=True)):
-        left, right = (near[i], far[i]) if oriented[i] is w else (far[i], near[i])
+        long = far[i][: oriented[i].shape[1]]
+        left, right = (near[i], long) if oriented[i] is w else (long, near[i])
         bound = _gram_error(values[i], oriented[i].shape[0])
         found.append(Triplets(values[i] * scale, left, right, residuals[i] * scale, bound, 4))
     return found
@@ -54,7 +58,11 @@ def by_gram(matrices: Sequence[Tensor], scales: Sequence[float], k: int) -> list
 def _together(wide: Sequence[Tensor], scales: Sequence[float], k: int) -> tuple[Tensor, ...]:
     """Small matrices, stacked in float64: (B, m, k) short vectors, values, (B, n, k) long vectors, residuals."""
     divisors = torch.tensor(scales, dtype=torch.float64, device=wide[0].device)
-    whole = torch.stack(list(wide)).double() / divisors[:, None, None]
+    widest = max(w.shape[1] for w in wide)
+    whole = torch.zeros(len(wide), len(wide[0]), widest, dtype=torch.float64, device=wide[0].device)
+    for row, w in zip(whole, wide, strict=True):
+        row[:, : w.shape[1]] = w
+    whole /= divisors[:, None, None]
     near, values, far = _refined(_leading_eigenvectors(whole @ whole.mT, k), lambda vectors: whole.mT @ vectors)
     return near, values, far, (whole @ far - near * values[:, None, :]).norm(dim=1)
 
@@ -86,10 +94,13 @@ def _refined(near: Tensor, multiply: Callable[[Tensor], Tensor]) -> tuple[Tensor
     """Values and long vectors from the eigenvectors' images, whose lengths have none of the Gram matrix's rounding."""
     images = multiply(near)
     values = images.norm(dim=1)
-    if bool((values[:, -1] > 1e-2 * values[:, 0]).all()):
-        return near, values, images / values[:, None, :]
-    far, values, turn = torch.linalg.svd(images, full_matrices=False)  # small values' images are not yet orthogonal
-    return near @ turn.mT, values, far
+    far = images / values[:, None, :]
+    small = values[:, -1] <= 1e-2 * values[:, 0]
+    if bool(small.any()):  # small values' images are not yet orthogonal
+        far[small], values[small], turn = torch.linalg.svd(images[small], full_matrices=False)
+        near = near.clone()
+        near[small] = near[small] @ turn.mT
+    return near, values, far
 
 
 def _gram(panels: Iterator[Tensor], short: int) -> Tensor:

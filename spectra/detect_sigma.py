@@ -156,13 +156,15 @@ class _Growth:
         points = list(self._points)
         steps = pairwise(points)
         rate = median((high - low) / (later - early) for (early, low), (later, high) in steps)
+        span = points[-1][0] - points[0][0]
+        if not self._exploding and rate * span <= self.at.rise:
+            return None
         centre, scale = robust(self._usual)
         limit = max(centre + self.at.scales * scale, self.at.factor * centre)
         if self._exploding:
             self._exploding = rate > limit / 2
             return None
-        span = points[-1][0] - points[0][0]
-        self._exploding = rate > limit and rate * span > self.at.rise
+        self._exploding = rate > limit
         if not self._exploding:
             return None
         return {"onset": points[0][0], "sigma0": value, "rate": rate, "usual_rate": centre}

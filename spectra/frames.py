@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spectra.records import read_event_lines, read_legend, read_table
+from spectra.records import read_event_lines, read_legend, read_table, segments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ def load(run: str | Path) -> dict[str, pd.DataFrame]:
     """
     run = Path(run)
     table, events = read_table(run), read_events(run)
-    if table is None and not (run / "events.jsonl").is_file():
+    if not segments(run) and not (run / "events.jsonl").is_file():
         raise FileNotFoundError(f"{run} is no run directory: it has neither records/spectra-*.arrow nor events.jsonl")
     series = _Series(table, read_legend(run))
     return {
@@ -51,6 +51,23 @@ def load(run: str | Path) -> dict[str, pd.DataFrame]:
         "scalars": _scalars(series),
         "events": events,
     }
+
+
+def gradient_variance_in_time(gradients: pd.DataFrame, window: int = 20) -> pd.DataFrame:
+    """How much each network's whole gradient norm varies over measurements: step, network, norm, variance.
+
+    `gradients` is the frame that `load` gives; `norm` is the length of all of a network's gradients together, and
+    `variance` the population's over the last `window` measurements. Computed from the record, so that it is the same
+    however often the run was resumed. NaN until there are two, and while a norm that is not finite is in the window.
+    """
+    import numpy as np
+
+    squares = gradients.assign(square=gradients.gradient_norm**2)
+    sums = squares.groupby(["network", "step"], observed=True, sort=True).square.sum(min_count=1)
+    found = np.sqrt(sums).rename("norm").reset_index()
+    rolling = found.groupby("network", observed=True).norm.rolling(window, min_periods=2)
+    found["variance"] = rolling.var(ddof=0).to_numpy()
+    return found[["step", "network", "norm", "variance"]]
 
 
 def read_events(run: str | Path) -> pd.DataFrame:

@@ -7,12 +7,20 @@ It reads weights and gradients, at a schedule, into the record of a run director
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectra.records import RecordWriter, read_event_lines, read_legend, truncate_record
+from spectra.detectors import ALARMING, Detectors
+from spectra.records import (
+    RecordWriter,
+    append_event,
+    read_event_lines,
+    read_legend,
+    supersede_events,
+    truncate_record,
+)
 from spectra.schedule import Bursts, Every, Schedule
 
 if TYPE_CHECKING:
@@ -41,8 +49,10 @@ class Monitor:
 
     A trainer with observers calls the same methods, and the `on_*` ones. Singular vectors are remembered from one
     measurement to the next, and forgotten at each checkpoint (`on_checkpoint`), so that a run resumed there records
-    what an unbroken one does. The seconds that it took are recorded as `monitor/seconds`, those since the last
-    measurement. On measured steps it holds one copy of the weights and one of the gradients.
+    what an unbroken one does. Trouble that is found in the series becomes an event: a `spike`, or an `alarm` with its
+    `cause` ("explosion", "loss_jump", "dead_discriminator"; see `spectra.detect`). The seconds that it took are
+    recorded as `monitor/seconds`, those since the last measurement. On measured steps it holds one copy of the weights
+    and one of the gradients.
 
     Args:
         networks: by name, without dots and slashes; or (name, network) pairs. None of them records scalars alone.
@@ -52,12 +62,13 @@ class Monitor:
         top_k: singular values a weight matrix.
         probes: names from `spectra.PROBES`, or `Probe` objects. None: all of `PROBES`.
         tol: largest error of a singular value, relative to sigma0.
+        detectors: names from `spectra.detectors.DETECTORS`. None: all of them.
         burst: how many steps after an `alarm` are all measured.
         tensorboard: a folder for the panels of `spectra.tensorboard`, of its own. None: no panels.
 
     Raises:
-        ValueError: two networks of one name, one network twice, an unknown probe, a network without a weight matrix,
-            or a run directory that holds the record of another run.
+        ValueError: two networks of one name, one network twice, an unknown probe or detector, a network without a
+            weight matrix, or a run directory that holds the record of another run.
     """
 
     def __init__(
@@ -70,6 +81,7 @@ class Monitor:
         top_k: int = 3,
         probes: Sequence[str | Probe] | None = None,
         tol: float = 1e-5,
+        detectors: Sequence[str] | None = None,
         burst: int = 50,
         tensorboard: str | Path | None = None,
     ) -> None:
@@ -79,10 +91,14 @@ class Monitor:
         self._gradients_needed = any(probe.needs_gradients for probe in self.probes)
         self._before_needed = any(probe.needs_before for probe in self.probes)
         self._read_networks()
-        run = Path(run)
+        self.detectors = Detectors(detectors)
+        self._emit: Callable[..., None] | None = None
+        self.run = run = Path(run)
         if start_step > 0:
             self._check_same_run(run)
             truncate_record(run, start_step)
+            supersede_events(run, start_step)
+            self.detectors.replay(run)
         for event in read_event_lines(run):
             if event["event"] == "alarm" and not event.get("superseded") and event["step"] <= start_step:
                 self.schedule.alarm(event["step"])
@@ -106,7 +122,7 @@ class Monitor:
             self._begun.add(network)
             if self._before_needed and self._may_be_due():
                 self._read_networks()
-                self._before |= {name: _copied(p) for name, p in self._of(network).items()}
+                self._before |= _copied(self._of(network))
 
     def after_backward(self, network: str, k: int = 0) -> None:
         """A network's gradients are complete, and neither clipped nor used yet. Raises `ValueError` for a stranger."""
@@ -118,7 +134,13 @@ class Monitor:
                 self._read_networks()
                 mine = self._of(network)
                 self._gradients = {name: g for name, g in self._gradients.items() if name not in mine}
-                self._gradients |= {name: _copied(p.grad) for name, p in mine.items() if p.grad is not None}
+                self._gradients |= _copied({name: p.grad for name, p in mine.items() if p.grad is not None})
+
+    def skip(self, network: str) -> None:
+        """Say that a network is not updated in this step, where it is not: its gradients are then not recorded."""
+        if self._knows(network):
+            self._begun.add(network)
+            self._backward.add(network)
 
     def after_step(self, step: int, scalars: Mapping[str, float] | None = None) -> None:
         """Record the scalars of `step`, and measure the networks where the schedule says so.
@@ -143,9 +165,21 @@ class Monitor:
         if due and self.panels is not None:
             with self._timed():
                 self._show(step, values)
+        with self._timed():
+            self._detect(step, values)
         self._stride = max(step - self._last_step, 1)
         self._last_step = step
         self._forget_step()
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Record further scalars of a step, the last one done. Raises `ValueError` for an earlier step."""
+        if step < self._last_step:
+            raise ValueError(f"scalars of step {step} come after step {self._last_step}: steps must grow")
+        values = {name: float(value) for name, value in scalars.items()}
+        self.record.append(step, values)
+        if self.panels is not None:
+            self.panels.add(step, values)
+        self._detect(step, values)
 
     def close(self) -> None:
         """Write what is held back and end the segment. Safe to call twice."""
@@ -164,8 +198,22 @@ class Monitor:
             self.record.flush()
             self.panels.draw(step)
 
+    def _detect(self, step: int, values: Mapping[str, float]) -> None:
+        """Tell what the detectors find in the step's numbers: the trainer, or where there is none events.jsonl."""
+        for finding in self.detectors.update(step, values):
+            alarming = finding.kind in ALARMING
+            fields = {"onset": finding.onset, **({"cause": finding.kind} if alarming else {}), **finding.details}
+            kind = "alarm" if alarming else finding.kind
+            if self._emit is not None:
+                self._emit(kind, **fields)
+                continue
+            event = {"event": kind, "step": step, "time": round(time.time(), 3), **fields}
+            append_event(self.run, event)
+            self.on_event(event)
+
     def on_start(self, trainer: Any) -> None:
-        """Nothing: the record is open."""
+        """Events go through the trainer from here on."""
+        self._emit = trainer.emit
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """An alarm begins a burst of measurements; an evaluation's scores are recorded as eval/WEIGHTS/NAME.
@@ -239,9 +287,13 @@ class Monitor:
             for path, p in network.named_parameters()
             if p.requires_grad
         }
+        self._by_network = {
+            network: {name: p for name, p in self._parameters.items() if name.partition(".")[0] == network}
+            for network in self.networks
+        }
 
     def _of(self, network: str) -> dict[str, nn.Parameter]:
-        return {name: p for name, p in self._parameters.items() if name.partition(".")[0] == network}
+        return self._by_network[network]
 
     def _legend(self) -> dict[str, Any]:
         """What the record's names mean: each matrix's and parameter's place, and the frame of each quantity."""
@@ -339,10 +391,12 @@ def _probes(chosen: Sequence[str | Probe] | None) -> list[Probe]:
     return found
 
 
-def _copied(tensor: Tensor) -> Tensor:
-    """A copy to compute with: dense, at least float32."""
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies to compute with: dense, at least float32."""
     import torch
 
-    tensor = tensor.detach()
-    tensor = tensor.to_dense() if tensor.is_sparse else tensor
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
+    dense = [t.detach().to_dense() if t.is_sparse else t.detach() for t in tensors.values()]
+    copies = [torch.empty_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in dense]
+    if copies:
+        torch._foreach_copy_(copies, dense)
+    return dict(zip(tensors, copies, strict=True))

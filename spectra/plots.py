@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Frames = Mapping[str, "pd.DataFrame"]
 
-MARKED = {"alarm": "red", "collapse": "darkred", "spike": "darkorange", "non_finite": "magenta"}
+MARKED = {"alarm": "red", "collapse": "darkred", "spike": "darkorange", "non_finite": "magenta", "changed": "black"}
 LABELS = {
     "sigma0": r"$\sigma_0$",
     "sigma1": r"$\sigma_1$",
@@ -50,6 +50,7 @@ def draw_figures(run: str | Path, figures: Sequence[str] | None = None, out: str
     if unknown:
         raise ValueError(f"there is no figure {unknown[0]!r}; there are {', '.join(FIGURES)}")
     frames = load(run)
+    frames["events"] = _with_changes(frames["events"], Path(run))
     if frames["spectra"].empty:
         raise ValueError(f"{run} holds no spectra: it was trained without a monitor, or no measurement fell due yet")
     folder = Path(run) / "figures" if out is None else Path(out)
@@ -60,6 +61,21 @@ def draw_figures(run: str | Path, figures: Sequence[str] | None = None, out: str
         FIGURES[name](frames).savefig(path, dpi=120)
         written.append(path)
     return written
+
+
+def _with_changes(events: pd.DataFrame, run: Path) -> pd.DataFrame:
+    """The events, with one of kind "changed" where run.json says that the run branched off with changes."""
+    import json
+
+    import pandas as pd
+
+    path = run / "run.json"
+    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    parent = facts.get("parent")
+    if not facts.get("changes") or not isinstance(parent, dict):
+        return events
+    changed = {"event": "changed", "step": parent.get("step", 0), "superseded": False, "details": {}}
+    return pd.DataFrame([changed, *events.to_dict("records")], columns=events.columns)
 
 
 def depth_colours(count: int) -> list[tuple[float, float, float]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,27 +55,30 @@ class Snapshot:
         return top_singular_values_batch([m.raw() for m in self.matrices], self.top_k, tol=self.tol, starts=self.last)
 
     @cached_property
-    def gradient_norms(self) -> dict[str, Tensor]:
-        """The lengths of `gradients`, float64, by parameter name."""
+    def gradient_norms(self) -> dict[str, float]:
+        """The lengths of `gradients`, summed in float64, by parameter name."""
         return _norms(self.gradients)
 
     @cached_property
-    def before_norms(self) -> dict[str, Tensor]:
+    def before_norms(self) -> dict[str, float]:
         """The lengths of the parameters before the step, where these are known."""
         return _norms(self.before)
 
     @cached_property
-    def norms(self) -> dict[str, Tensor]:
+    def norms(self) -> dict[str, float]:
         """The lengths of the parameters now."""
         return _norms({name: parameter.detach() for name, parameter in self.parameters.items()})
 
     @cached_property
     def updates(self) -> dict[str, Tensor]:
         """What the step added to each parameter, where the parameter before it is known."""
-        return {name: self.parameters[name].detach() - earlier for name, earlier in self.before.items()}
+        if not self.before:
+            return {}
+        now = [self.parameters[name].detach() for name in self.before]
+        return dict(zip(self.before, torch._foreach_sub(now, list(self.before.values())), strict=True))
 
     @cached_property
-    def update_norms(self) -> dict[str, Tensor]:
+    def update_norms(self) -> dict[str, float]:
         """The lengths of `updates`."""
         return _norms(self.updates)
 
@@ -126,8 +130,9 @@ class Frobenius(Probe):
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """Summed in float64."""
-        known = ((m, snapshot.norms.get(snapshot.name_of(m))) for m in snapshot.matrices)
-        return {f"frobenius/{m.name}": _norm(m.raw()) if norm is None else norm for m, norm in known}
+        known = {m.name: snapshot.norms.get(snapshot.name_of(m)) for m in snapshot.matrices}
+        others = _norms({m.name: m.raw() for m in snapshot.matrices if known[m.name] is None})
+        return {f"frobenius/{name}": others[name] if norm is None else norm for name, norm in known.items()}
 
 
 class SigmaEstimate(Probe):
@@ -152,11 +157,19 @@ class Turns(Probe):
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """Nothing at the first measurement of a session, and at the first after a checkpoint."""
-        numbers: dict[str, float | Tensor] = {}
+        names, cosines = [], []
         for matrix, now, then in zip(snapshot.matrices, snapshot.top, snapshot.last or [], strict=False):
-            cosines = ((now.left * then.left).sum(0).double() * (now.right * then.right).sum(0).double()).clamp(-1, 1)
-            numbers |= {f"turn{i}/{matrix.name}": angle for i, angle in enumerate(torch.arccos(cosines))}
-        return numbers
+            cosines.append((now.left * then.left).sum(0).double() * (now.right * then.right).sum(0).double())
+            names += [f"turn{i}/{matrix.name}" for i in range(len(cosines[-1]))]
+        if not names:
+            return {}
+        return dict(
+            zip(
+                names,
+                torch.arccos(torch.cat([c.to(cosines[0].device) for c in cosines]).clamp(-1, 1)).tolist(),
+                strict=True,
+            )
+        )
 
 
 class TopShares(Probe):
@@ -171,7 +184,7 @@ class TopShares(Probe):
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """Nothing for matrices that have no gradient or are not trained."""
-        numbers: dict[str, float | Tensor] = {}
+        blocks, whole = {}, []
         for matrix, found in zip(snapshot.matrices, snapshot.top, strict=True):
             name = snapshot.name_of(matrix)
             for what, changes, norms in (
@@ -181,8 +194,11 @@ class TopShares(Probe):
                 if name in changes:
                     change = matrix.view(changes[name])
                     block = found.left.T.to(change.dtype) @ (change @ found.right.to(change.dtype))
-                    numbers[f"{what}_share/{matrix.name}"] = (_norm(block) / norms[name]) ** 2
-        return numbers
+                    blocks[f"{what}_share/{matrix.name}"] = block
+                    whole.append(norms[name])
+        with np.errstate(all="ignore"):
+            shares = (np.array(list(_norms(blocks).values())) / np.array(whole)) ** 2
+        return dict(zip(blocks, shares.tolist(), strict=True))
 
 
 class Rotation(Probe):
@@ -197,14 +213,14 @@ class Rotation(Probe):
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """Nothing for matrices that are not trained."""
-        numbers: dict[str, float | Tensor] = {}
-        for matrix in snapshot.matrices:
-            if (name := snapshot.name_of(matrix)) in snapshot.before:
-                then, now, moved = snapshot.before_norms[name], snapshot.norms[name], snapshot.update_norms[name]
-                # The chord between the directions, from lengths alone; a cosine would lose small angles.
-                chord = ((moved**2 - (now - then) ** 2) / (now * then)).clamp(min=0).sqrt()
-                numbers[f"rotation/{matrix.name}"] = 2 * torch.asin((chord / 2).clamp(max=1))
-        return numbers
+        names = {m.name: name for m in snapshot.matrices if (name := snapshot.name_of(m)) in snapshot.before}
+        lengths = (snapshot.before_norms, snapshot.norms, snapshot.update_norms)
+        then, now, moved = (np.array([norms[name] for name in names.values()]) for norms in lengths)
+        with np.errstate(all="ignore"):
+            # The chord between the directions, from lengths alone; a cosine would lose small angles.
+            chord = np.sqrt(np.maximum((moved**2 - (now - then) ** 2) / (now * then), 0))
+            angles = 2 * np.arcsin(np.minimum(chord / 2, 1))
+        return {f"rotation/{name}": angle for name, angle in zip(names, angles.tolist(), strict=True)}
 
 
 class GradientNorms(Probe):
@@ -228,10 +244,11 @@ class GradientVariance(Probe):
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """The population's variance: a network of one parameter has 0."""
-        norms: dict[str, list[Tensor]] = {}
+        norms: dict[str, list[float]] = {}
         for name, norm in snapshot.gradient_norms.items():
             norms.setdefault(name.partition(".")[0], []).append(norm)
-        return {f"gradient_variance/{name}": torch.stack(n).var(correction=0) for name, n in norms.items()}
+        with np.errstate(all="ignore"):
+            return {f"gradient_variance/{name}": float(np.var(n)) for name, n in norms.items()}
 
 
 class UpdateSizes(Probe):
@@ -243,23 +260,37 @@ class UpdateSizes(Probe):
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """Inf where a parameter of zeros moves, NaN where it stays."""
-        lengths = snapshot.before_norms
-        return {f"relative_update/{name}": norm / lengths[name] for name, norm in snapshot.update_norms.items()}
+        moved = snapshot.update_norms
+        with np.errstate(all="ignore"):
+            shares = np.array(list(moved.values())) / np.array([snapshot.before_norms[name] for name in moved])
+        return {f"relative_update/{name}": share for name, share in zip(moved, shares.tolist(), strict=True)}
 
 
 class ClassNorms(Probe):
-    """The length of each row of embeddings of up to `most` rows: collapsed classes' had grown (Appendix H)."""
+    """The length of each row of an embedding: collapsed classes' had grown (Appendix H).
+
+    Of one with more than `most` rows, whose rows would be most of the record, only the `ends` longest and shortest
+    have their own numbers; the mean over all, `class_norm_mean`, is among the scalars.
+    """
 
     frame = "embeddings"
     quantities = ("class_norm",)
     most = 1000
+    ends = 10
 
     def measure(self, snapshot: Snapshot) -> Numbers:
-        """Nothing for larger vocabularies, whose rows would be most of the record."""
+        """By the row's number. Rows that are not finite count as the longest."""
         numbers: dict[str, float | Tensor] = {}
         for matrix in snapshot.matrices:
-            if matrix.kind == "embedding" and matrix.shape[0] <= self.most:
-                numbers |= {f"class_norm/{matrix.name}/{i}": n for i, n in enumerate(matrix.raw().norm(dim=1).tolist())}
+            if matrix.kind != "embedding":
+                continue
+            norms = matrix.raw().norm(dim=1).tolist()
+            rows: Sequence[int] = range(len(norms))
+            if len(norms) > self.most:
+                numbers[f"class_norm_mean/{matrix.name}"] = float(np.mean(norms))
+                ordered = sorted(rows, key=lambda i: (math.isnan(norms[i]), norms[i]))
+                rows = sorted({*ordered[: self.ends], *ordered[-self.ends :]})
+            numbers |= {f"class_norm/{matrix.name}/{i}": norms[i] for i in rows}
         return numbers
 
 
@@ -278,9 +309,13 @@ PROBES: dict[str, type[Probe]] = {
 """Every probe by name; a monitor takes all of them unless told otherwise."""
 
 
-def _norm(tensor: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(tensor, dtype=torch.float64)
-
-
-def _norms(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: _norm(tensor) for name, tensor in tensors.items()}
+def _norms(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """Lengths, summed in float64, fetched from each device at once."""
+    by_device: dict[torch.device, list[str]] = {}
+    for name, tensor in tensors.items():
+        by_device.setdefault(tensor.device, []).append(name)
+    found: dict[str, float] = {}
+    for names in by_device.values():
+        norms = torch._foreach_norm([tensors[name] for name in names], 2, dtype=torch.float64)
+        found.update(zip(names, torch.stack(norms).tolist(), strict=True))
+    return {name: found[name] for name in tensors}

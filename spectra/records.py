@@ -157,6 +157,32 @@ def read_event_lines(run: str | Path) -> list[dict[str, Any]]:
     return events
 
 
+def append_event(run: str | Path, event: Mapping[str, Any]) -> None:
+    """Add one line to events.jsonl, whole on the disk when this returns."""
+    with open(Path(run) / "events.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(event) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def supersede_events(run: str | Path, step: int) -> None:
+    """Mark the events after `step` as superseded, before a session resumes from there. None is lost."""
+    events = read_event_lines(run)
+    later = [event for event in events if event["step"] > step and not event.get("superseded")]
+    if not later:
+        return
+    for event in later:
+        event["superseded"] = True
+    path = Path(run) / "events.jsonl"
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(event) + "\n" for event in events)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
 def read_table(run: str | Path) -> pa.Table | None:
     """The record of a run as an Arrow table (step, name as a dictionary, value), in order; None where there is none."""
     import pyarrow as pa
@@ -219,8 +245,12 @@ def _rewrite(segment: Path, batches: list[pa.RecordBatch]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, segment)
-    folder = os.open(segment.parent, os.O_RDONLY)
+    _sync_folder(segment.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

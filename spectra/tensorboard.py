@@ -22,7 +22,11 @@ CHARTS = {
 }
 """Each network's charts: title and series."""
 
-TRAINING = {"losses": "loss/.*", "variance of all gradient norms": "gradient_variance/.*", "accuracies": "accuracy/.*"}
+TRAINING = {
+    "losses": "loss/.*",
+    "variance of all gradient norms": "gradient_variance/.*",
+    "accuracies": "(D/)?accuracy/.*",
+}
 """Further charts: title and the series' pattern."""
 
 MOST_POINTS = 2000  # from this step on, a series is thinned to about so many points a factor of e
@@ -60,12 +64,16 @@ class Panels:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One event with the series that the charts show, unless the last one is too near."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
         self._last, self._new = step, self._new + 1
         if step < self._next:
             return
         self._next = step + max(1, step // MOST_POINTS)
+        self.add(step, values)
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """As `write`, however near the last one is: for what is measured rarely."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
         shown = {name: value for name, value in values.items() if self._series.fullmatch(name)}
         for name, value in values.items():
             quantity, _, layer = name.partition("/")

@@ -11,7 +11,7 @@ Four methods give the same answer at different cost:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectra.dense import Triplets, by_arpack, by_gram, by_lapack
+from spectra.dense import SMALL, Triplets, by_arpack, by_gram, by_lapack
 from spectra.krylov import Outcome, block_krylov, largest_entry
 from spectra.operators import ImageOperator, LinearOperator
 
@@ -105,7 +105,8 @@ def top_singular_values_batch(
     max_blocks: int = 64,
     seed: int = 0,
 ) -> list[TopSingularValues]:
-    """`top_singular_values` of many matrices: those of like shape, type and device are computed together.
+    """`top_singular_values` of many matrices: those of like shape (small ones: of a like short side),
+    type and device are computed together.
 
     The results are in the order of the matrices; ``starts`` holds one start (or None) for each.
     """
@@ -119,9 +120,7 @@ def top_singular_values_batch(
         chosen = method
         if method == "auto":
             chosen = "exact" if _is_small(matrix) else "krylov"
-        dense = isinstance(matrix, Tensor)
-        alike = (tuple(matrix.shape), matrix.dtype, str(matrix.device)) if dense else (i,)
-        groups.setdefault((chosen, *alike), []).append(i)
+        groups.setdefault((chosen, *_alike(i, matrix, chosen)), []).append(i)
     results: dict[int, TopSingularValues] = {}
     for (chosen, *_), members in groups.items():
         solve = {"exact": _exact, "krylov": _krylov, "svds": _svds}[chosen]
@@ -129,6 +128,14 @@ def top_singular_values_batch(
         found = solve([prepared[i] for i in members], count, tol, [starts[i] for i in members], max_blocks, seed)
         results.update(zip(members, found, strict=True))
     return [results[i] for i in range(len(matrices))]
+
+
+def _alike(i: int, matrix: Tensor | LinearOperator, method: str) -> tuple:
+    """What matrices that are computed together have in common: all, or for small ones by their Gram the short side."""
+    if not isinstance(matrix, Tensor):
+        return (i,)
+    by_short_side = method == "exact" and matrix.numel() <= SMALL
+    return (min(matrix.shape) if by_short_side else tuple(matrix.shape), matrix.dtype, str(matrix.device))
 
 
 def _is_small(matrix: Tensor | LinearOperator) -> bool:
@@ -236,7 +243,9 @@ def _exact(
     usual = [i for i, scale in enumerate(scales) if 0 < scale < float("inf")]
     found: dict[int, Triplets] = {}
     if usual:
-        found = dict(zip(usual, by_gram([dense[i] for i in usual], [scales[i] for i in usual], k), strict=True))
+        for some in _batches(usual, dense):
+            triplets = by_gram([dense[i] for i in some], [scales[i] for i in some], k)
+            found.update(zip(some, triplets, strict=True))
     results = []
     for i, matrix in enumerate(dense):
         if i not in found:
@@ -246,6 +255,13 @@ def _exact(
             found[i] = by_lapack(matrix, scales[i], k)
         results.append(_from_triplets(matrix, found[i], tol, "exact"))
     return results
+
+
+def _batches(members: list[int], dense: Sequence[Tensor]) -> Iterator[list[int]]:
+    """Small matrices in groups of a bounded memory; large ones, which are of one shape, in one."""
+    size = 32 if dense[0].numel() <= SMALL else max(1, len(members))
+    for begin in range(0, len(members), size):
+        yield members[begin : begin + size]
 
 
 def _densified(operator: LinearOperator) -> Tensor:

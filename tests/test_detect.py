@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import spectra
 from spectra import detect
+from spectra.cli import main
 from spectra.detect import Collapse
+from spectra.detectors import detect_run
 
 STEPS = list(range(100, 6100, 100))
 NAN = math.nan
@@ -198,3 +204,77 @@ def test_a_dead_discriminator() -> None:
         assert (found.kind, found.onset, found.step) == ("dead_discriminator", 301, 400)
         assert found.details["signs"] == [sign]
     assert detect.dead_discriminator(steps, {name: np.full(500, NAN) for name in alive}) == []
+
+
+def monitored(run: Path, start: int, stop: int, checkpoint: int, sigmas: np.ndarray, losses: np.ndarray) -> None:
+    """A bare loop whose one weight has the given sigma0, with a checkpoint every so many steps."""
+    net = nn.Linear(3, 2, bias=False)
+    monitor = spectra.Monitor({"D": net}, run, start_step=start, every=10, burst=7, probes=["singular_values"])
+    for step in range(start + 1, stop + 1):
+        with torch.no_grad():
+            net.weight.copy_(sigmas[step] * torch.eye(3)[:2])
+        values = {"loss/D_real": losses[step] / 2, "loss/D_fake": losses[step] / 2}
+        monitor.after_step(step, values)
+        if step % checkpoint == 0:
+            monitor.on_checkpoint(step)
+    monitor.close()
+
+
+def listed(run: Path) -> list[dict]:
+    """Events without their times, those of a future that was lived again left out."""
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    return [{n: v for n, v in e.items() if n != "time"} for e in events if not e.get("superseded")]
+
+
+def test_a_monitor_tells_online_what_detect_tells_later_also_across_a_resume(tmp_path: Path, capsys) -> None:  # noqa: ANN001
+    """Resumed in the middle of a spike's decay and of an explosion: events and measured steps as in one piece."""
+    steps = np.arange(0, 801)
+    sigmas = sigma(steps.astype(float)) * np.exp(np.where(steps >= 400, 0.5 * 0.5 ** ((steps - 400) / 40), 0.0))
+    sigmas *= np.exp(np.where(steps > 650, 0.01 * (steps - 650), 0.0))
+    losses = noisy(np.full(801, 0.5), 0.1)
+    losses[700:] = 4.0
+    monitored(tmp_path / "whole", 0, 800, 100, sigmas, losses)
+    for at in (430, 700):
+        run = tmp_path / f"parts-{at}"
+        monitored(run, 0, at + 5, 100, sigmas, losses)
+        monitored(run, at, 800, 100, sigmas, losses)
+        assert listed(run) == listed(tmp_path / "whole")
+        one, other = (spectra.load(r)["spectra"][["step", "sigma0"]] for r in (tmp_path / "whole", run))
+        assert one.equals(other)
+    events = listed(tmp_path / "whole")
+    assert [(e["event"], e.get("cause")) for e in events] == [
+        ("spike", None), ("alarm", "explosion"), ("alarm", "loss_jump"),
+    ]  # fmt: skip
+    assert events[0]["network"] == "D"
+    assert events[0]["height"] == pytest.approx(np.exp(0.5), rel=0.05)
+    burst = range(events[1]["step"] + 1, events[1]["step"] + 8)
+    assert set(burst) <= set(one.step)
+    assert not set(range(events[0]["step"] + 1, events[0]["step"] + 8)) <= set(one.step)  # a spike begins none
+    found = detect_run(tmp_path / "whole")
+    assert {(f.kind, f.onset, f.step) for f in found} == {
+        (e.get("cause", e["event"]), e["onset"], e["step"]) for e in events
+    }
+    with open(tmp_path / "whole" / "events.jsonl", "a") as file:
+        for step, spread, fid in zip(range(20, 801, 20), [0.8] * 30 + [0.05] * 10, [50.0] * 40, strict=True):
+            scores = {"spread_share": spread, "fid": fid}
+            file.write(json.dumps({"event": "evaluation", "step": step, "weights": "raw", "scores": scores}) + "\n")
+    assert main(["detect", str(tmp_path / "whole"), "--json"]) == 0
+    rows = {row["kind"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["collapse"]["onset"] == pytest.approx(600, abs=40)
+    assert rows["spike"]["lead"] == rows["collapse"]["onset"] - rows["spike"]["step"] > 0
+    assert rows["collapse"]["lead"] is None
+    assert main(["detect", str(tmp_path / "whole")]) == 0
+    table = capsys.readouterr().out
+    assert "explosion" in table
+    assert "modes_lost" in table
+    assert main(["detect", str(tmp_path / "nowhere")]) == 2
+
+
+def test_a_monitor_without_detectors_and_a_misspelt_one(tmp_path: Path) -> None:
+    monitor = spectra.Monitor({}, tmp_path, detectors=[])
+    for step in range(1, 200):
+        monitor.after_step(step, {"loss/D_real": NAN, "loss/D_fake": 1.0})
+    monitor.close()
+    assert not (tmp_path / "events.jsonl").exists()
+    with pytest.raises(ValueError, match="did you mean 'spikes'"):
+        spectra.Monitor({}, tmp_path / "other", detectors=["spike"])

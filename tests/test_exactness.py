@@ -153,13 +153,14 @@ def test_observers_do_not_change_the_bits(tiny, train, tmp_path: Path) -> None: 
 
 
 def test_the_monitor_does_not_change_the_bits(tmp_path: Path) -> None:
-    """At every step, and over checkpoints, where it forgets its warm starts."""
+    """With D's view, at every step, and over checkpoints, where it forgets its warm starts."""
     for monitor in ("spectra", "none"):
-        options = [*OPTIONS, "--spectra.every=1", f"--monitor={monitor}"]
+        view = f"--discriminator_view.every={1 if monitor == 'spectra' else 0}"
+        options = [*OPTIONS, "--spectra.every=1", f"--monitor={monitor}", view]
         assert train_main(["--out", str(tmp_path / monitor), "--quiet", "--steps=6", *options]) == 0
     assert_same_state(final_state(tmp_path / "spectra"), final_state(tmp_path / "none"))
     names = set(read_record(tmp_path / "spectra").name) - set(read_record(tmp_path / "none").name)
-    assert {"sigma0/G.linear", "sigma2/D.blocks.0.conv1", "frobenius/G.embedding"} <= names
+    assert {"sigma0/G.linear", "sigma2/D.blocks.0.conv1", "frobenius/G.embedding", "D/accuracy/val"} <= names
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:

@@ -118,7 +118,9 @@ def first_updates(config, watch: dict) -> TrainingState:  # noqa: ANN001
         parameters = state.networks()[network].named_parameters()
         watch[network] = {name: p.grad.clone() for name, p in parameters}
 
-    state.D.register_forward_pre_hook(lambda module, inputs: watch["seen"].append([t.detach() for t in inputs]))
+    state.D.blocks[0].register_forward_pre_hook(
+        lambda module, inputs: watch["seen"].append([t.detach() for t in inputs])
+    )
     game = Game(config, state, silent, hook)
     watch["stats"] = game.update_discriminator(0, *next(training_batches(config, open_source(config), 0)))
     game.update_generator()

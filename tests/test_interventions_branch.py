@@ -299,6 +299,7 @@ sys.exit(f"loaded: {{heavy}}" if heavy else 0)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_the_control_of_two_hundred_steps_at_the_default_size(tmp_path: Path) -> None:
     base = tmp_path / "base"
     assert train_main(["--out", str(base), "--steps=300", "--quiet", "--checkpoint.every=100"]) == 0

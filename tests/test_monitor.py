@@ -256,6 +256,35 @@ def test_a_new_probe_is_one_class(tmp_path: Path) -> None:
     assert found.largest == pytest.approx(net[1].weight.abs().max().item())
 
 
+def test_the_variance_of_gradient_norms_in_time(tmp_path: Path) -> None:
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    monitor = spectra.Monitor({"net": net}, tmp_path, every=1, probes=["gradient_norms"])
+    loop(net, monitor, range(1, 9), optimizer)
+    monitor.close()
+    gradients = spectra.load(tmp_path)["gradients"]
+    found = spectra.gradient_variance_in_time(gradients, window=3)
+    norms = [math.sqrt((gradients[gradients.step == step].gradient_norm ** 2).sum()) for step in range(1, 9)]
+    assert found.norm.tolist() == pytest.approx(norms)
+    expected = [np.var(norms[max(0, i - 2) : i + 1]) for i in range(1, 8)]
+    assert found.variance.tolist()[1:] == pytest.approx(expected, rel=1e-6)
+    assert math.isnan(found.variance[0])
+
+
+def test_class_norms_of_a_large_vocabulary_are_its_ends_and_their_mean(tmp_path: Path) -> None:
+    net = nn.Embedding(1500, 2)
+    with torch.no_grad():
+        net.weight.copy_(torch.arange(1.0, 1501.0)[:, None].expand(1500, 2) / 2**0.5)
+        net.weight[700] = math.nan
+    monitor = spectra.Monitor({"net": net}, tmp_path, every=1, probes=["class_norms"])
+    monitor.after_step(1)
+    monitor.close()
+    frames = spectra.load(tmp_path)
+    assert frames["embeddings"]["class"].tolist() == [*range(10), 700, *range(1491, 1500)]
+    assert frames["embeddings"].query("`class` == 1499").class_norm.item() == pytest.approx(1500)
+    assert math.isnan(row(frames, "scalars", name="class_norm_mean/net").value)
+
+
 def test_a_record_without_a_legend_is_read_by_its_names(tmp_path: Path) -> None:
     from spectra.records import RecordWriter
 
@@ -277,6 +306,7 @@ def test_a_resumed_training_run_records_what_an_unbroken_one_does(tmp_path: Path
 
     options = ["--model.resolution=8", "--model.ch_G=4", "--model.ch_D=4", "--train.batch=8", "--train.d_steps=2"]
     options += ["--checkpoint.every=3", "--samples.every=0", "--spectra.every=2", "--quiet"]
+    options += ["--discriminator_view.every=3"]
     assert train_main(["--out", str(tmp_path / "whole"), "--steps=8", *options]) == 0
     assert train_main(["--out", str(tmp_path / "parts"), "--steps=3", *options]) == 0
     assert train_main(["--resume", str(tmp_path / "parts"), "--steps=8", "--quiet"]) == 0
@@ -285,5 +315,8 @@ def test_a_resumed_training_run_records_what_an_unbroken_one_does(tmp_path: Path
     assert one["spectra"].query("step == 6").update_share.notna().all()
     turned = one["spectra"].groupby("step").turn0.apply(lambda turns: bool(turns.notna().all()))
     assert turned.to_dict() == {2: False, 4: False, 6: True, 8: False}  # nothing is compared across a checkpoint
-    for name in ("spectra", "gradients", "embeddings"):
+    for frames in (one, other):
+        frames["scalars"] = frames["scalars"].query("name != 'monitor/seconds'")
+        assert frames["scalars"].query("name == 'D/accuracy/train'").step.tolist() == [3, 6]
+    for name in ("spectra", "gradients", "embeddings", "scalars"):
         assert one[name].astype(str).equals(other[name].astype(str)), name

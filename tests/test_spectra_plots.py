@@ -98,3 +98,18 @@ def test_the_commands(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) 
     writer.close()
     assert main(["plot", str(tmp_path / "scalars")]) == 2
     assert "holds no spectra" in capsys.readouterr().err
+
+
+def test_a_branch_is_marked_where_it_left_its_parent(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import spectra.plots
+
+    drawn = {}
+    monkeypatch.setitem(
+        spectra.plots.FIGURES, "3", lambda frames: drawn.setdefault("figure", spectra.plots.figure_3(frames))
+    )
+    facts = {"parent": {"path": "x", "digest": "y", "step": 120}, "changes": [{"optim.D.lr": 1e-3}]}
+    (run / "run.json").write_text(json.dumps(facts))
+    spectra.plots.draw_figures(run, ["3"])
+    marks = [(text.get_position()[0], text.get_text().strip()) for text in drawn["figure"].axes[0].texts]
+    assert (120, "changed") in marks
+    assert (310, "alarm") in marks

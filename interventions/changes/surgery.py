@@ -80,7 +80,7 @@ class Reinitialize(Change, name="reinit", paper=""):
 
         prefix, network = self._prefix(state), state.networks()[self.network]
         with torch.random.fork_rng(devices=[]):
-            fresh = type(network)(config.model)
+            fresh = type(network)(config.model, config.speed)
         initialize(fresh, config.model.init, config.seed, f"{self.network}@{state.step}")
         own, drawn = network.state_dict(), fresh.state_dict()
         names = [name for name in own if name.startswith(prefix)]

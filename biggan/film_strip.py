@@ -1,0 +1,88 @@
+"""A film strip: the same latents through the checkpoints around an event, raw and averaged weights side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from biggan.checkpoint import read_checkpoint, step_of
+from biggan.errors import UserError
+from biggan.sampling import class_images, draw_grid, load_generator
+from spectra.records import read_event_lines
+
+TELLING = ("collapse", "alarm", "spike")  # what a strip is drawn around where no step is given, the first kind first
+
+
+def draw_film_strip(
+    run: Path,
+    out: Path | None = None,
+    *,
+    around: int | None = None,
+    frames: int = 9,
+    classes: Sequence[int] | None = None,
+    seed: int = 0,
+    passes: int = 100,
+) -> Path:
+    """Draw the strip of a run, a row a checkpoint and a column a class, and return where it was written.
+
+    Args:
+        run: the run directory; its checkpoints, rings frozen by alarms among them, are the frames.
+        out: the picture; None: RUN/figures/film-strip-STEP.png.
+        around: the step in the middle; None: that of the run's first collapse, else alarm, else spike, else its last.
+        frames: how many checkpoints, those nearest to `around`.
+        classes: None: the first 10.
+        seed: of the latents, the same in every frame.
+        passes: forwards for standing statistics.
+
+    Raises:
+        UserError: a run without checkpoints, one that does not verify, a class that the generator does not have.
+    """
+    files = checkpoints_of(run)
+    if not files:
+        raise UserError(f"{run} has no checkpoints. Give a run directory, or train with a smaller checkpoint.every.")
+    if frames < 1 or passes < 1:
+        raise UserError(f"--frames is {frames} and --standing-passes {passes}, expected at least 1.")
+    around = _telling_step(run, max(files)) if around is None else around
+    steps = sorted(sorted(files, key=lambda step: (abs(step - around), step))[:frames])
+    panels: dict[str, list[np.ndarray]] = {"generator": [], "its average (EMA)": []}
+    rows: list[int] = []
+    for step in steps:
+        checkpoint = read_checkpoint(files[step])
+        count = checkpoint.config.model.classes
+        rows = list(range(min(10, count))) if classes is None else list(classes)
+        if bad := [c for c in rows if not 0 <= c < count]:
+            raise UserError(f"--classes has {bad}, and this generator's classes are 0 to {count - 1}.")
+        for (_, images), raw in zip(panels.items(), (True, False), strict=True):
+            drawn = class_images(
+                load_generator(checkpoint, raw=raw), rows, 1, distribution=checkpoint.config.latents, step=step,
+                passes=passes, seed=seed, refresh_sigma=not raw,
+            )  # fmt: skip
+            images.append(drawn[:, 0])
+    target = out or run / "figures" / f"film-strip-{around:08d}.png"
+    title = f"{run.name} around step {around}: classes {', '.join(map(str, rows))}"
+    names = [f"{step:,}{' <' if step == around else ''}" for step in steps]
+    picture = draw_grid({caption: np.stack(images) for caption, images in panels.items()}, names, title)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(target)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {target}: {error}. Give --out the path of a .png file.") from error
+    return target
+
+
+def checkpoints_of(run: Path) -> dict[int, Path]:
+    """Every checkpoint of a run by its step, those in frozen rings among them."""
+    folder = run / "checkpoints"
+    found = [*folder.glob("frozen-*/step-*.safetensors"), *folder.glob("step-*.safetensors")]
+    return {step_of(path): path for path in found}
+
+
+def _telling_step(run: Path, last: int) -> int:
+    events = [event for event in read_event_lines(run) if not event.get("superseded")]
+    for kind in TELLING:
+        for event in events:
+            if event["event"] == kind:
+                return int(event.get("onset", event["step"]))
+    return last
