@@ -141,7 +141,8 @@ def _style(entry: str, number: int) -> dict[str, Any]:
         return {"color": "0.75", "linewidth": 1.2}
     from matplotlib import colormaps
 
-    return {"color": colormaps["tab20"]((number - 1) % 20), "linewidth": 1.2}
+    colours = colormaps["tab10"] if number <= 10 else colormaps["tab20b"]
+    return {"color": colours((number - 1) % colours.N), "linewidth": 1.2}
 
 
 def _figure(panels: int) -> Figure:

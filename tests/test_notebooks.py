@@ -28,9 +28,10 @@ def test_the_notebook_uses_public_names_only(name: str) -> None:
     import nbformat
 
     import biggan
+    import interventions
     import spectra
 
-    public = {"biggan": biggan.__all__, "spectra": spectra.__all__}
+    public = {"biggan": biggan.__all__, "interventions": interventions.__all__, "spectra": spectra.__all__}
     used = 0
     for cell in nbformat.read(FOLDER / name, as_version=4).cells:
         if cell.cell_type != "code":
@@ -47,4 +48,5 @@ def test_the_notebook_uses_public_names_only(name: str) -> None:
 
 
 def test_there_are_notebooks() -> None:
-    assert {"01_training_run.ipynb", "02_spectra.ipynb", "04_your_own_model.ipynb"} <= set(NOTEBOOKS)
+    assert {"01_training_run.ipynb", "02_spectra.ipynb", "03_interventions.ipynb"} <= set(NOTEBOOKS)
+    assert "04_your_own_model.ipynb" in NOTEBOOKS
