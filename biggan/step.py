@@ -39,11 +39,10 @@ class Game:
         self.before_update, self.after_backward = before_update, after_backward
         self.device = next(state.G.parameters()).device
         self.snapshot: Snapshot | None = None
-        self.forward_G, self.parts_D = state.G, state.D.parts
-        if config.speed.compile:
-            self.forward_G = torch.compile(state.G, dynamic=False)  # type: ignore[assignment]
-            if not self.slopes:  # compiled code has no second derivative
-                self.parts_D = torch.compile(state.D.parts, dynamic=False)
+        compiled = config.speed.compile
+        self.forward_G = torch.compile(state.G, dynamic=False) if compiled else state.G
+        compiled = compiled and not self.slopes  # compiled code has no second derivative
+        self._compiled_parts = torch.compile(state.D.parts, dynamic=False) if compiled else None
 
     def update_discriminator(self, k: int, real: Tensor, labels: Tensor) -> Stats:
         """D step `k`: real images (B, 3, R, R) and their labels (B,) against as many of G's.
@@ -105,6 +104,12 @@ class Game:
             if not self._frozen("G"):
                 move_running_statistics(G)
         return {"loss/G": torch.stack(losses).mean(), **self._finish("G", 0, extra)}
+
+    @property
+    def parts_D(self) -> Callable[..., tuple[Tensor, Tensor]]:
+        """D's `parts`, compiled where asked for; where somebody has put their own in its place, that."""
+        D = self.state.D
+        return D.parts if self._compiled_parts is None or "parts" in vars(D) else self._compiled_parts
 
     def _on_device(self, images: Tensor) -> Tensor:
         layout = torch.channels_last if self.config.speed.channels_last else torch.contiguous_format
