@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biggan.errors import UserError
+from biggan.errors import SaidElsewhere, UserError
 
 if TYPE_CHECKING:
     import argparse
@@ -52,6 +53,8 @@ def guarded(
     """
     try:
         return command(argv)
+    except SaidElsewhere:
+        return EXIT_BAD_INPUT
     except UserError as error:
         _complain(program, str(error))
         return EXIT_BAD_INPUT
@@ -77,31 +80,47 @@ def _complain(program: str, message: str) -> None:
 
 
 def _train(argv: list[str]) -> int:
+    from biggan.launch import processes
+
+    with processes():
+        return _train_together(argv[1:] if argv[:1] == ["--"] else argv)  # torchrun hands its own `--` on
+
+
+def _train_together(argv: list[str]) -> int:
+    from biggan.launch import agreed, run_to_continue
     from biggan.options import parse
 
-    line = parse(argv)
-    if line.flags["json"] and not line.flags["dry_run"]:
-        raise UserError("--json goes with --dry-run. Add --dry-run, or leave --json away.")
-    if line.flags["allow_change"] and not line.flags["resume"]:
-        raise UserError("--allow-change goes with --resume RUN. Name the run, or leave --allow-change away.")
-    if line.flags["resume"]:
-        return _resume(line)
+    with agreed():
+        line = parse(argv)
+        for name in ("json", "memory", "processes"):
+            if line.flags[name] and not line.flags["dry_run"]:
+                raise UserError(f"--{name} goes with --dry-run. Add --dry-run, or leave --{name} away.")
+        if line.flags["allow_change"] and not line.flags["resume"]:
+            raise UserError("--allow-change goes with --resume RUN. Name the run, or leave --allow-change away.")
+        config = line.config() if line.flags["resume"] is None else None
+    if config is None:
+        return _resume(line, Path(line.flags["resume"]))
     if line.flags["dry_run"]:
-        return _dry_run(line, line.config())
+        return _dry_run(line, config)
+    if begun := run_to_continue(config.out, line.preset):
+        return _resume(line, begun)
     from biggan.session import open_new
 
-    return _run(open_new(line.config(), line.preset), quiet=line.flags["quiet"])
+    return _run(open_new(config, line.preset), quiet=line.flags["quiet"])
 
 
-def _resume(line: CommandLine) -> int:
+def _resume(line: CommandLine, path: Path) -> int:
+    from biggan.distributed import is_main
+    from biggan.launch import agreed
     from biggan.rundir import RunDirectory
     from biggan.session import find_start, open_resumed
 
-    path = Path(line.flags["resume"])
     start = find_start(path)
-    if command := RunDirectory(path).continued_by(start.step):
-        raise UserError(f"{path} is at step {start.step}, and more is to change in it. Continue it with: {command}")
-    config = line.config(start.config)
+    with agreed():
+        begun = RunDirectory(path).continued_by(start.step) if is_main() else None
+        if begun:
+            raise UserError(f"{path} is at step {start.step}, and more is to change in it. Continue it with: {begun}")
+        config = line.config(start.config)
     if line.flags["dry_run"]:
         return _dry_run(line, config)
     return _run(open_resumed(config, path, start, allow_change=line.flags["allow_change"]), quiet=line.flags["quiet"])
@@ -109,11 +128,15 @@ def _resume(line: CommandLine) -> int:
 
 def _dry_run(line: CommandLine, config: Config) -> int:
     from biggan.config import to_dict
+    from biggan.distributed import is_main, world_size
     from biggan.estimate import estimate
     from biggan.session import check_names, notes_on
 
     check_names(config)
-    found = estimate(config)
+    if not is_main():
+        return EXIT_DONE
+    processes = world_size() if line.flags["processes"] is None else line.flags["processes"]
+    found = estimate(config, processes) | _fitting(line, config, processes)
     if line.flags["json"]:
         print(json.dumps(found | {"preset": line.preset, "config": to_dict(config)}))
         return EXIT_DONE
@@ -123,25 +146,78 @@ def _dry_run(line: CommandLine, config: Config) -> int:
     counts, memory = found["parameters"], found["memory"]
     print(f"\nparameters: G {counts['G']:,}  D {counts['D']:,}")
     parts = ", ".join(f"{name.replace('_', ' ')} {_size(amount)}" for name, amount in memory.items())
-    print(f"memory, one process: {_size(found['memory_bytes'])} ({parts})")
-    if config.train.accumulate == 1 and config.train.batch > 1:
-        print("less memory: --train.accumulate N cuts an update into N micro-batches")
+    which = "one process" if processes == 1 else f"each of {processes} processes"
+    print(f"memory, {which}: {_size(found['memory_bytes'])} ({parts})")
+    if "fits" in found:
+        print(found["fits"]["text"])
+    elif config.train.accumulate == 1 and config.train.batch > processes:
+        print("less memory: --train.accumulate N cuts an update into N micro-batches; --train.recompute true")
     for note in notes_on(config):
         print(note)
     return EXIT_DONE
 
 
+def _fitting(line: CommandLine, config: Config, processes: int) -> dict[str, Any]:
+    """What `--memory` asks for: `fits`, with the largest micro-batch, its `accumulate` and memory, and a sentence."""
+    from biggan.estimate import SPARE, largest_micro_batch
+
+    if line.flags["memory"] is None:
+        return {}
+    card = _bytes(line.flags["memory"])
+    found = largest_micro_batch(config, card, processes)
+    where = f"cards of {_size(card)} ({SPARE:.0%} left free)"
+    if found is None:
+        text = (
+            f"no micro-batch fits {where}: take more processes or a smaller batch (D's fake images are made in one "
+            f"forward), or --train.recompute true"
+        )
+        return {"fits": {"micro_batch": None, "text": text}}
+    micro, accumulate, needed = found
+    text = (
+        f"largest micro-batch that fits {where}: {micro} images over all processes, --train.accumulate {accumulate}, "
+        f"{_size(needed)}"
+    )
+    return {"fits": {"micro_batch": micro, "accumulate": accumulate, "memory_bytes": needed, "text": text}}
+
+
+UNITS = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+
+
+def _bytes(text: str) -> int:
+    """`80GiB`, `80 GB` or a number of bytes. Raises `UserError` for anything else."""
+    parts = re.fullmatch(r"\s*(\d+\.?\d*)\s*([kmgt]i?b)?\s*", text.lower())
+    if parts is None or float(parts[1]) == 0:
+        raise UserError(f"--memory is '{text}', expected a size such as 80GiB, 24GB or a number of bytes.")
+    return int(float(parts[1]) * UNITS.get(parts[2], 1))
+
+
 def train_session(session: Session, *, quiet: bool, until: int | None = None, further: Sequence[Observer] = ()) -> str:
-    """Train a session with everything that its configuration attaches, and `further` observers.
+    """Train a session with everything that its configuration attaches, and `further` observers; on rank 0 alone.
 
     Returns what `Trainer.train` does.
     """
+    from biggan.distributed import is_main, world_size
+    from biggan.trainer import Trainer
+
+    config, run = session.config, session.run
+    if not is_main():
+        return Trainer(config, session.state, session.source, run, []).train(until)
+    if not quiet:
+        for note in session.notes:
+            print(note)
+        threads = "1 thread" if config.threads == 1 else f"{config.threads} threads"
+        ranks = "" if world_size() == 1 else f"{world_size()} processes, each "
+        print(f"training in {run.path} on {ranks}{config.device}, {threads}, up to step {config.steps}", flush=True)
+    observers = _observers(session, further, quiet=quiet)
+    return Trainer(config, session.state, session.source, run, observers).train(until)
+
+
+def _observers(session: Session, further: Sequence[Observer], *, quiet: bool) -> list[Any]:
     from biggan.discriminator_view import DiscriminatorView
     from biggan.evaluation.observer import Evaluation
     from biggan.observers import SampleGrids, TensorBoard
     from biggan.progress import Progress
     from biggan.retention import CheckpointStore
-    from biggan.trainer import Trainer
     from spectra.monitor import Monitor
 
     config, run = session.config, session.run
@@ -163,16 +239,16 @@ def train_session(session: Session, *, quiet: bool, until: int | None = None, fu
     observers += further
     if not quiet:
         observers.append(Progress())
-        for note in session.notes:
-            print(note)
-        threads = "1 thread" if config.threads == 1 else f"{config.threads} threads"
-        print(f"training in {run.path} on {config.device}, {threads}, up to step {config.steps}", flush=True)
-    return Trainer(config, session.state, session.source, run, observers).train(until)
+    return observers
 
 
 def _run(session: Session, *, quiet: bool) -> int:
+    from biggan.distributed import is_main
+
     run = session.run
     status = train_session(session, quiet=quiet)
+    if not is_main():
+        return EXIT_OF[status]
     if status == "interrupted":
         print(f"interrupted; step {session.state.step} is saved. To go on:\n  biggan-train --resume {run.path}")
     elif status == "stopped":

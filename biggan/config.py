@@ -83,6 +83,8 @@ class TrainConfig(Section):
     """D updates for each G update (Appendix C: 2)."""
     accumulate: int = setting(1, low=1)
     """Micro-batches an update is cut into; must divide the batch. G's BatchNorm then sees one micro-batch at a time."""
+    recompute: bool = setting(False, numbers=False)
+    """Compute the inside of every block again in the backward pass instead of keeping it: less memory, same bits."""
     freeze: Literal["none", "G", "D"] = setting("none")
     """Hold one network still, as a constant function, while the other trains (Appendix G)."""
     on_non_finite: Literal["continue", "stop"] = setting("continue", numbers=False)

@@ -10,6 +10,7 @@ from biggan.clamping import clamp_layers
 from biggan.config import ModelConfig, SpeedConfig
 from biggan.layers import DBlock, DeepDBlock, LayerMaker, MakeNorm, NonLocalBlock, ProjectedEmbedding
 from biggan.precision import in_full_precision, widened
+from biggan.recompute import run_block
 
 
 class Discriminator(nn.Module):
@@ -17,6 +18,9 @@ class Discriminator(nn.Module):
 
     h is the ReLU of the last block's map, summed over positions.
     """
+
+    recompute = False
+    """Whether blocks are computed again in the backward pass; the game sets it."""
 
     def __init__(self, model: ModelConfig, speed: SpeedConfig | None = None) -> None:
         super().__init__()
@@ -56,7 +60,8 @@ class Discriminator(nn.Module):
     def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (N, 3, R, R) in [-1, 1] -> h (N, width). Class-conditional BatchNorm needs their labels y (N,)."""
         for block in self.blocks:
-            x = block(x, y) if isinstance(block, (DBlock, DeepDBlock)) else block(x)
+            inputs = [x, y] if isinstance(block, (DBlock, DeepDBlock)) else [x]
+            x = run_block(block, *inputs, recompute=self.recompute)
         return widened(torch.relu(self.norm(x, y))).sum(dim=(2, 3))
 
     def parts(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

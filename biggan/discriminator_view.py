@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from biggan import rng
+from biggan.distributed import Share, all_sum
 from biggan.evaluation.memorization import accuracies, fixed_images, input_gradient_norms
 from biggan.latents import sample_latents
 from biggan.normalization import normalized
@@ -26,21 +27,26 @@ KINDS = ("fake", "real")
 
 
 @torch.no_grad()
-def logit_statistics(D: Discriminator, seen: Sequence[Tensor], margin: float) -> dict[str, Tensor]:
+def logit_statistics(D: Discriminator, seen: Sequence[Tensor], margin: float, share: Share) -> dict[str, Tensor]:
     """What the logits of one update of D say, as scalars, from the forwards that were made anyway.
 
     Args:
         D: before its update.
         seen: a micro-batch each: the linear and the projection part (2, N) of N logits, the first half of them fake.
         margin: the hinge's (the loss has a gradient only in images inside it).
+        share: which images of the global batch these are; the others' logits come from the other processes.
 
     Returns:
         For "fake" and for "real": `accuracy/D_*`, the share on the right side of zero; `D/inside_margin/*`, the share
         of real images below +margin, of fake ones above -margin; `D/logit_mean/*`, `_std`, `_min` and `_max`;
         `D/linear_mean/*` and `D/projection_mean/*`, which add up to the logits' mean; and `D/bias`, the linear
-        layer's. Over several updates of a step, or several processes, the record holds the means of each.
+        layer's. Over several updates of a step the record holds the means of each.
     """
     parts = torch.cat([micro.unflatten(1, (2, -1)) for micro in seen], dim=2)  # linear | projection, fake | real, N
+    if not share.whole:
+        everyones = parts.new_zeros(*parts.shape[:2], share.batch)
+        everyones[:, :, torch.from_numpy(share.rows).to(parts.device)] = parts
+        parts = all_sum(everyones)
     logits = parts.sum(dim=0)
     linear, projection = parts.mean(dim=2)
     fake, real = logits

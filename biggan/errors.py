@@ -10,6 +10,10 @@ class UserError(Exception):
     """Bad input. The command line prints it as one paragraph and exits with code 2."""
 
 
+class SaidElsewhere(UserError):
+    """Bad input that another of several processes has told the user of already."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the nearest known name, or a full stop where none is near."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

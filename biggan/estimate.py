@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,18 +15,25 @@ from torch.utils._pytree import tree_leaves
 
 from biggan.config import Config
 from biggan.discriminator import Discriminator
+from biggan.distributed import Share
 from biggan.generator import Generator
 from biggan.gradient_penalties import Batch, gradient_penalties, strengths
 from biggan.starts import steered_layers
 
+SPARE = 0.1
+"""The share of a card that is left to the allocator and the kernels, which are not estimated."""
 
-def estimate(config: Config) -> dict[str, Any]:
-    """`parameters` (G, D), `memory` in bytes by what it holds, and `memory_bytes`, the peak of one process.
+
+def estimate(config: Config, processes: int = 1) -> dict[str, Any]:
+    """`parameters` (G, D), `memory` in bytes by what it holds, and `memory_bytes`, the peak of one of the processes.
 
     Weights, gradients, Adam's two moments and the average are exact. Activations are the most of three things: what
     autograd keeps for one micro-batch of D's update, the same for G's, and the largest moment of the forward that
-    makes all of D's fake images at once. The allocator's and the kernels' own memory comes on top.
+    makes all of D's fake images at once. The allocator's and the kernels' own memory comes on top. Raises `UserError`
+    where there are more processes than images in a micro-batch.
     """
+    share = Share(config.train.batch, config.train.accumulate, of=(0, processes))  # rank 0's is the largest
+    micro = len(share.rows) // config.train.accumulate
     with torch.device("meta"):
         G, D = Generator(config.model, config.speed), Discriminator(config.model, config.speed)
     for name, network in (("G", G), ("D", D)):
@@ -35,8 +45,12 @@ def estimate(config: Config) -> dict[str, Any]:
         "gradients": weights,
         "adam_moments": 2 * weights,
         "average": 4 * counts["G"],
-        "activations": max(_saved_by_D(config, D), _saved_by_G(config, G, D), _peak_of_fakes(config, G)),
+        "activations": max(
+            _saved_by_D(config, D, micro), _saved_by_G(config, G, D, micro), _peak_of_fakes(G, len(share.rows))
+        ),
     }
+    if processes > 1:
+        memory["sums_over_processes"] = 4 * max(counts.values())
     return {"parameters": counts, "memory": memory, "memory_bytes": sum(memory.values())}
 
 
@@ -44,28 +58,43 @@ def _count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _saved_by_D(config: Config, D: Discriminator) -> int:
+def largest_micro_batch(config: Config, card: int, processes: int = 1) -> tuple[int, int, int] | None:
+    """The largest micro-batch, over all processes, with which the configuration fits on cards of `card` bytes.
+
+    Returns it with its `train.accumulate` and the memory of one process; none where not even the smallest fits. `SPARE`
+    of the card is left free. Micro-batches are of equal size, so only divisors of the batch are tried.
+    """
+    batch = config.train.batch
+    cuts = [cut for cut in range(1, batch // processes + 1) if batch % cut == 0]
+
+    def needed(cut: int) -> int:
+        train = dataclasses.replace(config.train, accumulate=cut)
+        return estimate(dataclasses.replace(config, train=train), processes)["memory_bytes"]
+
+    # The finer the cut, the less it takes: look for the first that fits by halving.
+    first = bisect.bisect_left(cuts, True, key=lambda cut: needed(cut) <= card * (1 - SPARE))
+    return None if first == len(cuts) else (batch // cuts[first], cuts[first], needed(cuts[first]))
+
+
+def _saved_by_D(config: Config, D: Discriminator, count: int) -> int:
     """D's update sees fake and real images in one forward; a gradient penalty makes a second one."""
-    count = config.train.batch // config.train.accumulate
     half = torch.empty(count, 3, config.model.resolution, config.model.resolution, device="meta")
     batch = Batch(half, _labels(count), half, _labels(count), mix=torch.empty(count, device="meta"))
     images, labels, _ = batch.both
-    with _SavedTensors() as saved:
+    with _SavedTensors(D.blocks if config.train.recompute else ()) as saved:
         D(images, labels)
         gradient_penalties(D, batch, strengths(config))
     return saved.bytes
 
 
-def _saved_by_G(config: Config, G: Generator, D: Discriminator) -> int:
-    count = config.train.batch // config.train.accumulate
-    with _SavedTensors() as saved:
+def _saved_by_G(config: Config, G: Generator, D: Discriminator, count: int) -> int:
+    with _SavedTensors([*G.blocks, *D.blocks] if config.train.recompute else ()) as saved:
         D(G(torch.empty(count, G.z_dim, device="meta"), _labels(count)), _labels(count))
     return saved.bytes
 
 
-def _peak_of_fakes(config: Config, G: Generator) -> int:
+def _peak_of_fakes(G: Generator, count: int) -> int:
     """D's update makes its whole batch of fakes in one forward without a graph."""
-    count = config.train.batch
     with torch.no_grad(), _LiveTensors() as live:
         G(torch.empty(count, G.z_dim, device="meta"), _labels(count))
     return live.peak
@@ -76,28 +105,51 @@ def _labels(count: int) -> Tensor:
 
 
 class _SavedTensors:
-    """Adds up the storage of what autograd keeps for the backward pass, parameters excepted."""
+    """Adds up the storage of what autograd keeps for the backward pass, parameters excepted.
 
-    def __init__(self) -> None:
-        self.storages: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
+    Of the blocks that are `computed_again` only the inputs are kept, and the inside of one at a time.
+    """
+
+    def __init__(self, computed_again: Iterable[nn.Module] = ()) -> None:
+        self.kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
+        self.inside: dict[nn.Module, dict[int, torch.UntypedStorage]] = {block: {} for block in computed_again}
+        self.block: nn.Module | None = None
         self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
 
     @property
     def bytes(self) -> int:
-        return sum(storage.nbytes() for storage in self.storages.values())
+        inside = [sum(s.nbytes() for key, s in found.items() if key not in self.kept) for found in self.inside.values()]
+        return sum(storage.nbytes() for storage in self.kept.values()) + max(inside, default=0)
 
     def _pack(self, tensor: Tensor) -> Tensor:
         if not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
-            self.storages[storage._cdata] = storage
+            self._hold(tensor, self.kept if self.block is None else self.inside[self.block])
         return tensor
 
+    @staticmethod
+    def _hold(tensor: Tensor, where: dict[int, torch.UntypedStorage]) -> None:
+        storage = tensor.untyped_storage()
+        where[storage._cdata] = storage
+
+    def _enter_block(self, block: nn.Module, inputs: tuple[Tensor | None, ...]) -> None:
+        self.block = block
+        for tensor in inputs:
+            if tensor is not None:
+                self._hold(tensor, self.kept)
+
+    def _leave_block(self, block: nn.Module, inputs: object, output: object) -> None:
+        self.block = None
+
     def __enter__(self) -> _SavedTensors:
+        self.handles = [block.register_forward_pre_hook(self._enter_block) for block in self.inside]
+        self.handles += [block.register_forward_hook(self._leave_block) for block in self.inside]
         self.hooks.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.hooks.__exit__(*error)
+        for handle in self.handles:
+            handle.remove()
 
 
 class _LiveTensors(TorchDispatchMode):

@@ -11,6 +11,7 @@ from biggan.config import ModelConfig, SpeedConfig
 from biggan.layers import DeepGBlock, GBlock, LayerMaker, NonLocalBlock
 from biggan.normalization import ConditionalBatchNorm
 from biggan.precision import widened
+from biggan.recompute import run_block
 
 
 class Generator(nn.Module):
@@ -20,6 +21,9 @@ class Generator(nn.Module):
     class embedding as the condition of one block; BigGAN-deep joins the whole z to the embedding for the linear
     layer and for every block. Without a shared embedding each BatchNorm is conditioned by its own tables.
     """
+
+    recompute = False
+    """Whether blocks are computed again in the backward pass; the game sets it."""
 
     def __init__(self, model: ModelConfig, speed: SpeedConfig | None = None) -> None:
         super().__init__()
@@ -71,7 +75,8 @@ class Generator(nn.Module):
         first, conditions = self._conditions(z, c)
         h = self.linear(first).unflatten(1, self.bottom)
         for block in self.blocks:
-            h = block(h) if isinstance(block, NonLocalBlock) else block(h, next(conditions))
+            inputs = [h] if isinstance(block, NonLocalBlock) else [h, next(conditions)]
+            h = run_block(block, *inputs, recompute=self.recompute)
         return torch.tanh(widened(self.to_rgb(torch.relu(self.norm(h)))))
 
     def _conditions(self, z: Tensor, c: Tensor):  # noqa: ANN202 - (Tensor, iterator of Tensors)

@@ -8,13 +8,14 @@ used, and nothing is ever updated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from biggan import cross_replica, distributed
 from biggan.batched_normalization import normalized_weights
 from biggan.precision import REDUCED
 from biggan.reparametrization import Conv2d, Linear, Reparametrized, in_memory_order
@@ -111,11 +112,11 @@ class Moments:
     """Count, mean and sum of squared deviations a channel, pooled exactly over batches (Chan, Golub, LeVeque)."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count: int | Tensor = 0
         self.mean: Tensor | None = None
         self.m2: Tensor | None = None
 
-    def add(self, count: int, mean: Tensor, m2: Tensor) -> None:
+    def add(self, count: int | Tensor, mean: Tensor, m2: Tensor) -> None:
         """Merge the moments of one more batch."""
         if self.mean is None or self.m2 is None:
             self.count, self.mean, self.m2 = count, mean.clone(), m2.clone()
@@ -136,6 +137,7 @@ class Moments:
 class BatchNorm(nn.Module):
     """BatchNorm without gain and bias: batch statistics in training mode, running statistics in eval mode.
 
+    Inside `distributed.together` the batch is that of all ranks.
     Running statistics move only where the trainer says so (`collecting`, then `move_running_statistics`), once an
     update, from the moments pooled over its micro-batches.
     """
@@ -154,6 +156,11 @@ class BatchNorm(nn.Module):
         """Normalize (N, C, H, W) a channel."""
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, training=False, eps=self.eps)
+        if distributed.is_together():
+            out, mean, m2, total = cross_replica.normalize(x, self.eps)
+            if self.collected is not None:
+                self.collected.add(total, mean, m2)
+            return out
         if self.collected is None and x.dtype not in REDUCED:
             return F.batch_norm(x, None, None, training=True, eps=self.eps)
         # With momentum 1 the kernel leaves the batch's own mean and unbiased variance in these; where x is reduced,
@@ -166,30 +173,40 @@ class BatchNorm(nn.Module):
         return out
 
 
-@contextmanager
-def collecting(network: nn.Module) -> Iterator[None]:
+def collecting(network: nn.Module) -> AbstractContextManager[None]:
     """Pool the batch moments of every BatchNorm over the training-mode forwards inside the block."""
-    layers = _batchnorms(network)
-    for layer in layers:
-        layer.collected = Moments()
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.collected = None
+    return _CollectingInto({layer: Moments() for layer in _batchnorms(network)})
 
 
-@contextmanager
-def not_collecting(network: nn.Module) -> Iterator[None]:
+def not_collecting(network: nn.Module) -> AbstractContextManager[None]:
     """Leave the forwards inside the block out of an enclosing `collecting`: a penalty's own pass."""
-    layers = [(layer, layer.collected) for layer in _batchnorms(network)]
-    for layer, _ in layers:
-        layer.collected = None
-    try:
-        yield
-    finally:
-        for layer, moments in layers:
-            layer.collected = moments
+    return _CollectingInto(dict.fromkeys(_batchnorms(network)))
+
+
+def counted_already(network: nn.Module) -> AbstractContextManager[None]:
+    """For a forward that is computed again later: each BatchNorm goes the way it goes now, and no moment is counted."""
+    layers = _batchnorms(network)
+    return _CollectingInto({layer: None if layer.collected is None else Moments() for layer in layers})
+
+
+class _CollectingInto:
+    """Inside it each BatchNorm's moments go where `moments` says, for none nowhere. May be entered again and again."""
+
+    def __init__(self, moments: Mapping[BatchNorm, Moments | None]) -> None:
+        self.moments = moments
+        self.before: list[Mapping[BatchNorm, Moments | None]] = []
+
+    def __enter__(self) -> None:
+        self.before.append({layer: layer.collected for layer in self.moments})
+        self._set(self.moments)
+
+    def __exit__(self, *error: object) -> None:
+        self._set(self.before.pop())
+
+    @staticmethod
+    def _set(moments: Mapping[BatchNorm, Moments | None]) -> None:
+        for layer, one in moments.items():
+            layer.collected = one
 
 
 @torch.no_grad()

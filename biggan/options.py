@@ -34,6 +34,8 @@ FLAGS = {
     "quiet": False,
     "dry_run": False,
     "json": False,
+    "memory": None,
+    "processes": None,
 }
 """What a line may hold beside the configuration's fields, with the values where it does not."""
 
@@ -128,6 +130,10 @@ def make_parser(texts: Mapping[str, str]) -> ArgumentParser:
     add("--allow-change", action="store_true", help="with --resume: accept changes of fields that decide the numbers")
     add("--quiet", action="store_true", help="no progress display and no summary")
     add("--dry-run", action="store_true", help="show what would run, its parameters and memory, and stop")
+    add(
+        "--memory", metavar="SIZE", help="with --dry-run: name the largest micro-batch for cards of this size, as 80GiB"
+    )
+    add("--processes", type=int, metavar="N", help="with --dry-run: as one of N processes (default: as it is started)")
     add("--json", action="store_true", help="with --dry-run: print one JSON object")
     _add_section(parser, Config, "", flatten(to_dict(Config())), texts)
     return parser

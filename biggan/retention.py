@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biggan.checkpoint import checkpoint_paths, peek, save_checkpoint, step_of
-from biggan.config import CheckpointConfig, to_dict
+from biggan.config import CheckpointConfig, Config, to_dict
 from biggan.observers import Observer
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ class CheckpointStore(Observer):
 
     def after_step(self, step: int, stats: Mapping[str, float]) -> None:
         """Save where one of the three intervals falls due, and a state that is the best so far."""
-        c = self.config
-        is_best = self._best is not None and self._best[0] == step
-        if is_best or any(every and step % every == 0 for every in (c.every, c.permanent_every, c.ring_every)):
+        if is_due(step, self.config) or (self._best is not None and self._best[0] == step):
             self.save()
 
     def on_event(self, event: Mapping[str, Any]) -> None:
@@ -137,6 +135,17 @@ class CheckpointStore(Observer):
             link_or_copy(path, frozen / path.name)
         for old in sorted(self.folder.glob("frozen-*"))[:-MOST_FROZEN_RINGS]:
             shutil.rmtree(old)
+
+
+def is_due(step: int, config: CheckpointConfig) -> bool:
+    """Whether one of the three intervals falls on `step`."""
+    return any(every and step % every == 0 for every in (config.every, config.permanent_every, config.ring_every))
+
+
+def may_be_saved(step: int, config: Config) -> bool:
+    """Whether `step` is one whose state is saved, or is one if its evaluation turns out to be the best."""
+    may_be_best = config.checkpoint.best and config.eval.every and step % config.eval.every == 0
+    return is_due(step, config.checkpoint) or bool(may_be_best)
 
 
 def retained(finite: Mapping[int, bool], config: CheckpointConfig) -> set[int]:

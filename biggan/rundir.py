@@ -62,7 +62,7 @@ class RunDirectory:
         path = self.path / "run.json"
         then = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         now = run_facts(config)
-        names = ("python", "torch", "numpy", "commit", "device")
+        names = ("python", "torch", "numpy", "commit", "device", "ranks")
         return {name: [then[name], now[name]] for name in names if name in then and then[name] != now[name]}
 
     def data_identity(self) -> dict[str, Any] | None:
@@ -181,6 +181,9 @@ def run_facts(config: Config) -> dict[str, Any]:
     import numpy
     import torch
 
+    from biggan.distributed import world_size
+    from biggan.launch import launch_id
+
     device = torch.cuda.get_device_name() if config.device == "cuda" else platform.processor() or platform.machine()
     return {
         "python": platform.python_version(),
@@ -189,6 +192,8 @@ def run_facts(config: Config) -> dict[str, Any]:
         "commit": _commit(),
         "device": device,
         "threads": config.threads,
+        "ranks": world_size(),
+        "launch": launch_id(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "parent": None,
         "changes": [],

@@ -11,13 +11,15 @@ from typing import Any, Literal
 
 import torch
 
+from biggan import distributed
 from biggan.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint, save_checkpoint
-from biggan.config import Config, differences, to_dict
+from biggan.config import Config, differences, flatten, to_dict
 from biggan.data import Source, open_source
 from biggan.errors import UserError, check_known
 from biggan.folding import load_state
 from biggan.gradient_penalties import strengths
 from biggan.latents import LATENTS
+from biggan.launch import agreed, check_alike
 from biggan.losses import LOSSES
 from biggan.rundir import RunDirectory, default_path, make_event
 from biggan.state import TrainingState
@@ -41,13 +43,20 @@ def open_new(config: Config, preset: str, facts: Mapping[str, Any] | None = None
 
     Raises `UserError` before anything is written.
     """
-    run = RunDirectory(Path(config.out) if config.out else default_path(preset))
-    config = dataclasses.replace(config, out=str(run.path), device=resolve_device(config.device))
-    run.check_new()
-    source = _open_data(config)
-    state = TrainingState(config, config.device)
-    run.create(config, {"data": source.identity(), **(facts or {})})
-    run.append_event(make_event("started", 0, preset=preset))
+    is_main = distributed.is_main()
+    run = RunDirectory(Path(distributed.from_main(config.out or str(default_path(preset)))))
+    config = _on_this_device(config, run.path)
+    with agreed():
+        if is_main:
+            run.check_new()
+        source = _open_data(config)
+        state = TrainingState(config, config.device, initialize=is_main)
+    check_alike(source.identity(), "other data")
+    with agreed():
+        if is_main:
+            run.create(config, {"data": source.identity(), **(facts or {})})
+            run.append_event(make_event("started", 0, preset=preset))
+    distributed.copy_from_main(state.tensors())
     return Session(config, run, state, source, notes_on(config))
 
 
@@ -106,7 +115,20 @@ class Start:
 
 
 def find_start(path: Path) -> Start:
-    """Where the run in `path` goes on. Raises `UserError` where it is no run, or has checkpoints but none is whole."""
+    """Where the run in `path` goes on. Raises `UserError` where it is no run, or has checkpoints but none is whole.
+
+    Rank 0 alone reads it and has the checkpoint's tensors.
+    """
+    with agreed():
+        start = _find_start(path) if distributed.is_main() else None
+    bare = start
+    if start is not None and start.checkpoint is not None:
+        bare = dataclasses.replace(start, checkpoint=dataclasses.replace(start.checkpoint, tensors={}))
+    sent = distributed.from_main(bare)
+    return start or sent
+
+
+def _find_start(path: Path) -> Start:
     config = RunDirectory(path).read_config()
     if not checkpoint_paths(path):
         saved = [e["step"] for e in RunDirectory(path).events() if e["event"] == "checkpoint"]
@@ -129,22 +151,36 @@ def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool
     """
     if config.out is not None and Path(config.out) not in (path, Path(start.config.out or path)):
         raise UserError(f"--out is {config.out}, and a resumed run stays in its directory {path}. Leave --out away.")
-    config = dataclasses.replace(config, out=str(path), device=resolve_device(config.device))
-    changed = _changed_numbers(config, start, path, allow_change=allow_change)
-    if start.step >= config.steps:
-        raise UserError(
-            f"the run in {path} has reached step {start.step}, and --steps is {config.steps}. To train on, give a "
-            f"larger total."
-        )
-    source, run = _open_data(config), RunDirectory(path)
-    data = source.identity()
-    changed |= _changed_data(run.data_identity() or data, data, path, allow_change=allow_change)
-    state = TrainingState(config, config.device, initialize=start.checkpoint is None)
-    if start.checkpoint is not None:
-        load_state(state, start.checkpoint, config)
+    config, run, is_main = _on_this_device(config, path), RunDirectory(path), distributed.is_main()
+    with agreed():
+        changed = _changed_numbers(config, start, path, allow_change=allow_change)
+        if start.step >= config.steps:
+            raise UserError(
+                f"the run in {path} has reached step {start.step}, and --steps is {config.steps}. To train on, give a "
+                f"larger total."
+            )
+        source = _open_data(config)
+        data = source.identity()
+        before = (run.data_identity() if is_main else None) or data
+        changed |= _changed_data(before, data, path, allow_change=allow_change)
+        state = TrainingState(config, config.device, initialize=is_main and start.checkpoint is None)
+        if is_main and start.checkpoint is not None:
+            load_state(state, start.checkpoint, config)
+    check_alike(data, "other data")
+    notes: list[str] = []
+    with agreed():
+        if is_main:
+            notes = _reopen(run, config, start, changed, data)
+    distributed.copy_from_main(state.tensors())
+    state.step = start.step
+    return Session(config, run, state, source, notes)
+
+
+def _reopen(run: RunDirectory, config: Config, start: Start, changed: dict[str, list[Any]], data: Any) -> list[str]:
+    """Take back what lies after `start`, and write down that the run goes on. Returns what the user should know."""
     run.lock()
     elsewhere = run.changed_facts(config)
-    truncate_record(path, start.step)
+    truncate_record(run.path, start.step)
     run.supersede_events(start.step)
     run.write_config(config)
     run.write_data_identity(data)
@@ -154,7 +190,17 @@ def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool
     notes += [
         f"{name} was {old} when the run began and is {new}: bits may differ" for name, (old, new) in elsewhere.items()
     ]
-    return Session(config, run, state, source, [*notes, f"resuming at step {start.step}", *notes_on(config)])
+    return [*notes, f"resuming at step {start.step}", *notes_on(config)]
+
+
+def _on_this_device(config: Config, path: Path) -> Config:
+    """`config` with its run directory and device, after a look whether every rank has the same."""
+    with agreed():
+        config = dataclasses.replace(config, out=str(path), device=resolve_device(config.device))
+    check_alike(flatten(to_dict(config)), "another configuration")
+    with agreed():
+        distributed.Share(config.train.batch, config.train.accumulate)  # an image for each rank
+    return config
 
 
 def _changed_numbers(config: Config, start: Start, path: Path, *, allow_change: bool) -> dict[str, list[Any]]:
@@ -211,12 +257,18 @@ def check_names(config: Config) -> None:
 
 
 def resolve_device(device: str) -> Literal["cpu", "cuda"]:
-    """ "cpu" or "cuda". Raises `UserError` for a GPU that is not there."""
+    """ "cpu" or "cuda". Raises `UserError` for a GPU that is not there: each process of a machine needs its own."""
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    gpus, processes = torch.cuda.device_count(), distributed.local_world_size()
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, and torch sees no GPU here. Give --device cpu, or auto.")
-    return device
+    if device == "cuda" and gpus < processes:
+        raise UserError(
+            f"{processes} processes of this machine are to train on GPUs, and torch sees {gpus} here: each needs its "
+            f"own. Start {gpus} (torchrun --nproc-per-node {gpus}), or give --device cpu."
+        )
+    return "cuda" if device == "cuda" else "cpu"
 
 
 def use_arithmetic(config: Config) -> None:
@@ -246,6 +298,6 @@ def notes_on(config: Config) -> list[str]:
     return [
         *notes,
         f"gradient accumulation: in {whose} updates BatchNorm normalizes each micro-batch of {micro} by its own "
-        f"statistics, which is not what a batch of {config.train.batch} in one piece would do; for D's updates G makes "
-        f"all {config.train.batch} images in one forward",
+        f"statistics (over all processes), which is not what a batch of {config.train.batch} in one piece would do; "
+        f"for D's updates G makes all {config.train.batch} images in one forward",
     ]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from biggan import rng
+from biggan import distributed, rng
 from biggan.clamping import project
 from biggan.clipping import clip_gradients
 from biggan.config import ClampConfig, Config
@@ -29,23 +29,28 @@ Hook = Callable[[str, int], None]
 class Game:
     """Updates `state` in place. Each update returns detached scalar tensors by name (`loss/D_real`, ...).
 
-    Losses are means over the global batch, whatever the accumulation. `before_update(network, k)` and
-    `after_backward(network, k)` are called once an update, the latter when gradients are complete.
+    Losses are means over this rank's share of the global batch, whatever the accumulation; weighted by `share.weight`,
+    the ranks' add up to the mean over all. `before_update(network, k)` and `after_backward(network, k)` are called once
+    an update, the latter when gradients are complete, those of the global batch.
     """
 
     def __init__(self, config: Config, state: TrainingState, before_update: Hook, after_backward: Hook) -> None:
         self.config, self.state = config, state
         self.loss, self.slopes = make_loss(config.loss), strengths(config)
         self.before_update, self.after_backward = before_update, after_backward
-        self.device = next(state.G.parameters()).device
+        state.G.recompute = state.D.recompute = config.train.recompute
+        self.share = distributed.Share(config.train.batch, config.train.accumulate)
+        first = next(state.G.parameters())
+        self.device, self.dtype = first.device, first.dtype
         self.snapshot: Snapshot | None = None
         compiled = config.speed.compile
         self.forward_G = torch.compile(state.G, dynamic=False) if compiled else state.G
         compiled = compiled and not self.slopes  # compiled code has no second derivative
         self._compiled_parts = torch.compile(state.D.parts, dynamic=False) if compiled else None
 
+    @distributed.together()
     def update_discriminator(self, k: int, real: Tensor, labels: Tensor) -> Stats:
-        """D step `k`: real images (B, 3, R, R) and their labels (B,) against as many of G's.
+        """D step `k`: real images (B, 3, R, R) and their labels (B,), this rank's share, against as many of G's.
 
         G's images are made in one forward of the whole batch, so D's accumulation changes nothing but rounding.
         """
@@ -78,10 +83,11 @@ class Game:
         return {
             "loss/D_real": loss_real,
             "loss/D_fake": loss_fake,
-            **logit_statistics(D, seen, self.config.loss.margin),
+            **logit_statistics(D, seen, self.config.loss.margin, self.share),
             **self._finish("D", k, extra),
         }
 
+    @distributed.together()
     def update_generator(self) -> Stats:
         """The G step. Under accumulation BatchNorm normalizes each micro-batch by its own statistics."""
         G, D, accumulate = self.state.G, self.state.D, self.config.train.accumulate
@@ -113,13 +119,13 @@ class Game:
 
     def _on_device(self, images: Tensor) -> Tensor:
         layout = torch.channels_last if self.config.speed.channels_last else torch.contiguous_format
-        return self._moved(images).contiguous(memory_format=layout)
+        return self._moved(images, self.dtype).contiguous(memory_format=layout)
 
-    def _moved(self, drawn: Tensor) -> Tensor:
+    def _moved(self, drawn: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """On the device; on a GPU from pinned memory, so that nothing waits for the copy."""
-        if self.device.type != "cuda" or drawn.is_cuda:
-            return drawn.to(self.device)
-        return drawn.pin_memory().to(self.device, non_blocking=True)
+        if self.device.type == "cuda" and not drawn.is_cuda:
+            drawn = drawn.pin_memory().to(self.device, non_blocking=True)
+        return drawn.to(self.device, dtype or drawn.dtype)
 
     def _reduced(self) -> AbstractContextManager:
         """Around the networks' forwards, and nothing else: weights are normalized before, penalties computed after."""
@@ -129,48 +135,56 @@ class Game:
         return self.config.train.freeze == network
 
     def _draw(self, network: str, k: int) -> tuple[Tensor, Tensor]:
-        """The latents and labels that G is given in this update, the whole global batch."""
+        """The latents and labels that G is given in this update: this rank's share of what is drawn for all."""
         seed, step, batch = self.config.seed, self.state.step, self.config.train.batch
         random = rng.generator(seed, f"{network}/latents", step, k)
         z = sample_latents(self.config.latents, random, batch, self.state.G.z_dim, step)
         random = rng.generator(seed, f"{network}/labels", step, k)
         labels = torch.from_numpy(random.integers(0, self.config.model.classes, size=batch))
-        return self._moved(z), self._moved(labels)
+        return self._moved(self.share.of(z), self.dtype), self._moved(self.share.of(labels))
 
     def _batch(self, k: int, fake: Tensor, fake_labels: Tensor, real: Tensor, labels: Tensor) -> Batch:
-        """What D step `k` sees, with what its penalties and dropout draw for the whole global batch."""
+        """What D step `k` sees, with what its penalties and dropout draw."""
         mix = None
         if "gradient" in self.slopes:
             random = rng.generator(self.config.seed, "D/interpolation", self.state.step, k)
-            mix = self._moved(torch.from_numpy(random.random(len(real), dtype=np.float32)))
+            mix = torch.from_numpy(random.random(self.config.train.batch, dtype=np.float32))
+            mix = self._moved(self.share.of(mix), self.dtype)
         (mask_fake,), (mask_real,) = self._masks("D/fake", k, 1), self._masks("D/real", k, 1)
         return Batch(fake, fake_labels, real, labels, mask_fake, mask_real, mix)
 
     def _masks(self, purpose: str, k: int, count: int) -> Sequence[Tensor | None]:
         """Dropout's masks (batch, D's width) in `count` parts: 0, or 1 / keep, so that their mean is 1; none: off.
 
-        Drawn whole, so that an image's mask depends on its place in the global batch and not on accumulation.
+        Drawn whole, so that an image's mask depends on its place in the global batch, not on accumulation or ranks.
         """
         keep = self.config.regularizers.dropout_keep
         if keep == 1:
             return [None] * count
         random = rng.generator(self.config.seed, f"{purpose}/dropout", self.state.step, k)
         kept = random.random((self.config.train.batch, self.state.D.width), dtype=np.float32) < keep
-        return (self._moved(torch.from_numpy(kept)) / keep).chunk(count)
+        mask = self._moved(self.share.of(torch.from_numpy(kept)), self.dtype)
+        return (mask / keep).chunk(count)
 
     def _begin(self, network: str, k: int) -> None:
-        self.before_update(network, k)
+        with distributed.alone():
+            self.before_update(network, k)
         self.state.optimizers[network].zero_grad(set_to_none=True)
         if network in self.state.loss_scalers:  # what an update moves beside the weights, in case it is skipped
             buffers = (buffer for net in self.state.networks().values() for buffer in net.buffers())
             self.snapshot = Snapshot([*buffers, *self.state.starts.vectors.values()])
 
     def _backward(self, network: str, loss: Tensor, extra: Stats, index: int) -> None:
-        """Add one micro-batch's share of the gradient, and with the first one the penalties'."""
+        """Add one micro-batch's share of the gradient, and with the first one the penalties'.
+
+        What every rank adds is weighted by its share of the images, so that the ranks' gradients are to be summed.
+        """
         accumulate = self.config.train.accumulate
         total = loss / accumulate
         if index == 0:
             total = total + sum(extra.values())
+        if not self.share.whole:
+            total = total * self.share.weight
         if scaler := self.state.loss_scalers.get(network):
             total = total * scaler.scale
         total.backward(
@@ -179,14 +193,16 @@ class Game:
         )
 
     def _finish(self, network: str, k: int, extra: Stats) -> Stats:
-        """Announce the gradients, take the optimizer's step unless the network is frozen.
+        """Sum the gradients over ranks, announce them, take the optimizer's step unless the network is frozen.
 
         The gradient's norm is that before clipping.
         """
         gradients = [p.grad for p in self.state.networks()[network].parameters() if p.grad is not None]
+        distributed.sum_gradients(gradients)
         scaler = self.state.loss_scalers.get(network)
         skip = None if scaler is None else scaler.unscale(gradients)
-        self.after_backward(network, k)
+        with distributed.alone():
+            self.after_backward(network, k)
         stats = {f"penalty/{network}_{name}": value.detach() for name, value in extra.items()}
         stats[f"gradient_norm/{network}"] = nn.utils.get_total_norm(gradients)
         if not self._frozen(network):

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
+from biggan import distributed
 from biggan.config import Config
 from biggan.data import Source, training_batches
 from biggan.data.prefetch import prefetched
 from biggan.observers import Observer, Observers
+from biggan.retention import may_be_saved
 from biggan.rundir import RunDirectory, make_event
 from biggan.state import TrainingState
 from biggan.step import Game, Stats
@@ -24,18 +26,21 @@ class Trainer:
     """Trains `state` up to `config.steps` G steps, telling `observers` what happens.
 
     Everything a step does is a function of the state and the step's number, so that a run can be left and taken up
-    anywhere.
+    anywhere. Under several processes each has a trainer, all do the same steps, and rank 0's alone has observers and
+    writes.
     """
 
     def __init__(
         self, config: Config, state: TrainingState, source: Source, run: RunDirectory, observers: list[Observer]
     ) -> None:
         self.config, self.state, self.source, self.run = config, state, source, run
-        self.observers = Observers(observers)
+        self.observers = Observers(observers if distributed.is_main() else [])
         self.game = Game(config, state, self.observers.before_update, self.observers.after_backward)
+        self._signalled = False
+        self._stop: str | None = None
         self._until = config.steps
-        self._asked_to_stop: str | None = None
         self._non_finite = False
+        self._checked = state.step
 
     def train(self, until: int | None = None) -> str:
         """Run the loop; return "finished", "interrupted" (by a signal) or "stopped" (non-finite numbers).
@@ -47,8 +52,9 @@ class Trainer:
             with self._finishing_the_step_on_signals():
                 self.observers.on_start(self)
                 self._loop()
-                done = self.state.step >= self.config.steps and self._asked_to_stop != "stopped"
-                status = "finished" if done else self._asked_to_stop or "paused"
+                self._check_copies()
+                done = self.state.step >= self.config.steps and self._stop != "stopped"
+                status = "finished" if done else self._stop or "paused"
                 self.observers.on_end(status)
                 self.emit(status)
         except BaseException:
@@ -60,10 +66,24 @@ class Trainer:
 
     def _loop(self) -> None:
         batches = prefetched(training_batches(self.config, self.source, self.state.step), self.game.device)
-        while self.state.step < self._until and self._asked_to_stop is None:
+        while self.state.step < self._until and not self._is_to_stop():
             stats = self.train_step(batches)
             self._report_non_finite(stats)
+            if may_be_saved(self.state.step, self.config):
+                self._check_copies()
             self.observers.after_step(self.state.step, stats)
+
+    def _check_copies(self) -> None:
+        """Before a state is saved: raise, on every rank, where their copies of it are not the same bit for bit."""
+        if self._checked != self.state.step:
+            distributed.check_copies(self.state.tensors(), f"after step {self.state.step}")
+            self._checked = self.state.step
+
+    def _is_to_stop(self) -> bool:
+        """Whether the last step was the last one; several ranks have agreed on it within the step."""
+        if self._signalled and distributed.world_size() == 1:
+            self._stop = self._stop or "interrupted"
+        return self._stop is not None
 
     def train_step(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
         """One whole step: D's updates, G's update, the average of G.
@@ -75,10 +95,24 @@ class Trainer:
         if self.config.train.freeze != "G":
             self.state.ema.update(self.state.G, self.state.step + 1, generator.get("skipped/G"))
         self.state.step += 1
-        return _to_floats(discriminator, generator)
+        return self._to_floats(discriminator, generator)
+
+    def _to_floats(self, discriminator: list[Stats], generator: Stats) -> dict[str, float]:
+        """The numbers of one step, over all ranks, in one transfer from the device.
+
+        With them goes the wish to stop: ranks are signalled at different moments, and leave after the same step.
+        """
+        means = {name: torch.stack([stats[name] for stats in discriminator]).mean() for name in discriminator[0]}
+        numbers = means | generator
+        values, wish = self.game.share.pooled(torch.stack(list(numbers.values())), self._signalled)
+        if wish:
+            self._stop = "interrupted"
+        return dict(zip(numbers, values, strict=True))
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Record an event at the current step and tell the observers."""
+        if not distributed.is_main():
+            return
         event = make_event(kind, self.state.step, **fields)
         self.run.append_event(event)
         self.observers.on_event(event)
@@ -96,16 +130,16 @@ class Trainer:
             self.emit("non_finite", values=bad)
         self._non_finite = bool(bad)
         if bad and self.config.train.on_non_finite == "stop":
-            self._asked_to_stop = "stopped"
+            self._stop = "stopped"
 
     @contextmanager
     def _finishing_the_step_on_signals(self) -> Iterator[None]:
         """Turn the first Ctrl-C or SIGTERM into a wish to stop after the step; a second Ctrl-C stops at once."""
 
         def ask(number: int, frame: object) -> None:
-            if self._asked_to_stop == "interrupted" and number == signal.SIGINT:
+            if self._signalled and number == signal.SIGINT:
                 raise KeyboardInterrupt
-            self._asked_to_stop = self._asked_to_stop or "interrupted"
+            self._signalled = True
 
         if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
             yield
@@ -116,10 +150,3 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _to_floats(discriminator: list[Stats], generator: Stats) -> dict[str, float]:
-    """The numbers of one step in one transfer from the device."""
-    means = {name: torch.stack([stats[name] for stats in discriminator]).mean() for name in discriminator[0]}
-    numbers = means | generator
-    return dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))

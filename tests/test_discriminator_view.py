@@ -10,6 +10,7 @@ from conftest import assert_same_state
 
 from biggan.data import open_source, training_batches
 from biggan.discriminator_view import DiscriminatorView, logit_statistics
+from biggan.distributed import Share
 from biggan.normalization import normalized
 from biggan.state import TrainingState
 from biggan.step import Game
@@ -55,7 +56,7 @@ def test_the_logits_of_a_training_step(tiny) -> None:  # noqa: ANN001
 
 def test_nan_logits_are_recorded_as_they_are(tiny) -> None:  # noqa: ANN001
     D = TrainingState(tiny()).D
-    found = logit_statistics(D, [torch.tensor([[1.0, 2.0, 3.0, math.nan], [0.0, 0.0, 0.0, 0.0]])], margin=1.0)
+    found = logit_statistics(D, [torch.tensor([[1.0, 2.0, 3.0, math.nan], [0.0, 0.0, 0.0, 0.0]])], 1.0, Share(2))
     assert found["D/logit_mean/fake"] == 1.5
     assert found["D/logit_mean/real"].isnan()
     assert found["D/logit_max/real"].isnan()

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from biggan.data.sampler import PositionalSampler
+from biggan.distributed import Share, local_world_size
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,10 +25,16 @@ Batch = tuple[Tensor, Tensor]
 def training_batches(config: Config, source: Source, start: int) -> Iterator[Batch]:
     """Real images (B, 3, R, R) and labels (B,), one global batch for each D step from step `start` on.
 
-    The same for every number of `data.workers`. Raises `UserError` when an image turns out to be broken.
+    The same for every number of `data.workers`. Under several ranks each reads its own rows alone (`Share`). Raises
+    `UserError` when an image turns out to be broken.
     """
     sampler = PositionalSampler(
-        len(source.train), batch=config.train.batch, d_steps=config.train.d_steps, seed=config.seed, start=start
+        len(source.train),
+        batch=config.train.batch,
+        d_steps=config.train.d_steps,
+        seed=config.seed,
+        start=start,
+        rows=Share(config.train.batch, config.train.accumulate).rows,
     )
     workers = worker_count(config)
     loader = DataLoader(
@@ -44,9 +51,12 @@ def training_batches(config: Config, source: Source, start: int) -> Iterator[Bat
 
 
 def worker_count(config: Config) -> int:
-    """`data.workers`, but no more than there are cores for this process: beyond that they only get in the way."""
+    """`data.workers`, but no more than there are cores for this process: beyond that they only get in the way.
+
+    Processes of one machine that train together share its cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(config.data.workers, cores)
+    return min(config.data.workers, max(cores // local_world_size(), 1))
 
 
 class _Reporting(Dataset):

@@ -16,11 +16,14 @@ class PositionalSampler(Sampler[list[Position]]):
 
     Each k walks through its own endless sequence of images: for each epoch a permutation keyed by (seed, epoch, k),
     one after another, batch after batch without a gap. So a run can start anywhere, and adding D steps leaves the
-    other ones' images as they were. Nothing here is state.
+    other ones' images as they were. `rows`: only these places of each global batch; all for none. Nothing is state.
     """
 
-    def __init__(self, size: int, *, batch: int, d_steps: int, seed: int, start: int = 0) -> None:
+    def __init__(
+        self, size: int, *, batch: int, d_steps: int, seed: int, start: int = 0, rows: np.ndarray | None = None
+    ) -> None:
         self.size, self.batch, self.d_steps, self.seed, self.start = size, batch, d_steps, seed, start
+        self.rows = np.arange(batch) if rows is None else rows
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
     def __iter__(self) -> Iterator[list[Position]]:
@@ -31,9 +34,9 @@ class PositionalSampler(Sampler[list[Position]]):
             step += 1
 
     def positions(self, step: int, k: int) -> list[Position]:
-        """The global batch of D step `k` of step `step` (both from 0)."""
-        places = np.arange(step * self.batch, (step + 1) * self.batch)
-        keys = rng.generator(self.seed, "data/keys", step, k).integers(0, 2**63, size=self.batch)
+        """The global batch of D step `k` of step `step` (both from 0), or the wanted rows of it."""
+        places = step * self.batch + self.rows
+        keys = rng.generator(self.seed, "data/keys", step, k).integers(0, 2**63, size=self.batch)[self.rows]
         indices = [self._order(int(place) // self.size, k)[place % self.size] for place in places]
         return [Position(int(index), int(key)) for index, key in zip(indices, keys, strict=True)]
 

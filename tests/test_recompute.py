@@ -1,0 +1,88 @@
+"""Activation checkpointing: the same bits, and less memory, as estimated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+import torch
+from conftest import assert_same_state
+
+from biggan.cli import train_main
+from biggan.config import ModelConfig
+from biggan.discriminator import Discriminator
+from biggan.estimate import _LiveTensors, _SavedTensors, estimate, largest_micro_batch
+from biggan.generator import Generator
+
+CASES = {
+    "plain": {},
+    "r1 under accumulation": {
+        "train": {"accumulate": 2},
+        "regularizers": {"r1": 1.0, "gradient_penalty": 1.0, "dropout_keep": 0.8},
+        "model": {"norm_D": "conditional", "attention_G": [8], "attention_D": [4]},
+    },
+    "deep, frozen D": {
+        "model": {"family": "biggan-deep", "resolution": 32, "z_dim": None},
+        "train": {"freeze": "D", "batch": 4, "d_steps": 1},
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_bits(case: str, tiny: Callable, play: Callable) -> None:
+    steps = 3 if case == "plain" else 2
+    one, numbers = play(tiny(steps=steps, **CASES[case]))
+    again = {"train": {**CASES[case].get("train", {}), "recompute": True}}
+    two, same = play(tiny(steps=steps, **CASES[case] | again))
+    assert numbers == same
+    assert_same_state(one.tensors(), two.tensors())
+
+
+@pytest.mark.parametrize("kind", [Generator, Discriminator])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_what_is_kept_is_what_is_estimated(kind: type, recompute: bool) -> None:
+    """What a forward pass leaves behind, against the estimate without the one block that is being computed again."""
+    with torch.device("meta"):
+        network = kind(ModelConfig(resolution=32, ch=16))
+        y = torch.zeros(8, dtype=torch.int64)
+        first = torch.zeros(8, network.z_dim) if kind is Generator else torch.zeros(8, 3, 32, 32)
+    network.recompute = recompute
+    with _LiveTensors() as live:
+        out = network(first, y)
+    network.recompute = False
+    with _SavedTensors(network.blocks if recompute else ()) as saved:
+        network(first, y)
+    kept = sum(storage.nbytes() for storage in saved.kept.values())
+    assert kept == pytest.approx(live.now, abs=first.nbytes + out.nbytes + 1024)
+    assert (saved.bytes > kept) == recompute
+
+
+def test_recomputation_and_processes_need_less_and_the_largest_micro_batch_fits(tiny: Callable) -> None:
+    config = tiny(train={"batch": 48})
+    again = tiny(train={"batch": 48, "recompute": True})
+    whole = estimate(config)["memory_bytes"]
+    assert estimate(again)["memory_bytes"] < whole
+    one, several = (estimate(config, processes)["memory"]["activations"] for processes in (1, 3))
+    assert one / 3 < several < one / 2  # the normalized weights are kept by each
+    assert largest_micro_batch(config, 2 * whole) == (48, 1, whole)
+    micro, accumulate, needed = largest_micro_batch(config, int(0.9 * whole))
+    assert micro * accumulate == 48
+    assert needed <= 0.9 * 0.9 * whole
+    coarser = max(cut for cut in range(1, accumulate) if 48 % cut == 0)
+    assert estimate(tiny(train={"batch": 48, "accumulate": coarser}))["memory_bytes"] > 0.9 * 0.9 * whole
+    assert largest_micro_batch(config, whole // 100) is None
+
+
+def test_a_dry_run_names_the_largest_micro_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["--dry-run", "--json", "--model.resolution=8", "--model.ch=4", "--train.batch=32"]
+    assert train_main([*line, "--memory=1GiB", "--processes=2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["fits"]["micro_batch"] == 32
+    assert found["fits"]["memory_bytes"] == found["memory_bytes"] < 0.9 * 2**30
+    assert train_main([*line, "--memory=much"]) == 2
+    assert "expected a size such as 80GiB" in " ".join(capsys.readouterr().err.split())
+    assert train_main(["--memory=1GiB"]) == 2
+    assert "--memory goes with --dry-run" in " ".join(capsys.readouterr().err.split())
+    assert train_main([*line, "--processes=64"]) == 2
+    assert "64 processes are to share train.batch 32" in " ".join(capsys.readouterr().err.split())
