@@ -20,6 +20,11 @@ class SpeedConfig(Section):
     one 4x4 of stride 2 (4/9 of the multiplications)."""
     channels_last: bool = setting(False)
     """Keep images, maps and filters with the channel as the fastest index, as most convolution kernels prefer."""
+    batched_power_iteration: bool = setting(False)
+    """Normalize all weights of a network together, with fewer operators and passes over them."""
+    compile: bool = setting(False)
+    """Compile both networks with `torch.compile` (the first steps take minutes); D not where the gradient of a penalty
+    on its gradient is wanted, which compiled code does not have."""
     precision: Literal["float32", "bfloat16", "float16"] = setting("float32")
     """Of the networks' forwards and backwards. Weights, Spectral Normalization, BatchNorm's statistics, logits, losses,
     penalties, sampling and evaluation stay in float32; float16's losses are scaled, its overflowing updates skipped."""

@@ -27,7 +27,9 @@ class Discriminator(nn.Module):
         plan = resolve(model)
         blocks = plan.blocks("D")
         ch = model.width_D
-        make = LayerMaker.for_D(model, speed or SpeedConfig())
+        speed = speed or SpeedConfig()
+        self.batched_power_iteration = speed.batched_power_iteration
+        make = LayerMaker.for_D(model, speed)
 
         def norm(width: int) -> nn.Module:
             return make.norm_in_D(width, model.classes)

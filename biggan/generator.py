@@ -32,7 +32,9 @@ class Generator(nn.Module):
         ch, self.z_dim, self.skip_z = model.width_G, plan.z_dim, model.skip_z
         self.resolution, self.classes = model.resolution, model.classes
         self.deep = model.family == "biggan-deep"
-        make = LayerMaker.for_G(model, speed or SpeedConfig())
+        speed = speed or SpeedConfig()
+        self.batched_power_iteration = speed.batched_power_iteration
+        make = LayerMaker.for_G(model, speed)
         self.embedding = nn.Embedding(model.classes, plan.embedding_dim) if model.shared_embedding else None
         # Which condition each block takes: its own, or that of the block it was added to.
         self.condition_of = [sum(not other.extra for other in blocks[: i + 1]) - 1 for i in range(len(blocks))]

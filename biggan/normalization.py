@@ -8,7 +8,7 @@ used, and nothing is ever updated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan import cross_replica, distributed
+from biggan.batched_normalization import normalized_weights
 from biggan.precision import REDUCED
-from biggan.reparametrization import Conv2d, Linear, Reparametrized
+from biggan.reparametrization import Conv2d, Linear, Reparametrized, in_memory_order
 
 
 class SpectrallyNormalized(Reparametrized):
@@ -49,17 +50,17 @@ class SpectrallyNormalized(Reparametrized):
     def normalized_weight(self, *, iterate: bool = False) -> Tensor:
         """W / sigma, differentiable in W with u and v held constant; `iterate` does one power iteration first."""
         weight = self.mapped_weight(iterate=iterate)
-        return weight / self._sigma(weight.flatten(1), iterate=iterate)
+        return weight / self._sigma(in_memory_order(weight), iterate=iterate)
 
     def sigma_estimate(self) -> Tensor:
         """The estimate u^T W v that is divided by, a scalar; changes nothing."""
         with torch.no_grad():
-            return self._sigma(self.mapped_weight().flatten(1), iterate=False)
+            return self._sigma(in_memory_order(self.mapped_weight()), iterate=False)
 
     @torch.no_grad()
     def converge_sigma(self, iterations: int) -> None:
         """So many power iterations, from the vector that the layer has."""
-        matrix = self.mapped_weight().flatten(1)
+        matrix = in_memory_order(self.mapped_weight())
         for _ in range(iterations):
             self._sigma(matrix, iterate=True)
 
@@ -89,13 +90,22 @@ def normalized(network: nn.Module, *, iterate: bool, grad: bool = True) -> Itera
     """
     layers = [module for module in network.modules() if isinstance(module, Reparametrized) and module.is_mapped]
     with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-        for layer in layers:
-            layer.applied = layer.normalized_weight(iterate=iterate and network.training)
+        iterate = iterate and network.training
+        for layer, weight in zip(layers, _weights_in_use(network, layers, iterate=iterate), strict=True):
+            layer.applied = weight
     try:
         yield
     finally:
         for layer in layers:
             layer.applied = None
+
+
+def _weights_in_use(network: nn.Module, layers: list[Reparametrized], *, iterate: bool) -> Iterable[Tensor]:
+    together = [layer for layer in layers if isinstance(layer, SpectrallyNormalized)]
+    if not together or not getattr(network, "batched_power_iteration", False):
+        return (layer.normalized_weight(iterate=iterate) for layer in layers)
+    found = dict(zip(together, normalized_weights(together, iterate=iterate), strict=True))
+    return (found[layer] if layer in found else layer.normalized_weight(iterate=iterate) for layer in layers)
 
 
 class Moments:

@@ -77,6 +77,20 @@ class WeightNorm(nn.Module):
         return (matrix * (self.gain / torch.linalg.vector_norm(matrix, dim=1))[:, None]).view_as(weight)
 
 
+def in_memory_order(weight: Tensor) -> Tensor:
+    """`weight` (out x ...) as a matrix (out x rest) without a copy; where channels lie innermost, its columns permuted.
+
+    For what that does not change: norms, singular values, left singular vectors.
+    """
+    return weight.permute(0, 2, 3, 1).flatten(1) if is_channels_last(weight) else weight.flatten(1)
+
+
+def is_channels_last(weight: Tensor) -> bool:
+    """Whether channels lie innermost, and this is not the usual order as well."""
+    layout = torch.channels_last
+    return weight.ndim == 4 and not weight.is_contiguous() and weight.is_contiguous(memory_format=layout)
+
+
 def matrix_names(network: nn.Module) -> dict[str, nn.Parameter]:
     """Layer name -> raw weight of two or more dimensions, class embeddings excepted, in network order.
 

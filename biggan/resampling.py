@@ -5,7 +5,6 @@ Every path is the same function; only rounding differs (tests/test_resampling.py
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -50,8 +49,12 @@ class Resampling:
     def __init__(self, kind: str, up: str, speed: SpeedConfig) -> None:
         self.kind: str = kind
         self.plain = {"up": UPSAMPLE[up], "down": downsample, "flat": _same}[kind]
-        self.narrow, self.merged = speed.narrow_skips, speed.merged_resampling
         self.nearest = up == "nearest"
+        self.use(speed)
+
+    def use(self, speed: SpeedConfig) -> None:
+        """Take these of the shorter ways from now on."""
+        self.narrow, self.merged = speed.narrow_skips, speed.merged_resampling
 
     def __call__(self, x: Tensor) -> Tensor:
         """Resample (N, C, H, W)."""
@@ -110,8 +113,13 @@ def _widened(weight: Tensor, taps: tuple[tuple[float, ...], ...]) -> Tensor:
     return F.linear(weight.flatten(2), _both_axes(taps, weight.dtype, weight.device)).unflatten(2, (4, 4))
 
 
-@functools.cache
+_MATRICES: dict[tuple, Tensor] = {}  # kept, so that no step waits for a copy to the device
+
+
 def _both_axes(taps: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """`taps` along both axes, (16, 9). Kept, so that no step waits for a copy to the device."""
-    matrix = torch.tensor(taps, dtype=dtype)
-    return torch.kron(matrix, matrix).to(device)
+    """`taps` along both axes, (16, 9)."""
+    key = taps, dtype, device
+    if key not in _MATRICES:
+        matrix = torch.tensor(taps, dtype=dtype)
+        _MATRICES[key] = torch.kron(matrix, matrix).to(device)
+    return _MATRICES[key]

@@ -17,6 +17,7 @@ from biggan.config import Config, differences, flatten, to_dict
 from biggan.data import Source, open_source
 from biggan.errors import UserError, check_known
 from biggan.folding import load_state
+from biggan.gradient_penalties import strengths
 from biggan.latents import LATENTS
 from biggan.launch import agreed, check_alike
 from biggan.losses import LOSSES
@@ -282,14 +283,21 @@ def use_arithmetic(config: Config) -> None:
 
 def notes_on(config: Config) -> list[str]:
     """What someone should know who runs `config`."""
+    notes = []
+    if config.speed.compile and strengths(config):
+        notes.append(
+            f"speed.compile: D runs uncompiled, as the penalty on its gradient ({', '.join(strengths(config))}) needs "
+            f"a second derivative, which compiled code does not have; G is compiled"
+        )
     has_batchnorm = {"G": config.model.norm_G == "batch", "D": config.model.norm_D != "none"}
     normalized = [name for name, has in has_batchnorm.items() if has]
     if config.train.accumulate == 1 or not normalized:
-        return []
+        return notes
     micro = config.train.batch // config.train.accumulate
     whose = " and ".join(f"{name}'s" for name in normalized)
     return [
+        *notes,
         f"gradient accumulation: in {whose} updates BatchNorm normalizes each micro-batch of {micro} by its own "
         f"statistics (over all processes), which is not what a batch of {config.train.batch} in one piece would do; "
-        f"for D's updates G makes all {config.train.batch} images in one forward"
+        f"for D's updates G makes all {config.train.batch} images in one forward",
     ]

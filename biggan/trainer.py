@@ -14,6 +14,7 @@ import torch
 from biggan import distributed
 from biggan.config import Config
 from biggan.data import Source, training_batches
+from biggan.data.prefetch import prefetched
 from biggan.observers import Observer, Observers
 from biggan.retention import may_be_saved
 from biggan.rundir import RunDirectory, make_event
@@ -64,7 +65,7 @@ class Trainer:
         return status
 
     def _loop(self) -> None:
-        batches = training_batches(self.config, self.source, self.state.step)
+        batches = prefetched(training_batches(self.config, self.source, self.state.step), self.game.device)
         while self.state.step < self._until and not self._is_to_stop():
             stats = self.train_step(batches)
             self._report_non_finite(stats)

@@ -12,6 +12,7 @@ from data_pictures import write_folder
 from safetensors.torch import load_file
 
 from biggan.cli import train_main
+from biggan.data.prefetch import prefetched
 from biggan.data_cli import data_main
 
 SMALL = ["--model.resolution", "8", "--model.classes", "2", "--model.ch_G", "4", "--model.ch_D", "4"]
@@ -107,3 +108,8 @@ def test_bad_data_is_one_paragraph_and_no_run_directory(tmp_path: Path, capsys: 
     assert train(*SMALL, "--data.source", "folder", "--data.path", folder, "--out", run, "--steps", 1) == 2
     message = " ".join(capsys.readouterr().err.split())
     assert "is broken: not an image in any known format" in message
+
+
+def test_on_a_cpu_nothing_is_fetched_ahead() -> None:
+    batches = iter([])
+    assert prefetched(batches, torch.device("cpu")) is batches

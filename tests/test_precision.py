@@ -60,11 +60,10 @@ def test_convolutions_are_reduced_and_the_rest_is_not(tiny: Callable[..., Config
     stats = game.update_discriminator(0, *batch) | game.update_generator()
     reduced, full = REDUCED[precision], torch.float32
     assert outputs["G"] == [full, full]
-    assert outputs["D"] == [full] * 4  # the update, two penalties, G's update
     convolutions = [name for name, m in state.G.named_modules(prefix="G") if isinstance(m, nn.Conv2d)]
     assert convolutions
     assert all(outputs[name] == [reduced, reduced] for name in convolutions)
-    # D's own forward is reduced, its two penalties' are not, G's update's is again
+    # D's own forward is reduced, its two penalties' are not, G's update's is again; its logits never are
     convolutions = [name for name, m in state.D.named_modules(prefix="D") if isinstance(m, nn.Conv2d)]
     assert all(outputs[name] == [reduced, full, full, reduced] for name in convolutions)
     assert outputs["D.linear"] == outputs["D.embedding"] == [full] * 4

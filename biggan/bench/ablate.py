@@ -1,0 +1,215 @@
+"""`--ablate`: each switch of `speed` on and off, in one run on one machine, in turns, so that drift cancels."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from biggan.bench.machine import PeakOfStep, device_facts, ignore, matrix_rate, open_data, synchronizer
+from biggan.bench.measure import count_flop, one_step
+from biggan.config import SpeedConfig
+from biggan.errors import check_known
+
+if TYPE_CHECKING:
+    from biggan.config import Config
+    from biggan.step import Game
+
+Log = Callable[[str], None]
+
+SMALL = ["--regularizers.orthogonal_G=0", "--data.workers=0"]
+CASES = {
+    "jar": {"cpu": [], "cuda": []},
+    "cifar10": {"cpu": [*SMALL, "--train.batch=8"], "cuda": [*SMALL, "--train.batch=64"]},
+    "imagenet128": {"cpu": [*SMALL, "--train.batch=2", "--train.d_steps=1"], "cuda": [*SMALL, "--train.batch=64"]},
+}
+"""Preset -> its options here. What does not grow with the batch is left out of small ones as far as it can be."""
+
+PLAIN, ALL, BEST, BESIDE = "plain", "all", "best", "bfloat16"
+GAIN = 1.02  # a switch that saves less does not count among the best
+
+
+def ablate(
+    argv: Sequence[str], *, rounds: int, log: Log, compiled: bool = False, only: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Every case's variants; see `ablate_case`. `argv`: presets (all of `CASES` where none), options for all.
+
+    Raises `UserError` as training would.
+    """
+    from biggan.options import parse
+    from biggan.session import resolve_device, use_arithmetic
+
+    wanted = variants(compiled=compiled)
+    for name in only:
+        check_known(name, wanted, "variant in --only:")
+    wanted = {name: speed for name, speed in wanted.items() if not only or name in (PLAIN, *only)}
+    found = []
+    for preset, options in cases(argv):
+        first = parse([preset, *options]).config()
+        device = resolve_device(first.device)
+        config = parse([preset, *CASES.get(preset, {}).get(device, []), *options]).config()
+        config = dataclasses.replace(config, device=device, speed=SpeedConfig())
+        use_arithmetic(config)
+        said = functools.partial(_say, log, preset)
+        found.append({"preset": preset, **ablate_case(config, wanted, rounds=rounds, log=said)})
+    return {"report": "ablation", "cases": found}
+
+
+def _say(log: Log, preset: str, words: str) -> None:
+    log(f"{preset}: {words}")
+
+
+def cases(argv: Sequence[str], known: Sequence[str] = tuple(CASES)) -> Iterator[tuple[str, list[str]]]:
+    """Each preset named before the first option, or all of `known`, with the options."""
+    count = next((i for i, word in enumerate(argv) if word.startswith("-")), len(argv))
+    for preset in argv[:count] or known:
+        yield preset, list(argv[count:])
+
+
+def variants(*, compiled: bool = False) -> dict[str, SpeedConfig]:
+    """Plain networks, each switch alone, all of them; and beside them a reduced precision.
+
+    `compiled`: `compile` is one of the switches; it takes minutes a variant before the first step.
+    """
+    switches = [field.name for field in dataclasses.fields(SpeedConfig) if field.default is False]
+    switches = [name for name in switches if compiled or name != "compile"]
+    everything = SpeedConfig(**dict.fromkeys(switches, True))
+    return {
+        PLAIN: SpeedConfig(),
+        **{name: SpeedConfig(**{name: True}) for name in switches},
+        ALL: everything,
+        BESIDE: SpeedConfig(precision="bfloat16"),
+        f"{ALL} + {BESIDE}": dataclasses.replace(everything, precision="bfloat16"),
+    }
+
+
+def ablate_case(config: Config, first: dict[str, SpeedConfig], *, rounds: int, log: Log) -> dict[str, Any]:
+    """One configuration with each of these variants (the plain networks among them), and with the best together.
+
+    Of each variant: medians over `rounds` steps of wall seconds and of this process's CPU seconds, and medians over the
+    rounds of plain's over the variant's in the same round. `clock` says by which of the two rates are given: "cpu" on
+    one core, where another process's load disturbs it less, else "wall". Rates count the plain networks' operations,
+    whatever a variant saves.
+    """
+    rig = Rig(config)
+    rate = matrix_rate(config, 2.0)
+    times = {}
+    log("plain, warming up and counting")
+    flop = rig.count()
+    times |= rig.rounds(first, rounds, log)
+    chosen = [name for name, speed in first.items() if name not in (PLAIN, ALL) and speed.precision == "float32"]
+    clock = "cpu" if config.device == "cpu" and config.threads == 1 else "wall"
+    gains = {name: _ratio(times, PLAIN, name, clock) for name in chosen}
+    best = {name: True for name in chosen if gains[name] > GAIN}
+    summarize = functools.partial(_summary, config=config, clock=clock, flop=flop, rate=rate)
+    results = {name: summarize(times, name) for name in first}
+    if best and len(best) < len(chosen):
+        second = {PLAIN: SpeedConfig(), BEST: SpeedConfig(**best)}
+        again = rig.rounds(second, rounds, log)
+        results[BEST] = summarize(again, BEST)
+    return {
+        **device_facts(config),
+        "batch": config.train.batch,
+        "d_steps": config.train.d_steps,
+        "rounds": rounds,
+        "clock": clock,
+        "flop_step": flop,
+        **rate,
+        "best": sorted(best),
+        "variants": results,
+    }
+
+
+class Rig:
+    """One training state for each memory layout, and a game for each variant: what alternates are switches alone."""
+
+    def __init__(self, config: Config) -> None:
+        from biggan.data import training_batches
+
+        self.config, self.sync = config, synchronizer(config)
+        self.source, _ = open_data(config)
+        self.batches = training_batches(config, self.source, 0)
+        self.states: dict[bool, Any] = {}
+        self.games: dict[SpeedConfig, Game] = {}
+
+    def game(self, speed: SpeedConfig) -> Game:
+        """The variant's game, its networks switched to it."""
+        from biggan.resampling import Resampling
+        from biggan.state import TrainingState
+        from biggan.step import Game
+
+        if speed not in self.games:
+            config = dataclasses.replace(self.config, speed=speed)
+            if speed.channels_last not in self.states:
+                self.states[speed.channels_last] = TrainingState(config, config.device, initialize=False)
+            self.games[speed] = Game(config, self.states[speed.channels_last], ignore, ignore)
+        game = self.games[speed]
+        for network in game.state.networks().values():
+            network.batched_power_iteration = speed.batched_power_iteration
+            for module in network.modules():
+                if isinstance(getattr(module, "resample", None), Resampling):
+                    module.resample.use(speed)
+        return game
+
+    def count(self) -> int:
+        """Operations of a step of the plain networks."""
+        return count_flop(self.config, self.source, self.game(SpeedConfig()))["flop_step"]
+
+    def rounds(self, chosen: dict[str, SpeedConfig], rounds: int, log: Log) -> Times:
+        """Timings of each variant, one a round; a first one, in which kernels are chosen, is dropped."""
+        times: Times = {name: [] for name in chosen}
+        for index in range(rounds + 1):
+            names = list(chosen) if index % 2 else list(reversed(chosen))
+            for name in names:
+                times[name].append(self.time(chosen[name]))
+            log(f"round {index} of {rounds}: " + ", ".join(f"{n} {t[-1].wall:.3g} s" for n, t in times.items()))
+        return {name: timed[1:] for name, timed in times.items()}
+
+    def time(self, speed: SpeedConfig, least: float = 0.5) -> Timing:
+        """One step, data excluded; short ones are repeated for `least` seconds, and a mean taken."""
+        game, count, cpu, wall = self.game(speed), 0, 0.0, 0.0
+        self.sync()
+        peak = PeakOfStep(self.config)
+        while count == 0 or wall < least:
+            start, start_cpu = time.perf_counter(), time.process_time()
+            wait, _, _ = one_step(self.config, game, self.batches, self.sync)
+            wall += time.perf_counter() - start - wait
+            cpu += time.process_time() - start_cpu
+            count += 1
+        return Timing(wall / count, cpu / count, peak.bytes())
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """A step's wall seconds, CPU seconds of this process, and the bytes it needed beyond what is held."""
+
+    wall: float
+    cpu: float
+    peak: int | None
+
+
+Times = dict[str, list[Timing]]
+
+
+def _ratio(times: Times, of: str, to: str, clock: str) -> float:
+    """How many times faster `to` is than `of`, the median over rounds."""
+    return median(getattr(a, clock) / getattr(b, clock) for a, b in zip(times[of], times[to], strict=True))
+
+
+def _summary(
+    times: Times, name: str, *, config: Config, clock: str, flop: int, rate: dict[str, float]
+) -> dict[str, Any]:
+    wall, cpu = (median(getattr(t, which) for t in times[name]) for which in ("wall", "cpu"))
+    seconds = cpu if clock == "cpu" else wall
+    return {
+        "step_seconds": wall,
+        "cpu_seconds": cpu,
+        "images_per_second": config.train.batch * config.train.d_steps / seconds,
+        "faster": _ratio(times, PLAIN, name, clock),
+        "faster_wall": _ratio(times, PLAIN, name, "wall"),
+        "of_matrix_rate": flop / seconds / rate["matrix_flop_per_second"],
+        "peak_bytes": max((t.peak for t in times[name] if t.peak is not None), default=None),
+    }
