@@ -203,4 +203,4 @@ def test_the_report_is_one_page_that_needs_nothing_else(runs: list[Path], tmp_pa
 
 def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["compare", str(tmp_path)]) == 2
-    assert "is no run directory" in capsys.readouterr().err
+    assert "is no run directory" in " ".join(capsys.readouterr().err.split())
