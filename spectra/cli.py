@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spectra.scan import Convolution, Spectrum
@@ -107,7 +107,7 @@ def _add_events(commands: argparse._SubParsersAction) -> None:
         "events", help="what happened in a run", description="List a run's events, one line each: step, time, what."
     )
     parser.add_argument("run", metavar="RUN", help="the run directory")
-    parser.add_argument("--all", action="store_true", help="also those that a resume has superseded")
+    parser.add_argument("--all", action="store_true", help="also those that a resume has superseded, and every detail")
     parser.set_defaults(run_command=_events)
 
 
@@ -165,9 +165,22 @@ def _events(options: argparse.Namespace) -> int:
             continue
         step, kind, when = event.pop("step"), event.pop("event"), event.pop("time", None)
         clock = "" if when is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
-        details = " ".join(f"{name}={value}" for name, value in event.items() if value not in ([], {}, None))
+        details = " ".join(_in_words(event, whole=options.all))
         print(f"{step:>9}  {clock:<19}  {kind:<12} {'(superseded) ' if superseded else ''}{details}".rstrip())
     return 0
+
+
+def _in_words(fields: Mapping[str, Any], *, whole: bool) -> Iterator[str]:
+    """name=value, numbers to four digits; not `whole`: digests cut short, and what scores depend on left out."""
+    for name, value in fields.items():
+        if value in ([], {}, None) or (name == "settings" and not whole):
+            continue
+        if name == "scores" and isinstance(value, dict):
+            yield from _in_words(value, whole=whole)
+        elif isinstance(value, float):
+            yield f"{name}={value:.4g}"
+        else:
+            yield f"{name}={value[:12] if name == 'digest' and not whole else value}"
 
 
 def _scan(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import spectra
-from spectra.cli import main
+from spectra.cli import _in_words, main
 from spectra.plots import depth_colours, sharpest_jump
 from spectra.records import RecordWriter
 
@@ -72,6 +72,17 @@ def test_colours_go_from_red_to_violet() -> None:
     assert colours[-1].argmax() == 2
     assert colours[-1][0] > 0.5 > colours[-1][1]
     assert len({tuple(c) for c in colours}) == 9
+
+
+def test_events_are_told_in_words() -> None:
+    event = {
+        "weights": "raw",
+        "scores": {"fid": 24.140790831, "is": "nan"},
+        "settings": {"seed": 0},
+        "digest": "a" * 64,
+    }
+    assert list(_in_words(event, whole=False)) == ["weights=raw", "fid=24.14", "is=nan", "digest=" + "a" * 12]
+    assert list(_in_words(event, whole=True))[3:] == ["settings={'seed': 0}", "digest=" + "a" * 64]
 
 
 def test_the_sharpest_jump_is_found(run: Path) -> None:
