@@ -168,8 +168,8 @@ class DeadDiscriminator:
     """D tells nothing apart any more: its output is constant, its loss stands still, or its accuracies are frozen.
 
     A finding's details hold `signs`, those of the three that were seen; it is given once, until all of them are gone.
-    The accuracies may be those of the training batches or, better, of fixed images; a D that is right on all of both
-    kinds has won, and is not dead.
+    The accuracies may be those of the training batches or, better, of fixed images. Shares of 0 and 1 tell nothing: a D
+    that is right on all of both kinds has won, and one that calls everything real, or nothing, may only be offset.
 
     Args:
         thresholds: fields of `spectra.thresholds.DeadDiscriminatorThresholds`.
@@ -196,9 +196,9 @@ class DeadDiscriminator:
         still = self._streaks.get("loss constant", (0, 0, loss))[2]
         near = abs(loss - still) <= self.at.loss * max(1.0, abs(still)) and not won
         self._streak("loss constant", step, loss, near, restart=math.isfinite(loss) and not won)
-        same = self._streaks.get("accuracies frozen", (0, 0, pair))[2] == pair and not won
-        known = all(map(math.isfinite, pair))
-        self._streak("accuracies frozen", step, pair, same and known, restart=known and not won)
+        same = self._streaks.get("accuracies frozen", (0, 0, pair))[2] == pair
+        telling = all(map(math.isfinite, pair)) and any(0 < share < 1 for share in pair)
+        self._streak("accuracies frozen", step, pair, same and telling, restart=telling)
         signs = {sign: start for sign, (start, length, _) in self._streaks.items() if length >= self.at.patience}
         dead, self._dead = self._dead, bool(signs)
         if dead or not signs:

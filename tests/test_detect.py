@@ -194,6 +194,8 @@ def test_a_dead_discriminator() -> None:
     assert detect.dead_discriminator(steps, alive) == []
     won = alive | {"loss": np.zeros(500), "accuracy_real": np.ones(500), "accuracy_fake": np.ones(500)}
     assert detect.dead_discriminator(steps, won) == []
+    offset = alive | {"accuracy_real": np.ones(500), "accuracy_fake": np.zeros(500)}
+    assert detect.dead_discriminator(steps, offset) == []
     for sign, dead in {
         "output constant": {"spread": 1e-4},
         "loss constant": {"loss": 2.0},
