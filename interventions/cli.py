@@ -36,13 +36,26 @@ def _intervene(argv: list[str]) -> int:
     groups = _split(fields_as_set(argv))
     options = make_parser().parse_args([word for words in groups for word in words])
     if options.resume:
+        others = ("--ckpt", "--at", "--before-collapse", "--out", "--control", "--dry-run", "--plan", "--seeds")
+        _refuse(options, others, "cannot go with --resume: the branch knows what it is")
+        if any(value for name, value in vars(options).items() if name == "change" or name.startswith("change:")):
+            raise UserError("--resume continues a branch as it is. To change something, branch it: --ckpt RUN.")
         return _resume(options)
     changes, settings = read_changes(groups)
     if options.plan or options.seeds:
         from interventions.commands import run_plan
 
         return run_plan(options, changes, settings)
+    _refuse(options, ("--slurm", "--scratch-steps", "--jobs"), "is for many runs at once, with --plan or --seeds")
     return _branch(options, changes, settings)
+
+
+def _refuse(options: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    """Raise `UserError` where one of these options was given."""
+    silent = make_parser()
+    given = [n for n in names if getattr(options, d := n[2:].replace("-", "_")) != silent.get_default(d)]
+    if given:
+        raise UserError(f"{' and '.join(given)} {why}. Leave {'it' if len(given) == 1 else 'them'} away.")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -201,7 +214,7 @@ def _named(text: str) -> tuple[str, str]:
 
 def _branch(options: argparse.Namespace, changes: list[tuple[Any, int, int | None]], settings: dict[str, Any]) -> int:
     from interventions.parent import find_parent
-    from interventions.replay import plan_branch
+    from interventions.replay import check_branch, plan_branch
     from interventions.timeline import Timed
 
     if len(options.ckpt) != 1:
@@ -218,7 +231,10 @@ def _branch(options: argparse.Namespace, changes: list[tuple[Any, int, int | Non
     branch = plan_branch(
         parent, timed, DEFAULT_STEPS if options.steps is None else options.steps, options.out, settings
     )
+    if options.control:
+        _check_comparable(branch)
     if options.dry_run:
+        check_branch(branch)
         print(describe_branch(branch))
         return EXIT_DONE
     return _run(branch, options)
@@ -237,6 +253,22 @@ def _run(branch: Branch, options: argparse.Namespace) -> int:
     if status == "finished" and not options.quiet:
         print(f"finished at step {branch.end}.\n  run         {branch.out}")
     return EXIT_OF[status]
+
+
+def _check_comparable(branch: Branch) -> None:
+    """Raise `UserError` where the parent has no step after the branching point, and --control could compare nothing."""
+    from interventions.parent import all_checkpoints
+
+    parent = branch.parent
+    if parent.run is None:
+        return
+    events = [e["step"] for e in parent.run.events() if not e.get("superseded")]
+    last = max([*all_checkpoints(parent.run.path), *events], default=parent.step)
+    if last <= parent.step:
+        raise UserError(
+            f"--control compares the branch with what its parent did after step {parent.step}, and {parent.run.path} "
+            f"ends there. Branch from an earlier checkpoint, with --at."
+        )
 
 
 def _compare_control(branch: Branch) -> int:

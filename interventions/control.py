@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SINGULAR = re.compile(r"sigma\d+/")
+RESIDUAL = re.compile(r"residual/")
+NEGLIGIBLE = 1e-5
+"""A residual below this, the estimators' tolerance, is rounding: two of them need not be of the same bits."""
 NOT_COMPARED = ("monitor/",)
 """What depends on the clock."""
 
@@ -34,6 +37,8 @@ class Comparison:
     """Steps whose checkpoints were compared."""
     tensors: int = 0
     differences: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was left out of the comparison, and why."""
 
     @property
     def equal(self) -> bool:
@@ -50,6 +55,7 @@ class Comparison:
                 f"record, steps {self.begin + 1} to {self.last}: {self.numbers:,} losses, norms and other numbers and "
                 f"{self.singular_values:,} singular values compared{within}."
             )
+        lines += self.notes
         if self.states:
             lines.append(f"state: {self.tensors:,} tensors at step {', '.join(map(str, self.states))} compared.")
         else:
@@ -68,6 +74,7 @@ class Comparison:
 def compare_with_parent(branch: Path, parent: Path, begin: int) -> Comparison:
     """Compare the unchanged `branch` of step `begin` with the run `parent`, as far as both reach."""
     found = Comparison(begin)
+    _note_versions(branch, parent, found)
     _compare_records(branch, parent, found)
     mine, theirs = all_checkpoints(branch), all_checkpoints(parent)
     for step in sorted(set(mine) & set(theirs)):
@@ -76,10 +83,35 @@ def compare_with_parent(branch: Path, parent: Path, begin: int) -> Comparison:
     return found
 
 
+def _note_versions(branch: Path, parent: Path, found: Comparison) -> None:
+    """Bits are promised within one version of the program and of torch."""
+    import json
+
+    facts = [run / "run.json" for run in (branch, parent)]
+    one, other = (json.loads(path.read_text()) if path.is_file() else {} for path in facts)
+    for name in ("commit", "versions"):
+        if one.get(name) != other.get(name):
+            found.notes.append(f"note: {name} is {one.get(name)} here and {other.get(name)} in the parent's run.json.")
+
+
+def _leave_out_unshared(mine: pd.DataFrame, theirs: pd.DataFrame, found: Comparison) -> list[pd.DataFrame]:
+    """Both records without the quantities that only one of them holds at all."""
+    names = [set(record.index.unique("name")) for record in (mine, theirs)]
+    for whose, only in (("branch", names[0] - names[1]), ("parent", names[1] - names[0])):
+        if only:
+            few = ", ".join(sorted(only)[:3]) + (", ..." if len(only) > 3 else "")
+            found.notes.append(f"not compared: {len(only)} quantities that the {whose} alone records ({few}).")
+    shared = names[0] & names[1]
+    return [record[record.index.get_level_values("name").isin(shared)] for record in (mine, theirs)]
+
+
 def _compare_records(branch: Path, parent: Path, found: Comparison) -> None:
     import numpy as np
 
     mine, theirs = _series(branch, found.begin), _series(parent, found.begin)
+    if not len(mine) or not len(theirs):
+        return
+    mine, theirs = _leave_out_unshared(mine, theirs, found)
     if not len(mine) or not len(theirs):
         return
     found.last = int(min(mine.index.get_level_values("step").max(), theirs.index.get_level_values("step").max()))
@@ -91,16 +123,21 @@ def _compare_records(branch: Path, parent: Path, found: Comparison) -> None:
     missing = both["there_branch"].isna().to_numpy() | both["there_parent"].isna().to_numpy()
     same = ((one == other) | (np.isnan(one) & np.isnan(other))) & ~missing
     singular = np.array([bool(SINGULAR.match(name)) for name in names], dtype=bool)
-    allowed = singular & ~missing & (np.abs(one - other) <= _allowance(both, other))
+    small = np.array([bool(RESIDUAL.match(name)) for name in names], dtype=bool) & (one < NEGLIGIBLE)
+    allowed = ~missing & (
+        (singular & (np.abs(one - other) <= _allowance(both, other))) | (small & (other < NEGLIGIBLE))
+    )
     found.numbers, found.singular_values = int((~singular).sum()), int(singular.sum())
-    found.beyond_bits = int((allowed & ~same).sum())
+    found.beyond_bits = int((allowed & ~same & singular).sum())
     for position in np.flatnonzero(~same & ~allowed):
         step, name = both.index[position]
         if missing[position]:
             where = "the parent" if both["there_branch"].isna().iloc[position] else "the branch"
             found.differences.append(f"step {step}: {name} is recorded by {where} alone")
         else:
-            found.differences.append(f"step {step}: {name} is {one[position]!r}, the parent's {other[position]!r}")
+            found.differences.append(
+                f"step {step}: {name} is {float(one[position])}, the parent's {float(other[position])}"
+            )
 
 
 def _allowance(both: pd.DataFrame, values: Any) -> Any:

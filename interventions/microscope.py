@@ -270,5 +270,7 @@ def describe(redone: Redone, most: int = 8) -> str:
         if len(mine):
             top = mine.sort_values(key, ascending=False).head(most)
             lines.append(f"{update}'s update, the {len(top)} of {len(mine)} images with the largest {key}:")
-            lines.append(top.drop(columns="update").to_string(index=False, float_format=lambda v: f"{v:.4g}"))
+            top = top.drop(columns="update").dropna(axis="columns", how="all")  # G's update has no gradient in D
+            top["index"] = top["index"].where(top["index"] >= 0, "")  # which image of the data: a real one's alone
+            lines.append(top.to_string(index=False, float_format=lambda v: f"{v:.4g}"))
     return "\n".join(lines)

@@ -74,6 +74,21 @@ def plan_branch(
     return branch
 
 
+def check_branch(branch: Branch) -> None:
+    """Raise `UserError` for what would stop the branch from beginning; nothing is written or trained."""
+    from biggan.folding import load_state
+    from biggan.session import check_names
+    from biggan.state import TrainingState
+
+    for phase in branch.timeline.phases:
+        check_names(phase.config)
+    state = TrainingState(branch.config, "cpu", initialize=False)
+    load_state(state, branch.parent.checkpoint, branch.config)
+    for phase in branch.timeline.phases:
+        for change in phase.operations:
+            change.check(state, phase.config)
+
+
 def default_out(parent: Parent, label: str) -> Path:
     """Beside the parent's run: NAME-at-STEP-CHANGES, or the first free of -2, -3, ..."""
     base = parent.run.path if parent.run is not None else Path("runs") / "branch"
@@ -102,18 +117,16 @@ def open_branch(branch: Branch) -> Session:
     from biggan.session import open_branch as open_session
 
     parent, first = branch.parent, branch.timeline.phases[0]
-    said: dict[str, Any] = {}
+    applied = [one.as_json() for one in branch.timeline.applied]
 
-    def prepare(state: TrainingState) -> None:
+    def prepare(state: TrainingState) -> None:  # before run.json is written, which holds `applied`
         for phase in branch.timeline.phases:
             for change in phase.operations:
                 change.check(state, phase.config)
-        said.update(_operate(first, state))
+        for one, said in zip(first.began, _operate(first, state), strict=True):
+            if said and one in branch.timeline.applied:  # not one that the parent had planned
+                applied[branch.timeline.applied.index(one)]["said"] = said
 
-    applied = [one.as_json() for one in branch.timeline.applied]
-    for entry in applied:
-        if (name := next(iter(entry["change"]))) in said and entry["from"] == branch.parent.step:
-            entry["said"] = said[name]
     facts: dict[str, Any] = {"parent": parent.lineage, "changes": applied}
     if branch.inherited:
         facts["inherited_changes"] = [one.as_json() for one in branch.inherited]
@@ -147,12 +160,22 @@ def continue_branch(
         raise UserError(f"{path} has no checkpoint left. Begin the branch again with another --out.")
     end = start.config.steps if steps is None else born + steps
     if start.step >= end:
+        _finish(path, start.step)
         return "finished"
     entries = applied_from_json([*facts.get("inherited_changes", []), *facts["changes"]])
     config = dataclasses.replace(start.config, steps=end)
     phases = make_timeline(config, start.step, end, [], *open_ended(entries, start.step, born)).phases
     session = _reopen(path, phases[0])
     return _train_phases(session, phases, path, quiet=quiet, observers=observers)
+
+
+def _finish(path: Path, step: int) -> None:
+    """The last event of a run that was killed between its last checkpoint and that event."""
+    from biggan.rundir import RunDirectory, make_event
+
+    run = RunDirectory(path)
+    if not any(event["event"] == "finished" and not event.get("superseded") for event in run.events()):
+        run.append_event(make_event("finished", step))
 
 
 def read_facts(run: Path) -> dict[str, Any]:
@@ -190,18 +213,19 @@ def _reopen(path: Path, phase: Phase) -> Session:
     session = open_resumed(config, path, start, allow_change=begins)
     if begins:
         said = _operate(phase, session.state)
-        began = [one.as_json() for one in phase.began]
+        began = [one.as_json() | {"said": words} for one, words in zip(phase.began, said, strict=True)]
         ended = [one.as_json() for one in phase.ended]
-        session.run.append_event(make_event("changed", start.step, began=began, ended=ended, said=said))
+        session.run.append_event(make_event("changed", start.step, began=began, ended=ended))
     return session
 
 
-def _operate(phase: Phase, state: TrainingState) -> dict[str, Any]:
-    """Do a phase's operations on the state; what each has to say, by its name."""
+def _operate(phase: Phase, state: TrainingState) -> list[dict[str, Any]]:
+    """Do a phase's operations on the state; what each change that begins has to say, nothing for a mere setting."""
     import torch
 
+    changes = [one.timed.change for one in phase.began]
     with torch.no_grad():
-        return {change.name: change.operate(state, phase.config) for change in phase.operations}
+        return [(change.operate(state, phase.config) or {}) if change.operates else {} for change in changes]
 
 
 def _data_differs(one: Config, other: Config) -> bool:

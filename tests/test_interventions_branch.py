@@ -75,6 +75,10 @@ def test_the_comparison_finds_every_kind_of_difference(base: Path, tmp_path: Pat
     assert any("loss/G is" in line for line in found.differences)
     assert any(line.startswith("state at step 12: G.linear.weight differs") for line in found.differences)
     copy = tmp_path / "copy"
+    assert intervene(base, tmp_path / "bare", "--at=4", "--control", "--steps=8", "--set=monitor=none") == 0
+    less = compare_with_parent(tmp_path / "bare", base, 4)  # what only one of them records is no difference
+    assert less.equal
+    assert any("quantities that the parent alone records" in line for line in less.notes)
     shutil.copytree(base, copy)
     for path in checkpoint_paths(copy):
         path.unlink()
@@ -203,6 +207,37 @@ def test_a_branch_with_one_change_is_continued_by_biggan_train(base: Path, tmp_p
     assert [path.name for path in checkpoint_paths(killed)] == ["step-00000004.safetensors"]
     assert train_main(["--resume", str(killed), "--quiet"]) == 0
     assert_same_state(state_of(whole), state_of(killed))
+    changes = {next(iter(e["change"])): e for e in json.loads((whole / "run.json").read_text())["changes"]}
+    moments, freeze = changes["moments"], changes["freeze"]
+    assert moments["said"]["step_count"] == "kept"
+    assert moments["said"]["first_step_factor_G"] > 1
+    assert "said" not in freeze
+
+
+def test_a_branch_killed_before_its_last_event_is_finished_by_a_resume(base: Path, tmp_path: Path) -> None:
+    assert intervene(base, tmp_path / "b", "--at=8", "--control", "--steps=4") == 0
+    events = tmp_path / "b" / "events.jsonl"
+    lines = events.read_text().splitlines()
+    assert json.loads(lines[-1])["event"] == "finished"
+    events.write_text("\n".join(lines[:-1]) + "\n")
+    for _ in range(2):
+        assert main(["--resume", str(tmp_path / "b"), "--quiet"]) == 0
+    assert [json.loads(line)["event"] for line in events.read_text().splitlines()].count("finished") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["--resume=RUN", "--lr=G=x2"], "--resume continues a branch as it is"),
+        (["--resume=RUN", "--out=x"], "--out cannot go with --resume"),
+        (["--ckpt=RUN", "--control", "--jobs=2"], "--jobs is for many runs at once"),
+    ],
+)
+def test_options_that_would_be_passed_over_are_refused(
+    base: Path, line: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([word.replace("RUN", str(base)) for word in line]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_unchanged_branch_of_a_branch_goes_through_its_changes(sequence: Path, tmp_path: Path) -> None:
@@ -245,6 +280,8 @@ BAD = [
     (["--at=4", "--freeze=D", "--steps=0"], "expected at least 1"),
     (["--at=4", "--set=out=x", "--freeze=D"], "Give --out"),
     (["--at=4", "--weights=G=nowhere.safetensors"], "there is no checkpoint nowhere.safetensors"),
+    (["--at=4", "--loss=hinges"], "did you mean 'hinge'?"),
+    (["--control"], "Branch from an earlier checkpoint"),
 ]
 
 
@@ -252,8 +289,9 @@ BAD = [
 def test_bad_input_is_one_paragraph_and_nothing_is_written(
     base: Path, tmp_path: Path, options: list[str], message: str, capsys: pytest.CaptureFixture
 ) -> None:
-    assert intervene(base, tmp_path / "out", *options) == 2
-    assert message in " ".join(capsys.readouterr().err.split())
+    for more in ([], ["--dry-run"]):  # which finds all that a run would
+        assert intervene(base, tmp_path / "out", *options, *more) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())
 
 
