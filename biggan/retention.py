@@ -110,6 +110,8 @@ class CheckpointStore(Observer):
                 is_better = math.isfinite(fid) and (self._best is None or fid < self._best[1])
                 if is_better and not event.get("superseded"):
                     self._best = (event["step"], fid)
+        if self._best is not None and self._best[0] == now and self._path(now).exists():  # killed before it was linked
+            replace_link(self._path(now), path)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.safetensors"
@@ -151,8 +153,8 @@ def may_be_saved(step: int, config: Config) -> bool:
 def retained(finite: Mapping[int, bool], config: CheckpointConfig) -> set[int]:
     """The steps whose checkpoints stay, of those that exist (step -> whether it is finite).
 
-    The newest `keep` of the regular ones, finite ones first; every permanent one; the newest `ring_keep` of the
-    ring; and always the newest of all, and the newest finite one.
+    The newest `keep` of the regular ones and of those on no interval, finite ones first; every permanent one; the
+    newest `ring_keep` of the ring; and always the newest of all, and the newest finite one.
     """
 
     def falls_on(step: int, every: int) -> bool:
@@ -161,10 +163,11 @@ def retained(finite: Mapping[int, bool], config: CheckpointConfig) -> set[int]:
     steps = sorted(finite)
     ring = [step for step in steps if falls_on(step, config.ring_every)]
     permanent = {step for step in steps if falls_on(step, config.permanent_every)}
-    # A last step that falls on no interval counts as a regular one.
-    regular = [s for s in steps if falls_on(s, config.every) or (s not in ring and s not in permanent)]
-    newest_first = sorted(regular, key=lambda step: (finite[step], step), reverse=True)
-    stay = set(newest_first[: config.keep]) | permanent | set(ring[-config.ring_keep :]) | set(steps[-1:])
+    # Steps on no interval (a best evaluation's, a last one) are kept likewise, and push none of the regular ones out.
+    regular = [s for s in steps if falls_on(s, config.every)]
+    others = [s for s in steps if not is_due(s, config)]
+    newest = [sorted(part, key=lambda s: (finite[s], s), reverse=True)[: config.keep] for part in (regular, others)]
+    stay = {*newest[0], *newest[1], *permanent, *ring[-config.ring_keep :], *steps[-1:]}
     return stay | set([step for step in steps if finite[step]][-1:])
 
 
