@@ -292,6 +292,8 @@ def _sample(argv: list[str]) -> int:
         if arguments.num is not None:
             raise UserError("--num does not go with --film-strip. Leave one of them away.")
         return _film_strip(arguments)
+    if arguments.around is not None:
+        raise UserError("--around goes with --film-strip RUN. Give the run, or leave --around away.")
     if not arguments.ckpt:
         raise UserError("nothing to draw from. Give --ckpt FILE, or --film-strip RUN.")
     if arguments.num is not None:
@@ -367,6 +369,7 @@ def _film_strip(arguments: argparse.Namespace) -> int:
         classes=arguments.classes,
         seed=arguments.seed,
         passes=arguments.standing_passes,
+        report=lambda text: print(text, file=sys.stderr, flush=True),
     )
     print(path)
     return EXIT_DONE
@@ -406,6 +409,11 @@ def _sample_parser() -> argparse.ArgumentParser:
         "film strip", "The same latents through the checkpoints around an event."
     ).add_argument
     strip("--film-strip", metavar="RUN", help="draw one of this run; takes --out, --classes, --seed, --standing-passes")
-    strip("--around", type=int, metavar="STEP", help="its middle; default: the first collapse, alarm or spike")
+    strip(
+        "--around",
+        type=int,
+        metavar="STEP",
+        help="its middle; default: the first collapse, alarm or spike, else the last step",
+    )
     strip("--frames", type=int, default=9, metavar="N", help="how many checkpoints (default 9)")
     return parser

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ def draw_film_strip(
     classes: Sequence[int] | None = None,
     seed: int = 0,
     passes: int = 100,
+    report: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Draw the strip of a run, a row a checkpoint and a column a class, and return where it was written.
 
@@ -35,9 +36,11 @@ def draw_film_strip(
         classes: None: the first 10.
         seed: of the latents, the same in every frame.
         passes: forwards for standing statistics.
+        report: told of each checkpoint.
 
     Raises:
-        UserError: a run without checkpoints, one that does not verify, a class that the generator does not have.
+        UserError: a run without checkpoints, a step beyond them, one that does not verify, a class that the generator
+            does not have.
     """
     files = checkpoints_of(run)
     if not files:
@@ -45,10 +48,16 @@ def draw_film_strip(
     if frames < 1 or passes < 1:
         raise UserError(f"--frames is {frames} and --standing-passes {passes}, expected at least 1.")
     around = _telling_step(run, max(files)) if around is None else around
+    if not min(files) <= around <= max(files):
+        raise UserError(
+            f"--around is {around}, and the checkpoints of {run} reach from step {min(files)} to {max(files)}. "
+            f"Take one of these steps."
+        )
     steps = sorted(sorted(files, key=lambda step: (abs(step - around), step))[:frames])
     panels: dict[str, list[np.ndarray]] = {"generator": [], "its average (EMA)": []}
     rows: list[int] = []
     for step in steps:
+        report(f"drawing step {step:,}")
         checkpoint = read_checkpoint(files[step])
         count = checkpoint.config.model.classes
         rows = list(range(min(10, count))) if classes is None else list(classes)

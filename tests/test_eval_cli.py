@@ -165,8 +165,10 @@ def test_what_d_calls_real(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_pictures_are_drawn(run: Path, tmp_path: Path) -> None:
-    names = [path.name.split("-")[0] for path in evaluate(run, tmp_path / "out", "--pictures")]
-    assert names == ["classes", "interpolations", "neighbours", "truncation"]
+    names = [path.name.split("-step-")[0] for path in evaluate(run, tmp_path / "out", "--pictures")]
+    assert names == ["classes", "interpolations", "neighbours", "truncation-strips"]
+    evaluate(run, tmp_path / "out", "--pictures", "--truncation", "0.5")
+    assert len(list((tmp_path / "out").iterdir())) == 8  # other settings overwrite nothing
     assert all(min(Image.open(path).size) > 100 for path in (tmp_path / "out").iterdir())
 
 

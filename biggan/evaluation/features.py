@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -125,7 +126,17 @@ def load_features(name: str, source: Source, weights: str | None = None, report:
             f"package.module:Name of a torch.nn.Module."
         )
     module = module.eval().requires_grad_(False)
-    return FeatureNetwork(name, digest(_on_cpu(module), {})[:16], module, name == "classifier")
+    own = name == "classifier"
+    facts = {} if name in FEATURES else {"path": name, "code": _code(module)}
+    return FeatureNetwork(name, digest(_on_cpu(module), facts)[:16], module, own)
+
+
+def _code(module: nn.Module) -> str:
+    """The source of a module's class: its weights alone do not say what its forward does."""
+    try:
+        return inspect.getsource(type(module))
+    except (OSError, TypeError):  # made in an interactive session
+        return ""
 
 
 def _on_cpu(module: nn.Module) -> dict[str, Tensor]:

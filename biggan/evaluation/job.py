@@ -17,6 +17,7 @@ from biggan.data import open_source
 from biggan.discriminator import Discriminator
 from biggan.errors import UserError
 from biggan.evaluation.bias import bias_warning
+from biggan.evaluation.cache import key
 from biggan.evaluation.evaluator import Evaluator, Settings
 from biggan.evaluation.features import Embedded
 from biggan.evaluation.generate import BLOCK, Draw, block_count
@@ -150,7 +151,7 @@ class Job:
             step=checkpoint.step,
             report=lambda p: report(f"threshold {'none' if p.threshold is None else f'{p.threshold:.3g}'} scored"),
         )
-        stem = f"truncation-step-{checkpoint.step:08d}-{self.settings.weights}"
+        stem = self._stem("truncation-curve", checkpoint)
         paths = [self._made(stem + ending) for ending in (".csv", ".json", ".png")]
         whole = {
             "checkpoint": checkpoint.path.name,
@@ -172,7 +173,7 @@ class Job:
         """D's verdicts at one checkpoint, and the files that were written."""
         checkpoint = self._one()
         found = self._verdicts(checkpoint, self.settings.samples)
-        stem = f"discriminator-step-{checkpoint.step:08d}-{self.settings.weights}"
+        stem = self._stem("discriminator", checkpoint)
         paths = [self._made(stem + ending) for ending in (".json", ".png")]
         whole = {
             "checkpoint": checkpoint.path.name,
@@ -200,14 +201,18 @@ class Job:
             "neighbours": nearest_neighbours(self.evaluator, sampler, source.train, draw, source.classes, about),
         }
         if self.config.latents.distribution in ("normal", "annealed_normal"):
-            found["truncation"] = truncation_strips(sampler, draw, source.classes, about)
+            found["truncation-strips"] = truncation_strips(sampler, draw, source.classes, about)
         if self.evaluator.reference.by_class is not None:
             found["classes"] = class_difficulty(self.evaluator, sampler, embedded, draw, source.classes, about)
         paths = []
         for name, picture in found.items():
-            paths.append(self._made(f"{name}-step-{checkpoint.step:08d}-{self.settings.weights}.png"))
+            paths.append(self._made(self._stem(name, checkpoint) + ".png"))
             picture.save(paths[-1])
         return paths
+
+    def _stem(self, kind: str, checkpoint: Checkpoint) -> str:
+        """A file's name without its ending: what, of which step, and a digest of all settings."""
+        return f"{kind}-step-{checkpoint.step:08d}-{self.settings.weights}-{key(self.settings)[:8]}"
 
     def _verdicts(self, checkpoint: Checkpoint, count: int) -> Verdicts:
         prefix = "D."

@@ -44,6 +44,11 @@ class Evaluation(Observer):
             report=self.report,
             device=trainer.config.device,
         )
+        if self.config.samples < 2 * trainer.config.model.classes:
+            self.report(
+                f"eval.samples is {self.config.samples:,}, fewer than two for each of {trainer.config.model.classes:,} "
+                f"classes: the spread within classes is not known, and collapse is judged by the FID alone"
+            )
         self.detector, self.collapsed = Collapse(), False
         settings = self._settings(self.evaluator, "raw").as_dict()
         for event in trainer.run.events():

@@ -59,7 +59,7 @@ class Reference:
     subset: Embedded
     """At most 10,000 of them in random order, drawn once for all; all of them where there are fewer."""
     spreads: Tensor
-    """(K,): each class's root mean square distance of the features from their mean, over all images."""
+    """(K,): the root of each class's unbiased variance, summed over features, over all images."""
     by_class: list[Moments] | None
     """Each class's moments; None where they would take more than 1 GiB."""
     own_classes: bool
@@ -88,7 +88,7 @@ def make_reference(
     classes = len(source.classes)
     check_classes(images, source.classes, split)
     size = images.pixels([0]).shape[1]
-    name = f"reference-{cache.key(3, network.digest, images.identity(), len(images), size, classes)}"
+    name = f"reference-{cache.key(4, network.name, network.digest, images.identity(), len(images), size, classes)}"
     tensors = cache.load(name)
     if tensors is None:
         tensors = _measure(network, images, classes, device)
@@ -148,13 +148,17 @@ def _measure(network: FeatureNetwork, images: Images, classes: int, device: str 
         "outer": moments.outer,
         "features": subset.features,
         "labels": subset.labels,
-        "spreads": (sums["square"] / sums["count"] - means.square().sum(dim=1)).clamp(min=0).sqrt(),
+        "spreads": _roots(sums["square"] - sums["count"] * means.square().sum(dim=1), sums["count"] - 1),
     }
     if subset.logits is not None:
         found["logits"] = subset.logits
     if "outer" in sums:
         found |= {"class_count": sums["count"], "class_total": sums["total"], "class_outer": sums["outer"]}
     return found
+
+
+def _roots(squares: Tensor, degrees: Tensor) -> Tensor:
+    return (squares / degrees).clamp(min=0).sqrt()
 
 
 def _add_by_class(sums: dict[str, Tensor], part: Embedded) -> None:

@@ -135,20 +135,20 @@ def class_fids(samples: Embedded, real: Reference) -> list[float]:
 def spread_share(samples: Embedded, real: Reference) -> float:
     """Within-class spread as a share of the real images': the mean over the classes of the ratio of their spreads.
 
-    A class's spread is the root mean square distance of its features from their mean. 1: as varied as real images;
-    towards 0: one picture a class.
+    A class's spread is the root of the unbiased variance, summed over features. 1: as varied as real images; towards 0:
+    one picture a class. Classes of fewer than two samples tell nothing; NaN where there is no other.
     """
-    return float(class_spread_shares(samples, real).mean())
+    return float(class_spread_shares(samples, real).nanmean())
 
 
 def class_spread_shares(samples: Embedded, real: Reference) -> Tensor:
-    """That share, each class's own (K,)."""
+    """That share, each class's own (K,); NaN for fewer than two samples."""
     spreads = [_spread(samples.features[samples.labels == c]) for c in range(len(real.spreads))]
     return torch.stack(spreads) / real.spreads
 
 
 def _spread(features: Tensor) -> Tensor:
-    return features.var(dim=0, correction=0).sum().sqrt()
+    return features.var(dim=0).sum().sqrt() if len(features) > 1 else torch.tensor(torch.nan, dtype=features.dtype)
 
 
 def class_accuracy(samples: Embedded, real: Reference | None = None) -> float:

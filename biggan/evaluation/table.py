@@ -122,7 +122,7 @@ class ScoreTable:
 
 def _shown(row: Row) -> dict[str, str]:
     start = {"": row.of, "images": f"{row.images:,}"}
-    accuracies = {f"D {name}": f"{value:.1%}" for name, value in row.accuracies.items()}
+    accuracies = {f"D right on {name}": f"{value:.1%}" for name, value in row.accuracies.items()}
     return start | {name: short(value) for name, value in row.scores.items()} | accuracies
 
 
