@@ -7,8 +7,9 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from interventions.compare import Comparison, Row, is_luck, survival
+from interventions.compare import CONTROL, Comparison, Row, is_luck
 from interventions.outcome import d_loss, read_scores
+from interventions.statistics import survival
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,18 +54,25 @@ def draw_survival(comparison: Comparison) -> Figure | None:
     """Kaplan-Meier curves, steps after the branching point; the unit is the base run."""
     if not comparison.scored:
         return None
-    figure = _figure(1)
+    figure, drawn = _figure(1), []
     axes = figure.subplots()
-    for number, entry in enumerate(["control", *comparison.entries()]):
+    entries = list(dict.fromkeys([*CONTROL, *comparison.entries()]))
+    for number, entry in enumerate(entries):
         curve = survival(comparison, entry) if comparison.of(entry) else None
         if curve is None:
             continue
-        rows = [row for row in comparison.of(entry) if row.outcome.scored]
+        rows = [row for row in comparison.of(entry) if row.outcome.at_risk]
+        drawn += rows
         end = max(row.outcome.survived for row in rows)
         steps, shares = [0, *curve.quantiles.tolist(), end], [1.0, *curve.probabilities.tolist()]
         label = f"{entry} (n = {len(rows)})"
-        axes.step(steps, [*shares, shares[-1]], where="post", label=label, **_style(entry, number))
-    axes.set(xlabel="steps after the branching point", ylabel="share not collapsed", ylim=(-0.03, 1.05))
+        axes.step(steps, [*shares, shares[-1]], where="post", label=label, **_style(entry, number - 1))
+    if not drawn:
+        return None
+    scratch = {row.kind == "scratch" for row in drawn}
+    words = "the branching point, or the beginning" if len(scratch) > 1 else "the branching point"
+    xlabel = f"steps after {'the beginning' if scratch == {True} else words}"
+    axes.set(xlabel=xlabel, ylabel="share not collapsed", ylim=(-0.03, 1.05))
     _legend(axes)
     return figure
 
@@ -85,7 +93,7 @@ def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | s
     figure, seen = _figure(len(bases)), False
     entries = comparison.entries()[:MOST_ENTRIES]
     for axes, base in zip(figure.subplots(1, len(bases), sharey=True, squeeze=False)[0], bases, strict=True):
-        mine = [row for row in comparison.rows if row.base == base and (is_luck(row) or row.entry in entries)]
+        mine = [row for row in comparison.rows if row.base == base and (is_luck(row) or row.family in entries)]
         begin = max((row.outcome.begin for row in mine), default=0)
         parent = comparison.parents.get(base)
         if parent is not None and (found := series(comparison.frames(parent), max(begin - 500, 0) if begin else 0)):
@@ -94,7 +102,7 @@ def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | s
             found = series(comparison.frames(row.outcome.path), row.outcome.begin)
             if found:
                 seen = True
-                axes.plot(*found, label=_label(row), **_style(row.entry, _number(row, entries)))
+                axes.plot(*found, label=_label(row), **_style_of(row, entries))
         if begin:
             axes.axvline(begin, color="black", linewidth=0.5)
         axes.set(title=base, xlabel="step")
@@ -127,17 +135,20 @@ def _sigma(frames: dict[str, Any], begin: int, network: str) -> tuple[list[int],
 
 
 def _label(row: Row) -> str | None:
-    return "_other seeds" if "-seed-" in row.entry and is_luck(row) else row.entry
+    return f"_{row.entry}" if row.seed else row.entry
 
 
-def _number(row: Row, entries: list[str]) -> int:
-    return entries.index(row.entry) + 1 if row.entry in entries else 0
+def _style_of(row: Row, entries: list[str]) -> dict[str, Any]:
+    if is_luck(row):
+        return _style(row.entry, 0)
+    thin = {"linewidth": 0.7, "alpha": 0.6} if row.seed else {}
+    return _style(row.family, entries.index(row.family) + 1) | thin
 
 
 def _style(entry: str, number: int) -> dict[str, Any]:
     if entry in ("control", "plain"):
-        return {"color": "black", "linewidth": 1.8, "zorder": 5}
-    if entry.startswith(("control-seed-", "plain-seed-")):
+        return {"color": "black", "linewidth": 1.8, "zorder": 5, "linestyle": "-" if entry == "control" else "--"}
+    if entry.startswith(("control", "plain")):
         return {"color": "0.75", "linewidth": 1.2}
     from matplotlib import colormaps
 
