@@ -112,16 +112,18 @@ def compare_plan(folder: str | Path) -> Comparison:
 
     folder = Path(folder)
     resolved = load_resolved(folder)
-    rows, notes = [], list(resolved.notes)
+    rows, notes, waiting = [], list(resolved.notes), {}
     for job in resolved.jobs:
         begin = 0 if job.kind == "scratch" else resolved.base_of(job).step
         if not (folder / job.key / "events.jsonl").is_file():
-            notes.append(f"{job.key} has not begun")
+            waiting.setdefault(job.base, []).append(job.entry)
             continue
         rows.append(Row(job.base, job.entry, job.kind, read_outcome(folder / job.key, begin)))
-        if rows[-1].outcome.ended is None:
-            notes.append(f"{job.key} has not finished: it is at step {rows[-1].outcome.last}")
-    done = {f"{row.base}/{row.entry}" for row in rows if row.outcome.ended in ("finished", "stopped")}
+        if not rows[-1].outcome.done:
+            words = "until then only its collapse counts"
+            notes.append(f"{job.key} has not finished: it is at step {rows[-1].outcome.last}; {words}")
+    notes += [f"{base}: not begun yet: {', '.join(entries)}" for base, entries in waiting.items()]
+    done = {f"{row.base}/{row.entry}" for row in rows if row.outcome.done}
     notes += [f"{key} failed: {words}" for key, words in failures(folder).items() if key not in done]
     if not rows:
         raise UserError(f"no run of the plan in {folder} has begun.")

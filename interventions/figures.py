@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from interventions.compare import CONTROL, Comparison, Row, is_luck
@@ -65,7 +65,8 @@ def draw_survival(comparison: Comparison) -> Figure | None:
         drawn += rows
         end = max(row.outcome.survived for row in rows)
         steps, shares = [0, *curve.quantiles.tolist(), end], [1.0, *curve.probabilities.tolist()]
-        label = f"{entry} (n = {len(rows)})"
+        collapsed = sum(row.outcome.collapse is not None for row in rows)
+        label = f"{entry} (n = {len(rows)}, {collapsed} collapsed)"  # curves at 1 hide each other
         axes.step(steps, [*shares, shares[-1]], where="post", label=label, **_style(entry, number - 1))
     if not drawn:
         return None
@@ -89,6 +90,8 @@ FIGURES: dict[str, Callable[[Comparison], Any]] = {
 
 def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | str = False) -> Figure | None:
     """One panel a base run: the parent in black, the luck in grey, each change in a colour."""
+    from matplotlib.ticker import LogFormatter
+
     bases = list(dict.fromkeys(row.base for row in comparison.rows))
     figure, seen = _figure(len(bases)), False
     entries = comparison.entries()[:MOST_ENTRIES]
@@ -108,10 +111,13 @@ def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | s
         axes.set(title=base, xlabel="step")
         if log:
             axes.set_yscale("symlog" if log == "symlog" else "log")
+        if log is True:
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
     if not seen:
         return None
     figure.axes[0].set_ylabel(label)
-    _legend(figure.axes[-1])
+    _legend(figure.axes[-1], figure.axes)
     return figure
 
 
@@ -135,6 +141,8 @@ def _sigma(frames: dict[str, Any], begin: int, network: str) -> tuple[list[int],
 
 
 def _label(row: Row) -> str | None:
+    if is_luck(row) and row.seed:
+        return "unchanged, other seeds"
     return f"_{row.entry}" if row.seed else row.entry
 
 
@@ -162,8 +170,13 @@ def _figure(panels: int) -> Figure:
     return Figure(figsize=(max(7.0, 4.2 * panels + 2), 4.2), layout="constrained")
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
+def _legend(axes: Axes, panels: Sequence[Axes] = ()) -> None:
+    """Beside the last panel, for all of them: not every base run has every entry."""
+    lines = {}
+    for panel in panels or [axes]:
+        for line, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            lines.setdefault(label, line)
+    axes.legend(lines.values(), lines.keys(), loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
 
 
 def _data_uri(figure: Figure) -> str:

@@ -44,6 +44,11 @@ class RunOutcome:
     """Its last event: finished, interrupted, stopped, or none."""
 
     @property
+    def done(self) -> bool:
+        """Whether it has come to its end, so that its last and best numbers may be held against others'."""
+        return self.ended in ("finished", "stopped")
+
+    @property
     def at_risk(self) -> bool:
         """Whether it counts in questions of survival: something is known of it, and it began whole."""
         return (self.scored or self.collapse is not None) and not self.collapsed_before

@@ -78,7 +78,7 @@ def sections(comparison: Comparison) -> list[tuple[str, str, pd.DataFrame | None
         (
             "Luck: unchanged continuations of one parent under other seeds",
             "Nothing below means more than its size beside this. n of of_n: those in which the measure is known (a "
-            "collapse: those that collapsed).",
+            "collapse: those that collapsed; all else: those that have come to their end).",
             _for_show(spread),
         )
     )
@@ -100,7 +100,13 @@ def sections(comparison: Comparison) -> list[tuple[str, str, pd.DataFrame | None
             "Numbers that became NaN or Inf for good are a collapse; runs that had collapsed before the branching "
             "point are left out."
         )
-        found.append(("Survival: log-rank against the control", words, _for_show(survival_tests(comparison))))
+        found.append(
+            (
+                "Survival: log-rank against the control",
+                words,
+                _for_show(survival_tests(comparison).rename(columns={"p": "p (log-rank)"})),
+            )
+        )
     return found
 
 
@@ -150,7 +156,9 @@ def _rich_table(title: str, frame: pd.DataFrame) -> Any:
 
     shown = Table(title=title, title_justify="left")
     for name in frame:
-        shown.add_column(str(name), justify="left" if name in ("base", "entry", "measure", "of layer") else "right")
+        shown.add_column(
+            str(name), justify="left" if name in ("base", "entry", "of", "measure", "of layer") else "right"
+        )
     for row in frame.itertuples(index=False):
         shown.add_row(*map(str, row))
     return shown

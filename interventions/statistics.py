@@ -29,7 +29,9 @@ def luck(comparison: Comparison) -> pd.DataFrame:
             if len(mine) < 2:
                 continue
             collapsed = mine.loc[~mine["collapsed_before"].astype(bool), "collapse"].dropna()
-            measures = {"collapse": collapsed} | {name: mine[name].dropna() for name in COMPARED if name != "delay"}
+            # One that is still under way has numbers of another age: no luck.
+            done = mine[mine["ended"].isin(["finished", "stopped"])]
+            measures = {"collapse": collapsed} | {name: done[name].dropna() for name in COMPARED if name != "delay"}
             for name, values in measures.items():
                 if len(values):
                     deviation = float(values.std(ddof=1)) if len(values) > 1 else math.nan
@@ -47,7 +49,8 @@ def effects(comparison: Comparison) -> pd.DataFrame:
     `lucks` the mean in units of the deviation among unchanged continuations (pooled over base runs). An entry's seeds
     are each held against the unchanged run of that seed, and averaged within their base run first.
 
-    A delay counts by its sign where only one of the two collapsed; it has a mean only where both did in every pair.
+    Runs that have not come to their end count in delays only. A delay counts by its sign where only one of the two
+    collapsed; it has a mean only where both did in every pair.
     """
     import pandas as pd
 
@@ -64,6 +67,7 @@ def effects(comparison: Comparison) -> pd.DataFrame:
             change = [
                 (row.base, row.outcome.numbers.get(name, math.nan) - control.outcome.numbers.get(name, math.nan))
                 for row, control in known
+                if row.outcome.done and control.outcome.done
             ]
             means = by_base(change)
             if name != "delay" and means:

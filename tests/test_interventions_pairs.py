@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from interventions.compare import Comparison, Row, compare_plan, compare_runs, delay, later
-from interventions.figures import draw_survival
+from interventions.figures import draw_scores, draw_survival
 from interventions.outcome import RunOutcome
 from interventions.report import sections, write_report
 from interventions.statistics import COMPARED, effects, luck, survival_tests
@@ -17,9 +17,9 @@ from interventions.statistics import COMPARED, effects, luck, survival_tests
 
 def row(
     base: str, entry: str, collapse: int | None = None, *, last: int = 1000, begin: int = 100, fid: float = math.nan,
-    kind: str = "branch", before: bool = False, copy: int = 1,
+    kind: str = "branch", before: bool = False, copy: int = 1, ended: str | None = "finished",
 ) -> Row:  # fmt: skip
-    outcome = RunOutcome(Path(base) / entry, begin, last, True, collapse, collapsed_before=before)
+    outcome = RunOutcome(Path(base) / entry, begin, last, True, collapse, collapsed_before=before, ended=ended)
     outcome.numbers |= dict.fromkeys(COMPARED, math.nan) | {"final_fid_raw": fid}
     return Row(base, entry, kind, outcome, copy)
 
@@ -64,6 +64,17 @@ def test_a_changed_seed_is_paired_with_that_seed() -> None:
     assert [one.entry for one in comparison.of("freeze-D")] == ["freeze-D"] * 2
     lone = Comparison([one for one in rows if one.entry != "control-seed-2"])  # else with the parent's own noise
     assert effect(lone, "freeze-D", "final_fid_raw")["mean"] == pytest.approx((1 + 1 + 21) / 3)
+
+
+def test_a_run_under_way_has_no_last_numbers_yet() -> None:
+    """Its FID is that of a younger run: neither luck nor an effect; its collapse is known."""
+    rows = [row("a", "control", fid=10, ended="finished"), row("a", "r1", 300, fid=90, ended=None)]
+    rows += [row("a", f"control-seed-{n}", fid=fid, kind="luck", ended=end) for n, fid, end in
+             ((1, 12, "finished"), (2, 50, "interrupted"))]  # fmt: skip
+    comparison = Comparison(rows)
+    assert effects(comparison)["measure"].tolist() == ["delay"]
+    spread = luck(comparison).set_index("measure").loc["final_fid_raw"]
+    assert (spread["n"], spread["of_n"], spread["most"]) == (2, 3, 12)
 
 
 def test_what_collapsed_before_the_branch_was_never_at_risk() -> None:
@@ -156,11 +167,27 @@ def test_survival_draws_the_control_of_runs_from_scratch() -> None:
     rows = [row("a", "plain", 500, kind="scratch", begin=0), row("a", "r1-10", kind="scratch", begin=0)]
     figure = draw_survival(Comparison(rows))
     axes = figure.axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["plain (n = 1)", "r1-10 (n = 1)"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "plain (n = 1, 1 collapsed)",
+        "r1-10 (n = 1, 0 collapsed)",
+    ]
     assert axes.get_xlabel() == "steps after the beginning"
     both = draw_survival(Comparison([*rows, row("a", "control")])).axes[0]
     assert both.get_xlabel() == "steps after the branching point, or the beginning"
     assert len({line.get_linestyle() + str(line.get_color()) for line in both.lines}) == 3
+
+
+def test_the_legend_names_what_any_panel_shows(tmp_path: Path) -> None:
+    """The last base run may have begun with its control alone."""
+    parent = tmp_path / "gone/checkpoints/step-00000004.safetensors"
+    paths = [
+        write_run(tmp_path / "a", parent, "a"),
+        write_run(tmp_path / "a-r1", parent, "a", changes=[change("r1", value=1.0)]),
+        write_run(tmp_path / "b", parent, "b"),
+        write_run(tmp_path / "b-7", parent, "b", changes=[change("seed", value=7)]),
+    ]
+    legend = draw_scores(compare_runs(paths)).axes[-1].get_legend()
+    assert {text.get_text() for text in legend.get_texts()} == {"control", "r1 1", "unchanged, other seeds"}
 
 
 def test_a_job_that_ended_after_a_crash_has_not_failed(tmp_path: Path) -> None:
@@ -173,9 +200,11 @@ def test_a_job_that_ended_after_a_crash_has_not_failed(tmp_path: Path) -> None:
     plan = {"format": "interventions-plan-1", "plan": "p", "title": "p", "bases": [base], "jobs": jobs}
     plan |= {"settings": {}, "figures": [], "notes": []}
     write_run(tmp_path / "a/control", tmp_path / "x")
+    jobs += [{**jobs[0], "entry": name, "kind": "luck"} for name in ("control-seed-1", "control-seed-2")]
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     crashes = [{"event": "crashed", "key": f"a/{name}", "words": "no memory", "code": 1} for name in ("control", "r1")]
     (tmp_path / "launches.jsonl").write_text("".join(json.dumps(one) + "\n" for one in crashes))
     notes = compare_plan(tmp_path).notes
     assert not any(note.startswith("a/control failed") for note in notes)
     assert "a/r1 failed: no memory" in notes
+    assert "a: not begun yet: r1, control-seed-1, control-seed-2" in notes  # one line a base run
