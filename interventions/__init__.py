@@ -16,7 +16,8 @@ _HOMES = {
     "interventions.control": ["compare_with_parent"],
     "interventions.microscope": ["Redone", "redo"],
     "interventions.plan": ["read_plan", "resolve", "shipped_plans"],
-    "interventions.compare": ["compare_plan", "compare_runs", "effects", "luck", "survival", "survival_tests", "table"],
+    "interventions.compare": ["compare_plan", "compare_runs", "table"],
+    "interventions.statistics": ["effects", "luck", "survival", "survival_tests"],
     "interventions.figures": ["FIGURES"],
     "interventions.report": ["print_report", "write_report"],
 }

@@ -1,10 +1,10 @@
-"""Comparing branches with their control: luck first, then each change, the base run being the unit of statistics."""
+"""Gathering runs to compare: branches with their control, each told apart by its base run, its changes, its seed."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONTROL = ("control", "plain")
-COMPARED = (
-    "delay", "best_fid_raw", "final_fid_raw", "final_spread_raw", "final_fid_ema", "D_loss_end", "D_loss_max",
-    "sigma0_growth", "D_spikes_per_1000", "D/accuracy/train", "D/accuracy/val",
-)  # fmt: skip
-"""What is compared with the control, base run by base run."""
 
 
 @dataclass
@@ -32,6 +27,29 @@ class Row:
     kind: str
     """"control", "luck", "branch" or "scratch"."""
     outcome: RunOutcome
+    copy: int = 1
+    """Its number among the runs of one base and entry."""
+
+    @property
+    def stem(self) -> str:
+        """The entry without its seed, and without the number of a copy."""
+        name = self.entry.removesuffix(f" ({self.copy})")
+        return name if self.alone else name.partition("-seed-")[0]
+
+    @property
+    def seed(self) -> str:
+        """N of NAME-seed-N; empty for the parent's own noise."""
+        return "" if self.alone else self.entry.removesuffix(f" ({self.copy})").partition("-seed-")[2]
+
+    @property
+    def family(self) -> str:
+        """What it is compared as: an entry with all its seeds; a copy is by itself."""
+        return self.stem if self.copy == 1 else f"{self.stem} ({self.copy})"
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is a run from scratch outside any plan, called by its directory."""
+        return self.kind == "scratch" and self.entry == self.base
 
 
 @dataclass
@@ -59,22 +77,33 @@ class Comparison:
         return any(row.outcome.scored for row in self.rows)
 
     def control_of(self, row: Row) -> Row | None:
-        """The unchanged run of the same base, a branch's or a run's from scratch."""
-        name = "plain" if row.kind == "scratch" else "control"
-        return next((one for one in self.rows if one.base == row.base and one.entry == name), None)
+        """The unchanged run of the same base, a branch's or a run's from scratch; of a changed one under another seed
+        the unchanged one under that seed, where it is there: their noise is the same."""
+        root = root_of(row)
+        mine = {one.entry: one for one in reversed(self.rows) if one.base == row.base}
+        seeded = mine.get(f"{root}-seed-{row.seed}") if row.seed and not is_luck(row) else None
+        return seeded or mine.get(root)
 
     def entries(self) -> list[str]:
-        """The changed entries in order, each once."""
-        return list(dict.fromkeys(row.entry for row in self.rows if not is_luck(row)))
+        """The changed entries in order, each once with all its seeds."""
+        return list(dict.fromkeys(row.family for row in self.rows if not is_luck(row)))
 
     def of(self, entry: str) -> list[Row]:
-        """An entry's runs, one a base run."""
-        return [row for row in self.rows if row.entry == entry]
+        """An entry's runs, one a base run: that with the parent's noise, or else the first of its seeds."""
+        found: dict[str, Row] = {}
+        for row in sorted((row for row in self.rows if row.family == entry), key=lambda row: row.seed != ""):
+            found.setdefault(row.base, row)
+        return list(found.values())
 
 
 def is_luck(row: Row) -> bool:
     """Whether it is unchanged but for its noise: a control or a continuation under another seed."""
-    return row.entry.partition("-seed-")[0] in CONTROL
+    return row.stem in CONTROL and not row.alone
+
+
+def root_of(row: Row) -> str:
+    """The entry that it is compared with."""
+    return "plain" if row.kind == "scratch" else "control"
 
 
 def compare_plan(folder: str | Path) -> Comparison:
@@ -83,57 +112,115 @@ def compare_plan(folder: str | Path) -> Comparison:
 
     folder = Path(folder)
     resolved = load_resolved(folder)
-    rows, notes = [], list(resolved.notes)
+    rows, notes, waiting = [], list(resolved.notes), {}
     for job in resolved.jobs:
         begin = 0 if job.kind == "scratch" else resolved.base_of(job).step
         if not (folder / job.key / "events.jsonl").is_file():
-            notes.append(f"{job.key} has not begun")
+            waiting.setdefault(job.base, []).append(job.entry)
             continue
         rows.append(Row(job.base, job.entry, job.kind, read_outcome(folder / job.key, begin)))
-        if rows[-1].outcome.ended is None:
-            notes.append(f"{job.key} has not finished: it is at step {rows[-1].outcome.last}")
-    notes += [f"{key} failed: {words}" for key, words in failures(folder).items()]
+        if not rows[-1].outcome.done:
+            words = "until then only its collapse counts"
+            notes.append(f"{job.key} has not finished: it is at step {rows[-1].outcome.last}; {words}")
+    notes += [f"{base}: not begun yet: {', '.join(entries)}" for base, entries in waiting.items()]
+    done = {f"{row.base}/{row.entry}" for row in rows if row.outcome.done}
+    notes += [f"{key} failed: {words}" for key, words in failures(folder).items() if key not in done]
     if not rows:
         raise UserError(f"no run of the plan in {folder} has begun.")
-    parents = {base.name: Path(base.run) for base in resolved.bases if base.run and Path(base.run).is_dir()}
-    return Comparison(rows, resolved.title, notes, parents)
+    parents = {base.name: Path(base.run) for base in resolved.bases if base.run and _has_events(Path(base.run))}
+    return Comparison(rows, resolved.title, notes + notes_on(rows), parents)
 
 
 def compare_runs(paths: Iterable[str | Path]) -> Comparison:
     """Any runs: branches are told from their lineage, and grouped by their parent; others stand alone."""
+    from interventions.parent import run_of
     from interventions.replay import read_facts
 
     rows: list[Row] = []
-    names: dict[tuple[str, int], str] = {}
+    names: dict[tuple[str, Any], str] = {}
     parents: dict[str, Path] = {}
-    for path in map(Path, paths):
+    notes: list[str] = []
+    for path in {path.resolve(): path for path in map(Path, paths)}.values():
         facts = read_facts(path)
         parent = facts.get("parent")
         if not parent:
-            rows.append(Row(path.name, path.name, "scratch", read_outcome(path, 0)))
+            name = _named(names, (str(path.resolve()), 0), path.name)
+            rows.append(Row(name, name, "scratch", read_outcome(path, 0)))
             continue
-        run = Path(parent["path"]).parent.parent
-        name = names.setdefault((parent["digest"], parent["step"]), f"{run.name} at {parent['step']}")
-        if run.is_dir():
-            parents[name] = run
+        checkpoint = Path(parent["path"])
+        run = run_of(checkpoint)
+        home = _home(checkpoint) if run is None else run.path
+        name = _named(names, (parent["digest"], parent["step"]), f"{home.name} at {parent['step']}")
+        if run is not None and _has_events(run.path):
+            parents[name] = run.path
         entry = label_of(facts["changes"], parent["step"])
-        kind = {True: "control", False: "branch"}[entry == "control"]
-        if entry.startswith("control-seed"):
-            kind = "luck"
-        rows.append(Row(name, entry, kind, read_outcome(path, parent["step"])))
-    return Comparison(rows, "comparison", [], parents)
+        kind = {"control": "control"}.get(entry, "luck" if entry.startswith("control-seed-") else "branch")
+        copy = 1 + sum(row.base == name and row.entry.removesuffix(f" ({row.copy})") == entry for row in rows)
+        if copy > 1:
+            notes.append(f"{path} is another run of {name} with {entry}: it is called {entry} ({copy})")
+            entry = f"{entry} ({copy})"
+        rows.append(Row(name, entry, kind, read_outcome(path, parent["step"]), copy))
+    return Comparison(rows, "comparison", notes + notes_on(rows, parents), parents)
+
+
+def notes_on(rows: list[Row], parents: Mapping[str, Path] | None = None) -> list[str]:
+    """What takes away from the comparison: base runs that are one run, and scores that are not the same scores."""
+    from interventions.plan import one_run_words
+
+    notes = []
+    runs = [path.resolve() for path in (parents or {}).values()]
+    for run in dict.fromkeys(path for path in runs if runs.count(path) > 1):
+        mine = [name for name, path in (parents or {}).items() if path.resolve() == run]
+        notes.append(one_run_words(mine))
+    mixed = [row for row in rows if row.outcome.mixed]
+    if mixed:
+        where = f"{mixed[0].base}/{mixed[0].entry}" + (f" and {len(mixed) - 1} more" if mixed[1:] else "")
+        notes.append(f"evaluations under other settings than the last one's are left out, as a parent's ({where})")
+    settings = [row.outcome.settings for row in rows if row.outcome.settings]
+    names = {name for one in settings for name in one}
+    differing = {name: list(dict.fromkeys(str(one.get(name)) for one in settings)) for name in sorted(names)}
+    words = [f"{name} {' or '.join(values)}" for name, values in differing.items() if len(values) > 1]
+    if words:
+        notes.append(f"the runs were evaluated under different settings ({', '.join(words)}): scores do not compare")
+    left = sum(row.outcome.collapsed_before for row in rows)
+    if left:
+        said = "1 run had" if left == 1 else f"{left} runs had"
+        notes.append(f"{said} collapsed before the branching point: left out of survival, delays and luck of collapse")
+    return notes
+
+
+def _named(names: dict[tuple[str, Any], str], key: tuple[str, Any], name: str) -> str:
+    """The name of `key`, with a number where another one has it already."""
+    if key not in names:
+        number, free = 1, name
+        while free in names.values():
+            number += 1
+            free = f"{name} ({number})"
+        names[key] = free
+    return names[key]
+
+
+def _home(checkpoint: Path) -> Path:
+    """The directory of the run that a checkpoint was of, which is not there any more."""
+    folders = [folder.parent for folder in checkpoint.parents if folder.name == "checkpoints"]
+    return folders[0] if folders else checkpoint.with_suffix("")
+
+
+def _has_events(run: Path) -> bool:
+    return (run / "events.jsonl").is_file()
 
 
 def label_of(changes: list[dict[str, Any]], begin: int) -> str:
-    """The changes of a branch of step `begin` in words; `control` for none, `control-seed-N` for another seed alone."""
+    """The changes of a branch of step `begin` in words; `control` for none, `control-seed-N` for another seed alone,
+    and CHANGES-seed-N for changes under another seed."""
     from interventions.timeline import applied_from_json
 
     if not changes:
         return "control"
     applied = [one.timed for one in applied_from_json(changes)]
-    if len(applied) == 1 and applied[0].change.name == "seed":
-        return f"control-seed-{applied[0].change.spec()['seed']['value']:g}"
-    return "; ".join(one.describe(begin) for one in applied)
+    seeds = [one for one in applied if one.change.name == "seed" and one.start == begin]
+    others = "; ".join(one.describe(begin) for one in applied if one not in seeds) or "control"
+    return f"{others}-seed-{seeds[0].change.spec()['seed']['value']:g}" if len(seeds) == 1 else others
 
 
 def failures(folder: Path) -> dict[str, str]:
@@ -158,7 +245,7 @@ def table(comparison: Comparison) -> pd.DataFrame:
     rows = []
     for row in comparison.rows:
         one = row.outcome
-        known = one.scored
+        known = one.scored or one.collapse is not None
         rows.append(
             {
                 "base": row.base,
@@ -168,6 +255,7 @@ def table(comparison: Comparison) -> pd.DataFrame:
                 "last": one.last,
                 "collapse": math.nan if one.collapse is None else one.collapse,
                 "rule": one.collapse_rule,
+                "collapsed_before": one.collapsed_before,
                 "censored": (one.collapse is None) if known else None,
                 "delay": delay(row, comparison.control_of(row)),
                 "growth_layer": one.growth_layer,
@@ -179,124 +267,24 @@ def table(comparison: Comparison) -> pd.DataFrame:
 
 
 def delay(row: Row, control: Row | None) -> float:
-    """By how many steps later than the control's it collapsed; NaN where one of the two did not, or is not known."""
-    if control is None or row.outcome.collapse is None or control.outcome.collapse is None:
+    """By how many steps later than the control's it collapsed; NaN where one of the two did not, or is not known, or
+    had before the branching point."""
+    if control is None or not (row.outcome.at_risk and control.outcome.at_risk):
+        return math.nan
+    if row.outcome.collapse is None or control.outcome.collapse is None:
         return math.nan
     return float(row.outcome.collapse - control.outcome.collapse)
 
 
-def luck(comparison: Comparison) -> pd.DataFrame:
-    """How far unchanged continuations of one parent lie apart: base, measure, n, least, most, and their deviation."""
-    import pandas as pd
-
-    frame, rows = table(comparison), []
-    for base in dict.fromkeys(frame["base"]):
-        for root in CONTROL:
-            mine = frame[(frame["base"] == base) & (frame["entry"].str.partition("-seed-")[0] == root)]
-            if len(mine) < 2:
-                continue
-            collapsed = mine["collapse"].dropna()
-            measures = {"collapse": collapsed} | {name: mine[name].dropna() for name in COMPARED if name != "delay"}
-            for name, values in measures.items():
-                if len(values):
-                    deviation = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-                    facts = {"base": base, "of": root, "measure": name, "n": len(values), "of_n": len(mine)}
-                    rows.append(facts | {"least": values.min(), "most": values.max(), "deviation": deviation})
-    columns = ["base", "of", "measure", "n", "of_n", "least", "most", "deviation"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def effects(comparison: Comparison) -> pd.DataFrame:
-    """Each entry against the control, paired by base run: entry, measure, n, mean, low, high, p, lucks.
-
-    `mean` is the mean over base runs of entry minus control, [low, high] its 95 % t-interval (from two base runs on),
-    `p` the exact two-sided sign test's over the differences that are not zero, `n` the number of base runs, and
-    `lucks` the mean in units of the deviation among unchanged continuations (pooled over base runs).
-    """
-    import pandas as pd
-
-    frame, spread = table(comparison), _pooled(luck(comparison))
-    rows = []
-    for entry in comparison.entries():
-        mine = frame[frame["entry"] == entry].set_index("base")
-        root = "plain" if (mine["kind"] == "scratch").all() else "control"
-        control = frame[frame["entry"] == root].set_index("base")
-        for name in COMPARED:
-            both = mine.index.intersection(control.index)
-            change = mine.loc[both, name] if name == "delay" else mine.loc[both, name] - control.loc[both, name]
-            change = change.replace([math.inf, -math.inf], math.nan).dropna()
-            if len(change):
-                scale = spread.get((root, "collapse" if name == "delay" else name), math.nan)
-                rows.append({"entry": entry, "measure": name} | paired(change.tolist(), scale))
-    columns = ["entry", "measure", "n", "mean", "low", "high", "positive", "negative", "p", "lucks"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def paired(differences: list[float], scale: float = math.nan) -> dict[str, Any]:
-    """The statistics of paired differences, one a base run (see `effects`)."""
-    import numpy as np
-    from scipy import stats
-
-    n, mean = len(differences), float(np.mean(differences))
-    half = math.nan
-    if n > 1:
-        half = float(stats.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / math.sqrt(n))
-    positive, negative = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    p = stats.binomtest(positive, positive + negative).pvalue if positive + negative else 1.0
-    lucks = mean / scale if scale > 0 else math.nan
-    found = {"n": n, "mean": mean, "low": mean - half, "high": mean + half}
-    return found | {"positive": positive, "negative": negative, "p": float(p), "lucks": lucks}
-
-
-def _pooled(spread: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """The deviation of each measure among unchanged continuations, pooled over base runs."""
-    found = {}
-    for (root, name), group in spread.groupby(["of", "measure"]):
-        known = group.dropna(subset="deviation")
-        freedom = (known["n"] - 1).sum()
-        if freedom > 0:
-            found[root, name] = math.sqrt(((known["n"] - 1) * known["deviation"] ** 2).sum() / freedom)
-    return found
-
-
-def survival(comparison: Comparison, entry: str) -> Any:
-    """The Kaplan-Meier estimate of an entry's survival after the branching point (scipy's `ecdf(...).sf`); none without
-    scores. The unit is the base run."""
-    from scipy.stats import ecdf
-
-    data = _censored(comparison.of(entry))
-    return None if data is None else ecdf(data).sf
-
-
-def survival_tests(comparison: Comparison) -> pd.DataFrame:
-    """The log-rank test of each entry against the control: entry, n, collapsed, n_control, collapsed_control, p.
-
-    `p` is NaN where no run of either collapsed: there is nothing to tell apart.
-    """
-    import pandas as pd
-    from scipy.stats import logrank
-
-    rows = []
-    for entry in comparison.entries():
-        mine = [row for row in comparison.of(entry) if row.outcome.scored]
-        root = "plain" if mine and all(row.kind == "scratch" for row in mine) else "control"
-        control = [row for row in comparison.of(root) if row.outcome.scored]
-        one, other = _censored(mine), _censored(control)
-        if one is None or other is None:
-            continue
-        collapsed = [sum(row.outcome.collapse is not None for row in rows) for rows in (mine, control)]
-        p = float(logrank(one, other).pvalue) if sum(collapsed) else math.nan
-        facts = {"entry": entry, "n": len(mine), "collapsed": collapsed[0]}
-        rows.append(facts | {"n_control": len(control), "collapsed_control": collapsed[1], "p": p})
-    return pd.DataFrame(rows, columns=["entry", "n", "collapsed", "n_control", "collapsed_control", "p"])
-
-
-def _censored(rows: list[Row]) -> Any:
-    from scipy.stats import CensoredData
-
-    known = [row.outcome for row in rows if row.outcome.scored]
-    if not known:
-        return None
-    happened = [one.survived for one in known if one.collapse is not None]
-    survived = [one.survived for one in known if one.collapse is None]
-    return CensoredData(uncensored=happened, right=survived)
+def later(row: Row, control: Row | None) -> float:
+    """The sign of its delay, known also where one of the two collapsed and the other outlived that step: 1 later than
+    the control, -1 earlier, 0 at once; NaN where it is not known."""
+    both = delay(row, control)
+    if not math.isnan(both):
+        return float((both > 0) - (both < 0))
+    if control is None or not (row.outcome.at_risk and control.outcome.at_risk):
+        return math.nan
+    mine, other = row.outcome, control.outcome
+    if other.collapse is not None and mine.last > other.collapse:
+        return 1.0
+    return -1.0 if mine.collapse is not None and other.last > mine.collapse else math.nan

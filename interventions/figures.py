@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from interventions.compare import Comparison, Row, is_luck, survival
+from interventions.compare import CONTROL, Comparison, Row, is_luck
 from interventions.outcome import d_loss, read_scores
+from interventions.statistics import survival
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,18 +54,26 @@ def draw_survival(comparison: Comparison) -> Figure | None:
     """Kaplan-Meier curves, steps after the branching point; the unit is the base run."""
     if not comparison.scored:
         return None
-    figure = _figure(1)
+    figure, drawn = _figure(1), []
     axes = figure.subplots()
-    for number, entry in enumerate(["control", *comparison.entries()]):
+    entries = list(dict.fromkeys([*CONTROL, *comparison.entries()]))
+    for number, entry in enumerate(entries):
         curve = survival(comparison, entry) if comparison.of(entry) else None
         if curve is None:
             continue
-        rows = [row for row in comparison.of(entry) if row.outcome.scored]
+        rows = [row for row in comparison.of(entry) if row.outcome.at_risk]
+        drawn += rows
         end = max(row.outcome.survived for row in rows)
         steps, shares = [0, *curve.quantiles.tolist(), end], [1.0, *curve.probabilities.tolist()]
-        label = f"{entry} (n = {len(rows)})"
-        axes.step(steps, [*shares, shares[-1]], where="post", label=label, **_style(entry, number))
-    axes.set(xlabel="steps after the branching point", ylabel="share not collapsed", ylim=(-0.03, 1.05))
+        collapsed = sum(row.outcome.collapse is not None for row in rows)
+        label = f"{entry} (n = {len(rows)}, {collapsed} collapsed)"  # curves at 1 hide each other
+        axes.step(steps, [*shares, shares[-1]], where="post", label=label, **_style(entry, number - 1))
+    if not drawn:
+        return None
+    scratch = {row.kind == "scratch" for row in drawn}
+    words = "the branching point, or the beginning" if len(scratch) > 1 else "the branching point"
+    xlabel = f"steps after {'the beginning' if scratch == {True} else words}"
+    axes.set(xlabel=xlabel, ylabel="share not collapsed", ylim=(-0.03, 1.05))
     _legend(axes)
     return figure
 
@@ -81,11 +90,13 @@ FIGURES: dict[str, Callable[[Comparison], Any]] = {
 
 def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | str = False) -> Figure | None:
     """One panel a base run: the parent in black, the luck in grey, each change in a colour."""
+    from matplotlib.ticker import LogFormatter
+
     bases = list(dict.fromkeys(row.base for row in comparison.rows))
     figure, seen = _figure(len(bases)), False
     entries = comparison.entries()[:MOST_ENTRIES]
     for axes, base in zip(figure.subplots(1, len(bases), sharey=True, squeeze=False)[0], bases, strict=True):
-        mine = [row for row in comparison.rows if row.base == base and (is_luck(row) or row.entry in entries)]
+        mine = [row for row in comparison.rows if row.base == base and (is_luck(row) or row.family in entries)]
         begin = max((row.outcome.begin for row in mine), default=0)
         parent = comparison.parents.get(base)
         if parent is not None and (found := series(comparison.frames(parent), max(begin - 500, 0) if begin else 0)):
@@ -94,16 +105,19 @@ def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | s
             found = series(comparison.frames(row.outcome.path), row.outcome.begin)
             if found:
                 seen = True
-                axes.plot(*found, label=_label(row), **_style(row.entry, _number(row, entries)))
+                axes.plot(*found, label=_label(row), **_style_of(row, entries))
         if begin:
             axes.axvline(begin, color="black", linewidth=0.5)
         axes.set(title=base, xlabel="step")
         if log:
             axes.set_yscale("symlog" if log == "symlog" else "log")
+        if log is True:
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
     if not seen:
         return None
     figure.axes[0].set_ylabel(label)
-    _legend(figure.axes[-1])
+    _legend(figure.axes[-1], figure.axes)
     return figure
 
 
@@ -127,17 +141,22 @@ def _sigma(frames: dict[str, Any], begin: int, network: str) -> tuple[list[int],
 
 
 def _label(row: Row) -> str | None:
-    return "_other seeds" if "-seed-" in row.entry and is_luck(row) else row.entry
+    if is_luck(row) and row.seed:
+        return "unchanged, other seeds"
+    return f"_{row.entry}" if row.seed else row.entry
 
 
-def _number(row: Row, entries: list[str]) -> int:
-    return entries.index(row.entry) + 1 if row.entry in entries else 0
+def _style_of(row: Row, entries: list[str]) -> dict[str, Any]:
+    if is_luck(row):
+        return _style(row.entry, 0)
+    thin = {"linewidth": 0.7, "alpha": 0.6} if row.seed else {}
+    return _style(row.family, entries.index(row.family) + 1) | thin
 
 
 def _style(entry: str, number: int) -> dict[str, Any]:
     if entry in ("control", "plain"):
-        return {"color": "black", "linewidth": 1.8, "zorder": 5}
-    if entry.startswith(("control-seed-", "plain-seed-")):
+        return {"color": "black", "linewidth": 1.8, "zorder": 5, "linestyle": "-" if entry == "control" else "--"}
+    if entry.startswith(("control", "plain")):
         return {"color": "0.75", "linewidth": 1.2}
     from matplotlib import colormaps
 
@@ -151,8 +170,13 @@ def _figure(panels: int) -> Figure:
     return Figure(figsize=(max(7.0, 4.2 * panels + 2), 4.2), layout="constrained")
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
+def _legend(axes: Axes, panels: Sequence[Axes] = ()) -> None:
+    """Beside the last panel, for all of them: not every base run has every entry."""
+    lines = {}
+    for panel in panels or [axes]:
+        for line, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            lines.setdefault(label, line)
+    axes.legend(lines.values(), lines.keys(), loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
 
 
 def _data_uri(figure: Figure) -> str:

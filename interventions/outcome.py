@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LOSS_STEPS = 10
+MEDIAN_OF = 5
 ACCURACIES = ("accuracy/D_real", "accuracy/D_fake", "D/accuracy/train", "D/accuracy/val", "D/accuracy/fake")
 
 
@@ -29,11 +30,28 @@ class RunOutcome:
     collapse: int | None = None
     """The step at which its collapse began; none: it had not by `last` (censored), or nothing is known."""
     collapse_rule: str | None = None
+    """By which rule of `spectra.detect.Collapse`; "non_finite": its numbers became NaN or Inf, and stayed so."""
+    collapsed_before: bool = False
+    """Whether it had collapsed by `begin` already: a branch of it was never at risk."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What its scores depend on; empty where nothing was scored, or the record does not say."""
+    mixed: int = 0
+    """Evaluations under other settings, such as its parent's: they are left out."""
     numbers: dict[str, float] = field(default_factory=dict)
     """The columns of the comparison by name."""
     growth_layer: str | None = None
     ended: str | None = None
     """Its last event: finished, interrupted, stopped, or none."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it has come to its end, so that its last and best numbers may be held against others'."""
+        return self.ended in ("finished", "stopped")
+
+    @property
+    def at_risk(self) -> bool:
+        """Whether it counts in questions of survival: something is known of it, and it began whole."""
+        return (self.scored or self.collapse is not None) and not self.collapsed_before
 
     @property
     def survived(self) -> int:
@@ -45,37 +63,52 @@ def read_outcome(path: str | Path, begin: int) -> RunOutcome:
     """The outcome of the run in `path` from step `begin` on. Raises `UserError` where it is no run."""
     import spectra
     from biggan.errors import UserError
+    from spectra.detectors import same_settings, settings_of
 
     path = Path(path)
     try:
         frames = spectra.load(path)
     except FileNotFoundError as error:
         raise UserError(f"{error}. Give run directories, or a plan's.") from error
-    scalars, scores = frames["scalars"], read_scores(frames["events"])
+    scalars, events = frames["scalars"], frames["events"]
+    evaluations = _evaluations(events)
+    scores = read_scores(events)
     steps = scalars.loc[scalars["step"] > begin, "step"]
     own = scores[scores["step"] > begin]
     last = int(max([begin, *([int(steps.max())] if len(steps) else []), *own["step"].tolist()]))
     found = RunOutcome(path, begin, last, scored=bool((own["weights"] == "raw").any()))
+    found.settings = next((settings for e in reversed(evaluations) if (settings := settings_of(e))), {})
+    found.mixed = len(evaluations) - len(same_settings(evaluations))
+    held = events[~events["superseded"].astype(bool)]
+    if len(held) and held["event"].iloc[-1] in ("finished", "interrupted", "stopped"):
+        found.ended, found.last = held["event"].iloc[-1], max(last, int(held["step"].iloc[-1]))
     _collapse(scores, found)
     found.numbers |= _scores(own) | _losses(scalars, begin) | _accuracies(scalars, begin)
     found.numbers |= _spectra(frames["spectra"], begin, found)
-    events = frames["events"]
-    kinds = events.loc[~events["superseded"].astype(bool), "event"].tolist()
-    found.ended = kinds[-1] if kinds and kinds[-1] in ("finished", "interrupted", "stopped") else None
     return found
 
 
 def read_scores(events: pd.DataFrame) -> pd.DataFrame:
-    """The `evaluation` events as a frame: step, weights, and a column a score; in order of their steps."""
+    """The `evaluation` events as a frame: step, weights, and a column a score; in order of their steps.
+
+    Those under other settings than the last are left out (`spectra.detectors.same_settings`).
+    """
     import pandas as pd
 
+    from spectra.detectors import same_settings
+
     rows = []
-    for _, event in events[(events["event"] == "evaluation") & ~events["superseded"].astype(bool)].iterrows():
-        details: Mapping[str, Any] = event["details"]
-        scores = {name: _number(value) for name, value in details["scores"].items()}
-        rows.append({"step": int(event["step"]), "weights": details["weights"]} | scores)
+    for event in same_settings(_evaluations(events)):
+        scores = {name: _number(value) for name, value in event["scores"].items()}
+        rows.append({"step": event["step"], "weights": event["weights"]} | scores)
     frame = pd.DataFrame(rows, columns=None if rows else ["step", "weights"])
     return frame.drop_duplicates(["step", "weights"], keep="last").sort_values("step", kind="stable", ignore_index=True)
+
+
+def _evaluations(events: pd.DataFrame) -> list[Mapping[str, Any]]:
+    """The `evaluation` events that hold, each with its step."""
+    held = events[(events["event"] == "evaluation") & ~events["superseded"].astype(bool)]
+    return [{**event.details, "step": int(event.step)} for event in held.itertuples()]
 
 
 def d_loss(scalars: pd.DataFrame) -> pd.Series:
@@ -87,27 +120,58 @@ def d_loss(scalars: pd.DataFrame) -> pd.Series:
 
 
 def _collapse(scores: pd.DataFrame, found: RunOutcome) -> None:
-    """By `spectra.detect.collapse` over the whole series of raw scores, that before the branching point too."""
+    """By `spectra.detect.collapse` over the whole series of raw scores, that before the branching point too.
+
+    A run whose numbers became NaN or Inf and stayed so, or that was stopped for it, has not survived either.
+    """
     from spectra.detect import collapse
 
-    raw = scores[scores["weights"] == "raw"]
-    if raw.empty or "spread_share" not in raw or "fid" not in raw:
-        return
-    finding = collapse(raw["step"].tolist(), raw["spread_share"].tolist(), raw["fid"].tolist())
+    raw, finding = scores[scores["weights"] == "raw"], None
+    if "spread_share" in raw and "fid" in raw:
+        finding = collapse(raw["step"].tolist(), raw["spread_share"].tolist(), raw["fid"].tolist())
     if finding is not None:
         found.collapse, found.collapse_rule = finding.onset, str(finding.details.get("rule", ""))
+        found.collapsed_before = finding.step <= found.begin
+        return
+    broken = _trailing_non_finite(raw)
+    if broken is None and found.ended == "stopped":
+        broken = found.last
+    if broken is not None:
+        found.collapse, found.collapse_rule, found.collapsed_before = broken, "non_finite", broken <= found.begin
+
+
+def _trailing_non_finite(raw: pd.DataFrame) -> int | None:
+    """The first step from which on neither FID nor spread is finite; none where the last evaluation gave one."""
+    import numpy as np
+
+    known = [name for name in ("spread_share", "fid") if name in raw]
+    if raw.empty or not known:
+        return None
+    finite = np.isfinite(raw[known].to_numpy(dtype=float)).any(axis=1)
+    broken = len(finite) - int(np.argmax(finite[::-1])) if finite.any() else 0
+    return int(raw["step"].iloc[broken]) if broken < len(finite) else None
 
 
 def _scores(own: pd.DataFrame) -> dict[str, float]:
-    """Best and final scores; an FID of one evaluation is noisy, so both are of the running median over five."""
+    """Best and final scores; an FID of one evaluation is noisy, so both are of the running median over five.
+
+    Of fewer than five it is the median of all. A run whose last score is NaN or Inf has that for its best and final
+    one: it did not keep any other.
+    """
     numbers: dict[str, float] = {}
     for weights in ("raw", "ema"):
         mine = own[own["weights"] == weights]
         for score, best in (("fid", "min"), ("is", "max")):
             series = mine[score] if score in mine else mine["step"].iloc[:0].astype(float)
-            smooth = series.rolling(5, min_periods=1).median()
-            numbers[f"best_{score}_{weights}"] = getattr(smooth, best)() if len(smooth) else math.nan
-            numbers[f"final_{score}_{weights}"] = smooth.iloc[-1] if len(smooth) else math.nan
+            last = series.iloc[-1] if len(series) else math.nan
+            names = (f"best_{score}_{weights}", f"final_{score}_{weights}")
+            if not math.isfinite(last):
+                numbers |= dict.fromkeys(names, last)
+                continue
+            finite = series[series.map(math.isfinite)]
+            window = min(MEDIAN_OF, len(finite))
+            smooth = finite.rolling(window, min_periods=window).median()
+            numbers |= dict(zip(names, (getattr(smooth, best)(), smooth.iloc[-1]), strict=True))
         spread = mine.get("spread_share", [])
         numbers[f"final_spread_{weights}"] = spread.iloc[-1] if len(spread) else math.nan
     return {name: float(value) for name, value in numbers.items()}

@@ -241,6 +241,7 @@ def resolve(
         more, said = _jobs(plan, parent, name, steps, scratch_steps, plan.seeds if seeds is None else seeds, in_steps)
         jobs += more
         notes += said
+    notes += _dependent(parents, [base.name for base in bases])
     return Resolved(plan.name, plan.title, tuple(bases), tuple(jobs), given, plan.figures, tuple(notes))
 
 
@@ -323,6 +324,25 @@ def _base_names(parents: list[Parent]) -> list[str]:
     if len(set(digests)) < len(digests):
         raise UserError("the same checkpoint is given twice. Each base run counts once: leave one away.")
     return names
+
+
+def _dependent(parents: list[Parent], names: list[str]) -> list[str]:
+    """A note on every two base runs that are one run: statistics take base runs for independent."""
+    notes = []
+    for (one, name), (other, second) in itertools.combinations(zip(parents, names, strict=True), 2):
+        configs = one.checkpoint.config, other.checkpoint.config
+        if one.run is not None and other.run is not None and one.run.path.resolve() == other.run.path.resolve():
+            notes.append(one_run_words([name, second]))
+        elif set(differences(*configs, numbers_only=True)) <= {"steps"}:
+            notes.append(
+                f"{name} and {second} have the same seed and configuration, and may be the same run: n counts them as 2"
+            )
+    return notes
+
+
+def one_run_words(names: list[str]) -> str:
+    """That base runs are checkpoints of one run."""
+    return f"{' and '.join(names)} are checkpoints of one run, and not independent: n counts them as {len(names)}"
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:

@@ -7,7 +7,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interventions.compare import Comparison, effects, luck, survival_tests, table
+from interventions.compare import Comparison, table
+from interventions.statistics import effects, luck, survival_tests
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +78,7 @@ def sections(comparison: Comparison) -> list[tuple[str, str, pd.DataFrame | None
         (
             "Luck: unchanged continuations of one parent under other seeds",
             "Nothing below means more than its size beside this. n of of_n: those in which the measure is known (a "
-            "collapse: those that collapsed).",
+            "collapse: those that collapsed; all else: those that have come to their end).",
             _for_show(spread),
         )
     )
@@ -87,13 +88,25 @@ def sections(comparison: Comparison) -> list[tuple[str, str, pd.DataFrame | None
             f"Changes against the unchanged control, paired by base run (n is the number of base runs, {bases} in all)",
             "mean: of entry minus control; an interval and p are about base runs, not about steps. p is the exact sign "
             "test's: with n base runs it cannot be below 2/2^n. in lucks: the mean in standard deviations among "
-            "unchanged continuations.",
+            "unchanged continuations. A changed run under another seed is held against the unchanged one under that "
+            "seed, and the seeds of a base run are averaged first. delay: where one of the two collapsed and the other "
+            "outlived that step, its sign alone counts; there is a mean only where both collapsed in every pair.",
             _for_show(effects(comparison)),
         )
     )
     if comparison.scored:
-        words = "Kaplan-Meier with base runs as the unit; collapse by spectra.detect, runs without one are censored."
-        found.append(("Survival: log-rank against the control", words, _for_show(survival_tests(comparison))))
+        words = (
+            "Kaplan-Meier with base runs as the unit; collapse by spectra.detect, runs without one are censored. "
+            "Numbers that became NaN or Inf for good are a collapse; runs that had collapsed before the branching "
+            "point are left out."
+        )
+        found.append(
+            (
+                "Survival: log-rank against the control",
+                words,
+                _for_show(survival_tests(comparison).rename(columns={"p": "p (log-rank)"})),
+            )
+        )
     return found
 
 
@@ -121,8 +134,9 @@ def _collapse(row: Any) -> str:
         return "no scores"
     if row["censored"]:
         return f"none by {row['last']}"
-    before = " (before the branch)" if row["collapse"] <= row["begin"] and row["kind"] != "scratch" else ""
-    return f"{int(row['collapse'])}{before}"
+    before = " (before the branch)" if row["collapsed_before"] else ""
+    why = " (not finite)" if row["rule"] == "non_finite" else ""
+    return f"{int(row['collapse'])}{why}{before}"
 
 
 def _for_show(frame: pd.DataFrame) -> pd.DataFrame:
@@ -142,7 +156,9 @@ def _rich_table(title: str, frame: pd.DataFrame) -> Any:
 
     shown = Table(title=title, title_justify="left")
     for name in frame:
-        shown.add_column(str(name), justify="left" if name in ("base", "entry", "measure", "of layer") else "right")
+        shown.add_column(
+            str(name), justify="left" if name in ("base", "entry", "of", "measure", "of layer") else "right"
+        )
     for row in frame.itertuples(index=False):
         shown.add_row(*map(str, row))
     return shown

@@ -156,17 +156,33 @@ def recorded(run: str | Path) -> Iterator[tuple[int, dict[str, float]]]:
 
 
 def collapse_of(events: Iterable[Mapping[str, Any]]) -> Finding | None:
-    """The collapse, from a run's `evaluation` events (raw weights; those that a resume superseded are passed over)."""
+    """The collapse, from a run's `evaluation` events (raw weights; those that a resume superseded are passed over, and
+    those under other settings than the last, as while it trained)."""
     detector = Collapse()
-    for event in events:
-        if event["event"] == "evaluation" and event.get("weights") == "raw" and not event.get("superseded"):
-            scores = event.get("scores") or {}
-            numbers = [
-                math.nan if scores.get(name) is None else float(scores[name]) for name in ("spread_share", "fid")
-            ]
-            if found := detector.update(event["step"], *numbers):
-                return found
+    for event in same_settings([e for e in events if e["event"] == "evaluation" and not e.get("superseded")]):
+        if event.get("weights") != "raw":
+            continue
+        scores = event.get("scores") or {}
+        numbers = [math.nan if scores.get(name) is None else float(scores[name]) for name in ("spread_share", "fid")]
+        if found := detector.update(event["step"], *numbers):
+            return found
     return None
+
+
+def same_settings(evaluations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The `evaluation` events under the settings of the last one of raw weights: others' scores are other scores.
+
+    A branch takes over its parent's evaluations, which may have had another reference or fewer samples. Events without
+    settings (of a record that was thinned) count as equal.
+    """
+    raw = [settings for event in evaluations if event["weights"] == "raw" and (settings := settings_of(event))]
+    last = raw[-1] if raw else {}
+    return [event for event in evaluations if not last or settings_of(event) in ({}, last)]
+
+
+def settings_of(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What an `evaluation` event's scores depend on, but for the kind of weights; empty where it does not say."""
+    return {name: value for name, value in (evaluation.get("settings") or {}).items() if name != "weights"}
 
 
 def detect_run(run: str | Path) -> list[Finding]:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from interventions.cli import main
-from interventions.compare import compare_runs, effects, luck, paired, survival, survival_tests, table
+from interventions.compare import compare_runs, table
 from interventions.outcome import read_outcome
 from interventions.report import NO_SCORES, write_report
+from interventions.statistics import effects, luck, paired, survival, survival_tests
 from spectra.records import RecordWriter
 
 BEGIN = 100

@@ -246,6 +246,11 @@ def test_two_base_runs_need_two_checkpoints(base: Path, plan_file: Path, tmp_pat
     files = [str(base / f"checkpoints/step-0000000{step}.safetensors") for step in (2, 4)]
     resolved = resolve(read_plan(str(plan_file)), files, steps=2)
     assert [one.name for one in resolved.bases] == ["base", "base-2"]
+    assert "base and base-2 are checkpoints of one run, and not independent: n counts them as 2" in resolved.notes
+    copy = shutil.copytree(base, tmp_path / "copy")
+    notes = resolve(read_plan(str(plan_file)), [files[0], str(copy)], steps=2).notes
+    assert any(note.startswith("base and copy have the same seed and configuration") for note in notes)
+    assert not any(" and " in note for note in resolve(read_plan(str(plan_file)), files[:1], steps=2).notes)
     seeds = {tuple(job.changes[0]["change"]["seed"].items()) for job in resolved.jobs if job.kind == "luck"}
     assert seeds == {(("value", 1001.0),)}
 

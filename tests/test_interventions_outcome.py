@@ -1,0 +1,99 @@
+"""What a run's events and record come to, where its numbers end, change their settings, or were bad before it began."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from interventions.outcome import RunOutcome, read_outcome
+from spectra.detectors import collapse_of
+
+BEGIN = 100
+
+
+def write_run(
+    path: Path, fids: list[Any], *, spreads: list[Any] | None = None, every: int = 10, ended: str = "finished",
+    settings: list[dict] | None = None, changes: list | None = None, begin: int = BEGIN, last: int | None = None,
+) -> Path:  # fmt: skip
+    """A branch of step `begin` with a score every ten steps from step 10 on and no record."""
+    path.mkdir(parents=True)
+    events: list[dict[str, Any]] = [{"event": "started", "step": begin, "time": 0}]
+    for number, fid in enumerate(fids):
+        scores = {"fid": fid, "spread_share": 0.8 if spreads is None else spreads[number]}
+        event = {"event": "evaluation", "step": every * (number + 1), "time": 0, "weights": "raw", "scores": scores}
+        events.append(event | ({"settings": settings[number]} if settings else {}))
+    events.append({"event": ended, "step": last or every * len(fids), "time": 0})
+    (path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    lineage = {"path": "/nowhere/a/checkpoints/step-00000100.safetensors", "digest": "a", "step": begin}
+    (path / "run.json").write_text(json.dumps({"parent": lineage, "changes": changes or []}))
+    return path
+
+
+def outcome(path: Path, fids: list[Any], **options: Any) -> RunOutcome:
+    begin = options.setdefault("begin", 0)
+    return read_outcome(write_run(path / "run", fids, **options), begin)
+
+
+def test_numbers_that_end_non_finite_are_a_collapse(tmp_path: Path) -> None:
+    """Neither a survivor nor a good final FID."""
+    fids, spreads = [6, 5, "nan", 5, "nan", "inf"], [0.8, 0.8, "nan", 0.8, "nan", "nan"]
+    found = outcome(tmp_path, fids, spreads=spreads)
+    assert (found.collapse, found.collapse_rule, found.survived) == (50, "non_finite", 50)
+    assert found.numbers["final_fid_raw"] == found.numbers["best_fid_raw"] == math.inf
+
+
+def test_a_final_fid_that_is_not_a_number_is_said(tmp_path: Path) -> None:
+    found = outcome(tmp_path, [6, 5, 5.5, "nan"])  # its spread is known still: no collapse
+    assert math.isnan(found.numbers["final_fid_raw"])
+    assert math.isnan(found.numbers["best_fid_raw"])
+    assert found.collapse is None
+
+
+def test_a_run_stopped_for_non_finite_numbers_has_not_survived(tmp_path: Path) -> None:
+    found = outcome(tmp_path, [6, 5, 5.5], ended="stopped")
+    assert (found.collapse, found.collapse_rule) == (30, "non_finite")
+    unscored = outcome(tmp_path / "unscored", [], ended="stopped", last=7)
+    assert (unscored.collapse, unscored.collapse_rule, unscored.at_risk) == (7, "non_finite", True)
+
+
+def test_the_median_is_of_as_many_as_there_are(tmp_path: Path) -> None:
+    """Never of the first evaluation alone; a gap in between is passed over."""
+    found = outcome(tmp_path, [5, 20, 20, 20, 20, 20])
+    assert found.numbers["best_fid_raw"] == 20
+    few = outcome(tmp_path / "few", [1, 9, 8])
+    assert few.numbers["best_fid_raw"] == few.numbers["final_fid_raw"] == 8
+    gap = outcome(tmp_path / "gap", [9, "nan", 8, 8, 7, 7])
+    assert gap.numbers["final_fid_raw"] == 8
+
+
+SMALL, LARGE = {"samples": 100, "weights": "raw"}, {"samples": 5000, "weights": "raw"}
+
+
+def test_scores_under_other_settings_are_left_out(tmp_path: Path) -> None:
+    """The parent's FIDs under fewer samples are other numbers: no collapse, no median across, online as offline."""
+    fids = [5.0] * 10 + [60.0] * 10
+    path = write_run(tmp_path / "mixed", fids, settings=[SMALL] * 10 + [LARGE] * 10)
+    found = read_outcome(path, 50)
+    assert found.collapse is None
+    assert found.numbers["best_fid_raw"] == 60
+    assert (found.mixed, found.settings) == (10, {"samples": 5000})
+    events = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
+    assert collapse_of(events) is None
+    for event in events:
+        event.pop("settings", None)
+    assert collapse_of(events) is not None  # a thinned run's settings count as equal
+
+
+def test_a_collapse_before_the_branch_is_no_death_at_zero(tmp_path: Path) -> None:
+    fids = [5.0] * 8 + [90.0] * 12
+    before = outcome(tmp_path / "before", fids, begin=180)
+    assert before.collapsed_before
+    assert not before.at_risk
+    # Begun before, and seen after the branching point: it stays.
+    across = outcome(tmp_path / "across", fids, begin=100)
+    assert across.collapse is not None
+    assert across.collapse <= 100
+    assert not across.collapsed_before
+    assert across.at_risk
