@@ -9,7 +9,7 @@ import numpy as np
 
 from biggan.checkpoint import read_checkpoint, step_of
 from biggan.errors import UserError
-from biggan.sampling import class_images, draw_grid, load_generator
+from biggan.sampling import class_images, draw_grid, load_generator, save_picture
 from spectra.records import read_event_lines
 
 TELLING = ("collapse", "alarm", "spike")  # what a strip is drawn around where no step is given, the first kind first
@@ -73,12 +73,7 @@ def draw_film_strip(
     title = f"{run.name} around step {around}: classes {', '.join(map(str, rows))}"
     names = [f"{step:,}{' <' if step == around else ''}" for step in steps]
     picture = draw_grid({caption: np.stack(images) for caption, images in panels.items()}, names, title)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(target)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {target}: {error}. Give --out the path of a .png file.") from error
-    return target
+    return save_picture(picture, target)
 
 
 def checkpoints_of(run: Path) -> dict[int, Path]:

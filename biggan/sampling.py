@@ -103,6 +103,11 @@ def save_checkpoint_grid(
     parts = [f"samples-{checkpoint.step:08d}", *(["raw"] if raw else []), *([f"t{truncation:g}"] if truncation else [])]
     target = out or Path("-".join([*parts, f"seed{seed}.png"]))
     picture = draw_grid({f"{law}, {passes} standing passes": images}, [str(c) for c in rows], title)
+    return save_picture(picture, target)
+
+
+def save_picture(picture: Image, target: Path) -> Path:
+    """Write a picture, its folder too, and return where. Raises `UserError` where that cannot be done."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         picture.save(target)
