@@ -56,22 +56,29 @@ class LossScaler:
 
     @torch.no_grad()
     def unscale(self, gradients: list[Tensor]) -> Tensor:
-        """Divide the gradients by the scale, in place. Returns a scalar: 1.0 where one is not finite, else 0.0."""
+        """Divide the gradients by the scale, in place. Returns a scalar: 1.0 where one is not finite, else 0.0.
+
+        The update is skipped by that scalar, and `move` told of it.
+        """
         torch._foreach_mul_(gradients, self.scale.reciprocal())
         largest = torch._foreach_norm(gradients, torch.inf)  # NaN stays NaN
         return (~torch.stack(largest).isfinite().all()).float()
 
     @torch.no_grad()
-    def step(self, optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
-        """The optimizer's step, or nothing where `skip` is 1.0; then move the scale."""
-        optimizer.found_inf = skip  # type: ignore[attr-defined] # read by fused optimizers
-        optimizer.step()
-        del optimizer.found_inf  # type: ignore[attr-defined]
+    def move(self, skip: Tensor) -> None:
+        """Move the scale after an update, or after one of a frozen network, whose gradients overflow as well."""
         count = self.finite_updates + 1
         grow = count >= self.INTERVAL
         grown = torch.where(grow, self.scale * 2, self.scale)
         self.scale.copy_(torch.where(skip > 0, (self.scale / 2).clamp(min=self.LOWEST), grown))
         self.finite_updates.copy_(torch.where((skip > 0) | grow, torch.zeros_like(count), count))
+
+
+def step_unless(skip: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """The optimizer's step, or nothing where the scalar `skip` is 1.0, without asking which."""
+    optimizer.found_inf = skip  # type: ignore[attr-defined] # read by fused optimizers
+    optimizer.step()
+    del optimizer.found_inf  # type: ignore[attr-defined]
 
 
 class Snapshot:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from biggan import distributed, rng
 from biggan.clamping import project
 from biggan.clipping import clip_gradients
-from biggan.config import ClampConfig, Config
+from biggan.config import Config
 from biggan.discriminator_view import logit_statistics
 from biggan.gradient_penalties import Batch, gradient_penalties, strengths
 from biggan.latents import sample_latents
 from biggan.losses import make_loss
 from biggan.normalization import collecting, move_running_statistics, normalized
-from biggan.precision import LossScaler, Snapshot, autocast
+from biggan.precision import Snapshot, autocast, step_unless
 from biggan.regularizers import penalties
 from biggan.state import TrainingState
 
@@ -205,23 +205,26 @@ class Game:
             self.after_backward(network, k)
         stats = {f"penalty/{network}_{name}": value.detach() for name, value in extra.items()}
         stats[f"gradient_norm/{network}"] = nn.utils.get_total_norm(gradients)
+        if scaler is not None:
+            stats[f"skipped/{network}"] = skip
         if not self._frozen(network):
-            adam = self.config.optim.G if network == "G" else self.config.optim.D
-            clip_gradients(gradients, each=adam.clip_tensor, total=adam.clip_global)
-            clamp = self.config.model.clamp_G if network == "G" else self.config.model.clamp_D
-            if scaler is None:
-                self.state.optimizers[network].step()
-                project(self.state.networks()[network], network, clamp, self.state.starts)
-            else:
-                stats[f"skipped/{network}"] = self._scaled_step(network, scaler, skip, clamp)
+            self._move(network, gradients, skip)
+        if scaler is not None:  # of a frozen network too: its gradients are recorded, and overflow as well
+            self.snapshot.put_back_where(skip)
+            scaler.move(skip)
         return stats
 
-    def _scaled_step(self, network: str, scaler: LossScaler, skip: Tensor, clamp: ClampConfig) -> Tensor:
-        """The optimizer's step and the projection, or, where `skip` is 1.0, the state as before the update."""
-        scaler.step(self.state.optimizers[network], skip)
-        net, projects = self.state.networks()[network], clamp.on and clamp.mode == "project"
-        weights = Snapshot(net.parameters() if projects else ())
+    def _move(self, network: str, gradients: list[Tensor], skip: Tensor | None) -> None:
+        """Clip, take the optimizer's step and project; leave the weights as they are where `skip` is 1.0."""
+        net, optimizer = self.state.networks()[network], self.state.optimizers[network]
+        adam = self.config.optim.G if network == "G" else self.config.optim.D
+        clip_gradients(gradients, each=adam.clip_tensor, total=adam.clip_global)
+        clamp = self.config.model.clamp_G if network == "G" else self.config.model.clamp_D
+        if skip is None:
+            optimizer.step()
+            project(net, network, clamp, self.state.starts)
+            return
+        step_unless(skip, optimizer)
+        weights = Snapshot(net.parameters() if clamp.on and clamp.mode == "project" else ())
         project(net, network, clamp, self.state.starts)
-        for snapshot in (weights, self.snapshot):
-            snapshot.put_back_where(skip)
-        return skip
+        weights.put_back_where(skip)

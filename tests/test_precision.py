@@ -16,7 +16,7 @@ from biggan.cli import sample_main, train_main
 from biggan.config import Config
 from biggan.data import open_source, training_batches
 from biggan.normalization import BatchNorm, collecting
-from biggan.precision import LossScaler
+from biggan.precision import LossScaler, step_unless
 from biggan.state import TrainingState
 from biggan.step import Game
 
@@ -147,6 +147,27 @@ def test_skipped_updates_change_nothing_but_the_scale(tiny: Callable[..., Config
     assert "optim_D" not in moved
 
 
+@pytest.mark.parametrize("frozen", ["G", "D"])
+def test_the_scale_of_a_frozen_network_falls_too(tiny: Callable[..., Config], frozen: str) -> None:
+    """Else its gradients, which are recorded, would be infinite for ever."""
+    config = tiny(speed={"precision": "float16"}, train={"d_steps": 1, "freeze": frozen})
+    state = TrainingState(config)
+    game = Game(config, state, lambda *_: None, lambda *_: None)
+    batches = training_batches(config, open_source(config), 0)
+    state.loss_scalers[frozen].scale.fill_(2.0**60)
+    update = game.update_generator if frozen == "G" else lambda: game.update_discriminator(0, *next(batches))
+    before = clones(state)
+    norms = []
+    while not norms or not norms[-1].isfinite():
+        norms.append(update()[f"gradient_norm/{frozen}"])
+        assert len(norms) < 60
+    after = clones(state)
+    assert len(norms) > 10
+    assert after[f"loss_scale.{frozen}.scale"] == 2.0 ** (60 - (len(norms) - 1))
+    still = [name for name in before if name.startswith((f"{frozen}.", f"optim_{frozen}."))]
+    assert_same_state(*({name: tensors[name] for name in still} for tensors in (before, after)))
+
+
 def test_scale_doubles_after_enough_finite_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LossScaler, "INTERVAL", 3)
     scaler, weight = LossScaler("cpu"), nn.Parameter(torch.ones(2))
@@ -154,13 +175,15 @@ def test_scale_doubles_after_enough_finite_updates(monkeypatch: pytest.MonkeyPat
     scales = []
     for gradient in (1.0, 1.0, float("nan"), 1.0, 1.0, 1.0, float("inf")):
         weight.grad = torch.tensor([1.0, gradient])
-        scaler.step(adam, scaler.unscale([weight.grad]))
+        skip = scaler.unscale([weight.grad])
+        step_unless(skip, adam)
+        scaler.move(skip)
         scales.append(float(scaler.scale) / scaler.START)
     assert scales == [1, 1, 0.5, 0.5, 0.5, 1, 0.5]
     assert float(adam.state[weight]["step"]) == 5
     assert weight.isfinite().all()
     for _ in range(100):
-        scaler.step(adam, torch.ones(()))
+        scaler.move(torch.ones(()))
     assert scaler.scale == scaler.LOWEST  # not 0, from which no doubling leads back
 
 
