@@ -62,13 +62,14 @@ class Resampling:
 
     def then(self, conv: nn.Module, x: Tensor) -> Tensor:
         """conv(resample(x)), as G's blocks do."""
-        if self.merged and self.kind == "up" and self.nearest and _is_plain_3x3(conv):
+        if self.merged and self.kind == "up" and self.nearest and _is_plain_3x3(conv) and pays(conv, *x.shape):
             return upsample_and_convolve(x, conv.current_weight(), conv.bias)
         return conv(self.plain(x))
 
     def after(self, conv: nn.Module, x: Tensor) -> Tensor:
         """resample(conv(x)), as D's blocks do."""
-        if self.merged and self.kind == "down" and _is_plain_3x3(conv):
+        n, c, height, width = x.shape
+        if self.merged and self.kind == "down" and _is_plain_3x3(conv) and pays(conv, n, c, height // 2, width // 2):
             return convolve_and_downsample(x, conv.current_weight(), conv.bias)
         return self.plain(conv(x))
 
@@ -83,6 +84,17 @@ class Resampling:
 
 def _is_plain_3x3(conv: nn.Module) -> bool:
     return isinstance(conv, Conv2d) and conv.kernel_size == (3, 3) and conv.dilation == (1, 1)
+
+
+def pays(conv: nn.Module, n: int, c: int, height: int, width: int) -> bool:
+    """Whether the merged form of a 3x3 convolution is faster for small maps (n, c, height, width).
+
+    It does 4/9 of the multiplications with 16/9 of the taps, so few pixels under large filters cost more than they
+    save. Forward and backward of 20 shapes on one CPU core, contiguous: 1.1 to 3.3 times as fast where this says yes,
+    0.3 to 1.2 times where it says no.
+    """
+    filters = conv.weight.shape[0] * conv.weight.shape[1]
+    return n * height * width >= 512 and (min(height, width) >= 8 or filters <= 256**2)
 
 
 # Along one axis, the filter of four taps for w of three: the transposed convolution's tap 0 puts x[a] into the output

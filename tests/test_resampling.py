@@ -8,13 +8,22 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from biggan import resampling
 from biggan.config import ModelConfig, SpeedConfig
 from biggan.discriminator import Discriminator
 from biggan.generator import Generator
 from biggan.initialization import initialize
+from biggan.reparametrization import Conv2d
 from biggan.resampling import convolve_and_downsample, downsample, upsample, upsample_and_convolve
 
+PAYS = resampling.pays
 FAST = {"narrow_skips": True, "merged_resampling": True, "channels_last": True}
+
+
+@pytest.fixture(autouse=True)
+def _merged_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These networks are too small for it to pay."""
+    monkeypatch.setattr(resampling, "pays", lambda *_: True)
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -96,3 +105,25 @@ def worst_difference(got: dict[str, torch.Tensor], wanted: dict[str, torch.Tenso
 
 def test_every_switch_is_off_by_default() -> None:
     assert set(dataclasses.asdict(SpeedConfig()).values()) == {False, "float32"}
+
+
+def test_maps_of_few_pixels_are_convolved_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "pays", PAYS)
+    called = []
+    for name in ("upsample_and_convolve", "convolve_and_downsample"):
+        monkeypatch.setattr(resampling, name, lambda *_, name=name: called.append(name))
+    up, down = (resampling.Resampling(kind, "nearest", SpeedConfig(merged_resampling=True)) for kind in ("up", "down"))
+    narrow, wide = Conv2d(3, 4, 3, padding=1), Conv2d(3, 30000, 3, padding=1)
+    for conv, shape, expected in (
+        (narrow, (32, 3, 4, 4), True),
+        (narrow, (31, 3, 4, 4), False),
+        (narrow, (8, 3, 8, 8), True),
+        (narrow, (7, 3, 8, 8), False),
+        (wide, (32, 3, 4, 4), False),
+        (wide, (8, 3, 8, 8), True),
+    ):
+        n, c, side, _ = shape
+        for resample, maps in ((up.then, shape), (down.after, (n, c, 2 * side, 2 * side))):
+            called.clear()
+            resample(conv, torch.zeros(maps))
+            assert bool(called) == expected, (shape, conv.weight.shape)
