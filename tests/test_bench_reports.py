@@ -35,11 +35,15 @@ def test_every_switch_is_one_variant() -> None:
     assert plain == dataclasses.asdict(SpeedConfig())
     for name in {field.name for field in dataclasses.fields(SpeedConfig)} - {"precision"}:
         changed = {k for k, v in dataclasses.asdict(made[name]).items() if v != plain[k]}
-        assert changed == {name}
+        assert changed == {name}, name
     assert "compile" not in ablate.variants()
     everything = made[ablate.ALL]
     assert everything.precision == "float32"  # reduced precision never counts among the switches
-    assert all(v for k, v in dataclasses.asdict(everything).items() if k != "precision")
+    assert all(getattr(everything, name) for name in ablate.SWITCHES)
+    assert not everything.compile
+    for name in ablate.SWITCHES:
+        assert dataclasses.replace(made[f"all but {name}"], **{name: True}) == everything != made[f"all but {name}"]
+    assert dataclasses.replace(everything, compile=True) == made["all + compile"]
 
 
 def test_a_rig_switches_the_same_weights(tiny: Callable[..., Config]) -> None:
