@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,11 +16,14 @@ from biggan import distributed
 from biggan.config import Config
 from biggan.data import Source, training_batches
 from biggan.data.prefetch import prefetched
+from biggan.launch import launch_id
 from biggan.observers import Observer, Observers
 from biggan.retention import may_be_saved
 from biggan.rundir import RunDirectory, make_event
 from biggan.state import TrainingState
 from biggan.step import Game, Stats
+
+PASSED_ON_SECONDS = 2.0
 
 
 class Trainer:
@@ -134,11 +138,19 @@ class Trainer:
 
     @contextmanager
     def _finishing_the_step_on_signals(self) -> Iterator[None]:
-        """Turn the first Ctrl-C or SIGTERM into a wish to stop after the step; a second Ctrl-C stops at once."""
+        """Turn the first Ctrl-C or SIGTERM into a wish to stop after the step; a second Ctrl-C stops at once.
+
+        torchrun passes on to its processes the Ctrl-C that the terminal has sent them as well: that is one, not two.
+        """
+        first = -math.inf
 
         def ask(number: int, frame: object) -> None:
-            if self._signalled and number == signal.SIGINT:
+            nonlocal first
+            passed_on = launch_id() is not None and time.monotonic() - first < PASSED_ON_SECONDS
+            if self._signalled and number == signal.SIGINT and not passed_on:
                 raise KeyboardInterrupt
+            if not self._signalled:
+                first = time.monotonic()
             self._signalled = True
 
         if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import assert_same_state
@@ -23,7 +24,7 @@ OPTIONS = [*TINY, "--checkpoint.every=4", "--monitor=none", "--quiet"]
 SECONDS_TO_END = 60  # what the README states
 
 
-def torchrun(*line: str, restarts: int = 0) -> subprocess.Popen:
+def torchrun(*line: str, restarts: int = 0, **how: Any) -> subprocess.Popen:
     # torchrun takes --monitor for its own, unless it stands behind --
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     return subprocess.Popen(
@@ -32,16 +33,21 @@ def torchrun(*line: str, restarts: int = 0) -> subprocess.Popen:
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **how,
     )
 
 
-def kill_rank_1(launcher: subprocess.Popen, run: Path) -> None:
-    """SIGKILL the process of rank 1 as soon as the first checkpoint is there."""
+def wait_for_checkpoint(launcher: subprocess.Popen, run: Path) -> None:
     limit = time.monotonic() + 240
     while not checkpoint_paths(run):
         assert launcher.poll() is None, launcher.communicate()
         assert time.monotonic() < limit
         time.sleep(0.05)
+
+
+def kill_rank_1(launcher: subprocess.Popen, run: Path) -> None:
+    """SIGKILL the process of rank 1 as soon as the first checkpoint is there."""
+    wait_for_checkpoint(launcher, run)
     for process in Path("/proc").glob("[0-9]*"):
         try:
             parent = (process / "stat").read_text().rsplit(")", 1)[1].split()[1]
@@ -68,6 +74,19 @@ def test_killed_and_restarted_equals_an_unbroken_run(tmp_path: Path) -> None:
     names = [event["event"] for event in RunDirectory(tmp_path / "killed").events()]
     assert names.count("started") == names.count("resumed") == names.count("finished") == 1
     assert_same_state(final(tmp_path / "whole"), final(tmp_path / "killed"))
+
+
+@pytest.mark.timeout(900)
+def test_ctrl_c_reaches_every_process_twice_and_saves_the_step(tmp_path: Path) -> None:
+    """From the terminal, and from torchrun, which passes it on."""
+    job = torchrun("--out", str(tmp_path / "run"), "--steps=100000", start_new_session=True)
+    wait_for_checkpoint(job, tmp_path / "run")
+    os.killpg(job.pid, signal.SIGINT)
+    output, _ = job.communicate(timeout=SECONDS_TO_END)
+    last = RunDirectory(tmp_path / "run").events()[-1]
+    assert last["event"] == "interrupted", output
+    assert checkpoint_paths(tmp_path / "run")[-1].name == f"step-{last['step']:08d}.safetensors"
+    assert "stopped at once" not in output
 
 
 @pytest.mark.timeout(900)
