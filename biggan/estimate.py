@@ -1,11 +1,12 @@
-"""What a run would need, found without building full-size weights: parameters and memory, on the meta device."""
+"""What a run would need, found without building full-size weights: parameters and memory."""
 
 from __future__ import annotations
 
 import bisect
 import dataclasses
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from biggan.discriminator import Discriminator
 from biggan.distributed import Share
 from biggan.generator import Generator
 from biggan.gradient_penalties import Batch, gradient_penalties, strengths
+from biggan.normalization import normalized
+from biggan.precision import autocast
 from biggan.starts import steered_layers
 
 SPARE = 0.1
@@ -29,13 +32,18 @@ def estimate(config: Config, processes: int = 1) -> dict[str, Any]:
 
     Weights, gradients, Adam's two moments and the average are exact. Activations are the most of three things: what
     autograd keeps for one micro-batch of D's update, the same for G's, and the largest moment of the forward that
-    makes all of D's fake images at once. The allocator's and the kernels' own memory comes on top. Raises `UserError`
+    makes all of D's fake images at once; a reduced precision reduces what a CPU's autocast does. The allocator's and
+    the kernels' own memory comes on top. Raises `UserError`
     where there are more processes than images in a micro-batch.
     """
     share = Share(config.train.batch, config.train.accumulate, of=(0, processes))  # rank 0's is the largest
     micro = len(share.rows) // config.train.accumulate
-    with torch.device("meta"):
-        G, D = Generator(config.model, config.speed), Discriminator(config.model, config.speed)
+    with _nowhere(config):
+        return _estimate(config, processes, len(share.rows), micro)
+
+
+def _estimate(config: Config, processes: int, rows: int, micro: int) -> dict[str, Any]:
+    G, D = Generator(config.model, config.speed), Discriminator(config.model, config.speed)
     for name, network in (("G", G), ("D", D)):
         steered_layers(config, name, network)  # a name that is wrong is found here as in a run
     counts = {"G": _count(G), "D": _count(D)}
@@ -46,12 +54,28 @@ def estimate(config: Config, processes: int = 1) -> dict[str, Any]:
         "adam_moments": 2 * weights,
         "average": 4 * counts["G"],
         "activations": max(
-            _saved_by_D(config, D, micro), _saved_by_G(config, G, D, micro), _peak_of_fakes(G, len(share.rows))
+            _saved_by_D(config, D, micro), _saved_by_G(config, G, D, micro), _peak_of_fakes(config, G, rows)
         ),
     }
     if processes > 1:
         memory["sums_over_processes"] = 4 * max(counts.values())
     return {"parameters": counts, "memory": memory, "memory_bytes": sum(memory.values())}
+
+
+@contextmanager
+def _nowhere(config: Config) -> Iterator[None]:
+    """Tensors made inside have shapes and types and no memory. autocast has no rules for the meta device."""
+    with ExitStack() as stack:
+        if config.speed.precision != "float32":
+            from torch._subclasses.fake_tensor import FakeTensorMode
+
+            stack.enter_context(FakeTensorMode())
+        stack.enter_context(torch.device("meta" if config.speed.precision == "float32" else "cpu"))
+        yield
+
+
+def _reduced(config: Config) -> AbstractContextManager:
+    return autocast(config.speed.precision, torch.device("cpu"))
 
 
 def _count(network: nn.Module) -> int:
@@ -78,30 +102,36 @@ def largest_micro_batch(config: Config, card: int, processes: int = 1) -> tuple[
 
 def _saved_by_D(config: Config, D: Discriminator, count: int) -> int:
     """D's update sees fake and real images in one forward; a gradient penalty makes a second one."""
-    half = torch.empty(count, 3, config.model.resolution, config.model.resolution, device="meta")
-    batch = Batch(half, _labels(count), half, _labels(count), mix=torch.empty(count, device="meta"))
+    half = torch.empty(count, 3, config.model.resolution, config.model.resolution)
+    batch = Batch(half, _labels(count), half, _labels(count), mix=torch.empty(count))
     images, labels, _ = batch.both
-    with _SavedTensors(D.blocks if config.train.recompute else ()) as saved:
-        D(images, labels)
+    with _SavedTensors(D.blocks if config.train.recompute else ()) as saved, normalized(D, iterate=False):
+        with _reduced(config):
+            D(images, labels)
         gradient_penalties(D, batch, strengths(config))
     return saved.bytes
 
 
 def _saved_by_G(config: Config, G: Generator, D: Discriminator, count: int) -> int:
-    with _SavedTensors([*G.blocks, *D.blocks] if config.train.recompute else ()) as saved:
-        D(G(torch.empty(count, G.z_dim, device="meta"), _labels(count)), _labels(count))
+    with (
+        _SavedTensors([*G.blocks, *D.blocks] if config.train.recompute else ()) as saved,
+        normalized(D, iterate=False, grad=False),
+        normalized(G, iterate=False),
+        _reduced(config),
+    ):
+        D(G(torch.empty(count, G.z_dim), _labels(count)), _labels(count))
     return saved.bytes
 
 
-def _peak_of_fakes(G: Generator, count: int) -> int:
+def _peak_of_fakes(config: Config, G: Generator, count: int) -> int:
     """D's update makes its whole batch of fakes in one forward without a graph."""
-    with torch.no_grad(), _LiveTensors() as live:
-        G(torch.empty(count, G.z_dim, device="meta"), _labels(count))
+    with torch.no_grad(), _LiveTensors() as live, normalized(G, iterate=False), _reduced(config):
+        G(torch.empty(count, G.z_dim), _labels(count))
     return live.peak
 
 
 def _labels(count: int) -> Tensor:
-    return torch.zeros(count, dtype=torch.int64, device="meta")
+    return torch.zeros(count, dtype=torch.int64)
 
 
 class _SavedTensors:

@@ -12,8 +12,9 @@ from conftest import assert_same_state
 from biggan.cli import train_main
 from biggan.config import ModelConfig
 from biggan.discriminator import Discriminator
-from biggan.estimate import _LiveTensors, _SavedTensors, estimate, largest_micro_batch
+from biggan.estimate import _LiveTensors, _nowhere, _reduced, _SavedTensors, estimate, largest_micro_batch
 from biggan.generator import Generator
+from biggan.normalization import normalized
 
 CASES = {
     "plain": {},
@@ -41,18 +42,21 @@ def test_the_same_bits(case: str, tiny: Callable, play: Callable) -> None:
 
 @pytest.mark.parametrize("kind", [Generator, Discriminator])
 @pytest.mark.parametrize("recompute", [False, True])
-def test_what_is_kept_is_what_is_estimated(kind: type, recompute: bool) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_is_kept_is_what_is_estimated(kind: type, recompute: bool, precision: str, tiny: Callable) -> None:
     """What a forward pass leaves behind, against the estimate without the one block that is being computed again."""
-    with torch.device("meta"):
+    config = tiny(speed={"precision": precision})
+    with _nowhere(config):
         network = kind(ModelConfig(resolution=32, ch=16))
         y = torch.zeros(8, dtype=torch.int64)
         first = torch.zeros(8, network.z_dim) if kind is Generator else torch.zeros(8, 3, 32, 32)
-    network.recompute = recompute
-    with _LiveTensors() as live:
-        out = network(first, y)
-    network.recompute = False
-    with _SavedTensors(network.blocks if recompute else ()) as saved:
-        network(first, y)
+        network.recompute = recompute
+        with _LiveTensors() as live, normalized(network, iterate=False), _reduced(config):
+            out = network(first, y)
+        network.recompute = False
+        hooks = _SavedTensors(network.blocks if recompute else ())
+        with hooks as saved, normalized(network, iterate=False), _reduced(config):
+            network(first, y)
     kept = sum(storage.nbytes() for storage in saved.kept.values())
     assert kept == pytest.approx(live.now, abs=first.nbytes + out.nbytes + 1024)
     assert (saved.bytes > kept) == recompute
@@ -63,6 +67,8 @@ def test_recomputation_and_processes_need_less_and_the_largest_micro_batch_fits(
     again = tiny(train={"batch": 48, "recompute": True})
     whole = estimate(config)["memory_bytes"]
     assert estimate(again)["memory_bytes"] < whole
+    reduced = tiny(train={"batch": 48}, speed={"precision": "bfloat16"})
+    assert 0.5 < estimate(reduced)["memory"]["activations"] / estimate(config)["memory"]["activations"] < 0.75
     one, several = (estimate(config, processes)["memory"]["activations"] for processes in (1, 3))
     assert one / 3 < several < one / 2  # the normalized weights are kept by each
     assert largest_micro_batch(config, 2 * whole) == (48, 1, whole)
