@@ -256,6 +256,11 @@ class Config(Section):
                 f"train.batch is {self.train.batch} and train.accumulate is {self.train.accumulate}: the batch must "
                 f"be cut into micro-batches of equal size. Give a train.accumulate that divides {self.train.batch}."
             )
+        if self.speed.compile and self.train.recompute:
+            raise UserError(
+                "speed.compile and train.recompute are on: torch.compile decides by itself what is computed again, and "
+                "cannot compile blocks that do so on their own. Turn one of them off."
+            )
         if self.regularizers.embedding_decay and not self.model.shared_embedding:
             raise UserError(
                 "regularizers.embedding_decay is weight decay on the shared class embedding, and "

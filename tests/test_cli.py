@@ -124,6 +124,7 @@ BAD = [
     (["--optim.G.lr", "-1"], "optim.G.lr is -1.0, expected at least 0"),
     (["--ema.decay", "1.5"], "ema.decay is 1.5, expected in [0.0, 1.0]"),
     (["--train.accumulate", "5"], "Give a train.accumulate that divides 32"),
+    (["--speed.compile", "true", "--train.recompute", "true"], "Turn one of them off"),
     (["--config", "nowhere.yaml"], "cannot read --config nowhere.yaml"),
     (["--resume", "nowhere"], "nowhere is no run directory"),
     (["--data.source", "digit"], "unknown data.source 'digit'; did you mean 'digits'?"),

@@ -167,7 +167,7 @@ class Rig:
             names = list(chosen) if index % 2 else list(reversed(chosen))
             for name in names:
                 times[name].append(self.time(chosen[name]))
-            log(f"round {index} of {rounds}: " + ", ".join(f"{n} {t[-1].wall:.3g} s" for n, t in times.items()))
+                log(f"round {index} of {rounds}, {name}: {times[name][-1].wall:.3g} s")
         return {name: timed[1:] for name, timed in times.items()}
 
     def time(self, speed: SpeedConfig, least: float = 0.5) -> Timing:
