@@ -20,6 +20,25 @@ MOST_FROZEN_RINGS = 3
 BEST = "best.safetensors"
 
 
+class _Best:
+    """The step with the lowest FID of the averaged weights, among evaluations under the settings of the last one."""
+
+    def __init__(self) -> None:
+        self.step: int | None = None
+        self.fid = math.inf
+        self.settings: Mapping[str, Any] | None = None
+
+    def consider(self, evaluation: Mapping[str, Any]) -> None:
+        """Take an `evaluation` event into account. Other settings give other scores, so with them it begins anew."""
+        if evaluation["weights"] != "ema":
+            return
+        if self.settings != evaluation.get("settings"):
+            self.step, self.fid, self.settings = None, math.inf, evaluation.get("settings")
+        fid = float(evaluation["scores"].get("fid", math.nan))
+        if fid < self.fid:  # never where it is NaN
+            self.step, self.fid = evaluation["step"], fid
+
+
 class CheckpointStore(Observer):
     """Saves the state where `checkpoint.*` says so, and at the end; deletes what retention no longer holds.
 
@@ -28,7 +47,7 @@ class CheckpointStore(Observer):
     rings the oldest goes.
 
     With `checkpoint.best`, checkpoints/best.safetensors is the state whose averaged weights, those that are sampled
-    from, have the lowest FID of all evaluations so far.
+    from, have the lowest FID of all evaluations so far under the settings of the last one.
     """
 
     def on_start(self, trainer: Trainer) -> None:
@@ -52,15 +71,13 @@ class CheckpointStore(Observer):
 
     def after_step(self, step: int, stats: Mapping[str, float]) -> None:
         """Save where one of the three intervals falls due, and a state that is the best so far."""
-        if is_due(step, self.config) or (self._best is not None and self._best[0] == step):
+        if is_due(step, self.config) or self._best.step == step:
             self.save()
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Freeze the ring on an alarm; remember the best evaluation."""
-        if event["event"] == "evaluation" and event["weights"] == "ema" and self.config.best:
-            fid = float(event["scores"].get("fid", math.nan))
-            if math.isfinite(fid) and (self._best is None or fid < self._best[1]):
-                self._best = (event["step"], fid)
+        if event["event"] == "evaluation" and self.config.best:
+            self._best.consider(event)
         if event["event"] == "alarm" and self.config.ring_every:
             span = self.config.ring_every * self.config.ring_keep
             if self._last_alarm is None or event["step"] - self._last_alarm > span:
@@ -79,7 +96,7 @@ class CheckpointStore(Observer):
         digest = save_checkpoint(path, state.tensors(), state.step, to_dict(self.trainer.config))
         self.saved = state.step
         self.trainer.emit("checkpoint", path=f"checkpoints/{path.name}", digest=digest)
-        if self._best is not None and self._best[0] == state.step:
+        if self._best.step == state.step:
             replace_link(path, self.folder / BEST)
         self.trainer.observers.on_checkpoint(state.step, path)
         self._prune()
@@ -100,17 +117,14 @@ class CheckpointStore(Observer):
 
         It decides when a state is saved, and so must not depend on where a run was stopped or branched.
         """
-        self._best: tuple[int, float] | None = None
+        self._best = _Best()
         path, now = self.folder / BEST, self.trainer.state.step
         if int(peek(path).get("step", -1)) > now:
             self._set_aside(path)
         for event in self.trainer.run.events() if self.config.best else ():
-            if event["event"] == "evaluation" and event["weights"] == "ema" and event["step"] <= now:
-                fid = float(event["scores"].get("fid", math.nan))
-                is_better = math.isfinite(fid) and (self._best is None or fid < self._best[1])
-                if is_better and not event.get("superseded"):
-                    self._best = (event["step"], fid)
-        if self._best is not None and self._best[0] == now and self._path(now).exists():  # killed before it was linked
+            if event["event"] == "evaluation" and event["step"] <= now and not event.get("superseded"):
+                self._best.consider(event)
+        if self._best.step == now and self._path(now).exists():  # killed before it was linked
             replace_link(self._path(now), path)
 
     def _path(self, step: int) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from biggan.checkpoint import read_checkpoint
 from biggan.cli import train_main
 from biggan.evaluation import observer
 from biggan.evaluation.observer import Evaluation
-from biggan.retention import CheckpointStore
+from biggan.retention import CheckpointStore, _Best
 from biggan.rundir import RunDirectory
 from spectra.detect import Finding
 from spectra.records import read_record
@@ -142,3 +143,23 @@ def test_nothing_is_loaded_where_no_evaluation_will_fall_due(tmp_path: Path, mon
     monkeypatch.setattr(observer.Evaluator, "of_run", lambda *a, **k: pytest.fail("not needed"))
     run = tmp_path / "run"
     assert train_main(["--out", str(run), "--steps=3", "--quiet", *TINY]) == 0
+
+
+def test_the_best_is_chosen_among_evaluations_that_can_be_compared() -> None:
+    def event(step: int, fid: float | None, weights: str = "ema", **settings: object) -> dict:
+        return {"step": step, "weights": weights, "scores": {} if fid is None else {"fid": fid}, "settings": settings}
+
+    best = _Best()
+    found = []
+    for one in (
+        event(1, 5.0, samples=1000),
+        event(2, 7.0, samples=1000),
+        event(2, 1.0, "raw", samples=1000),
+        event(3, math.nan, samples=1000),
+        event(4, 6.0, samples=100),  # a branch that evaluates on fewer
+        event(5, None, samples=100),
+        event(6, 5.5, samples=100),
+    ):
+        best.consider(one)
+        found.append(best.step)
+    assert found == [1, 1, 1, 1, 4, 4, 6]
