@@ -71,7 +71,8 @@ sys.exit(main(["--ckpt", {parent!r}, "--freeze", "D", "--steps", "4", "--out", {
 def throughput(parent: str, steps: int, jobs: int, out: Path) -> float:
     """Steps a second of a plan of four branches, `jobs` at a time, the processes' start included."""
     from interventions.launch import launch, local
-    from interventions.plan import plan_of_changes, resolve, save_resolved
+    from interventions.layout import resolve, save_resolved
+    from interventions.plan import plan_of_changes
 
     resolved = resolve(plan_of_changes([], 3), [parent], steps=steps, settings={"samples.every": 0})
     save_resolved(resolved, out)

@@ -14,7 +14,7 @@ from interventions.cli import DEFAULT_STEPS, PROGRAM
 
 if TYPE_CHECKING:
     from interventions.launch import Outcome, Start
-    from interventions.plan import Resolved
+    from interventions.layout import Resolved
 
 Given = list[tuple[Any, int, int | None]]
 """Changes of the line, with their --from and --until."""
@@ -23,7 +23,7 @@ Given = list[tuple[Any, int, int | None]]
 def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, Any]) -> int:
     """Run a plan, or the changes of the line with other continuations, or go on with it; then compare."""
     from interventions.launch import launch
-    from interventions.plan import save_resolved
+    from interventions.layout import save_resolved
 
     resolved = resolve_plan(options, changes, settings)
     folder = Path(options.out) if options.out else Path("runs") / f"plan-{resolved.plan}"
@@ -41,7 +41,8 @@ def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, An
 
 def resolve_plan(options: argparse.Namespace, changes: Given, settings: dict[str, Any]) -> Resolved:
     """The plan that the line asks for, laid out and checked; nothing is written."""
-    from interventions.plan import plan_of_changes, read_plan, resolve
+    from interventions.layout import resolve
+    from interventions.plan import plan_of_changes, read_plan
 
     if not options.ckpt:
         raise UserError("--ckpt is missing: the base runs of the plan, or their checkpoints.")
@@ -140,7 +141,7 @@ def _finish(folder: Path, outcome: Outcome, *, quiet: bool) -> int:
 def _draw_figures(folder: Path) -> None:
     """The paper's figures that the plan asks for, of every run, into FOLDER/figures/."""
     import spectra
-    from interventions.plan import load_resolved
+    from interventions.layout import load_resolved
 
     resolved = load_resolved(folder)
     for job in resolved.jobs if resolved.figures else ():

@@ -108,7 +108,7 @@ def root_of(row: Row) -> str:
 
 def compare_plan(folder: str | Path) -> Comparison:
     """The runs of a plan's directory, as far as they are. Raises `UserError` where it is none, or nothing has begun."""
-    from interventions.plan import load_resolved
+    from interventions.layout import load_resolved
 
     folder = Path(folder)
     resolved = load_resolved(folder)
@@ -165,7 +165,7 @@ def compare_runs(paths: Iterable[str | Path]) -> Comparison:
 
 def notes_on(rows: list[Row], parents: Mapping[str, Path] | None = None) -> list[str]:
     """What takes away from the comparison: base runs that are one run, and scores that are not the same scores."""
-    from interventions.plan import one_run_words
+    from interventions.layout import one_run_words
 
     notes = []
     runs = [path.resolve() for path in (parents or {}).values()]

@@ -21,7 +21,7 @@ from biggan.errors import UserError
 from interventions.worker import ended, note
 
 if TYPE_CHECKING:
-    from interventions.plan import Job, Resolved
+    from interventions.layout import Job, Resolved
 
 ATTEMPTS = 2
 POLL_SECONDS = 0.2

@@ -77,16 +77,34 @@ def plan_branch(
 def check_branch(branch: Branch) -> None:
     """Raise `UserError` for what would stop the branch from beginning; nothing is written or trained."""
     from biggan.folding import load_state
-    from biggan.session import check_names
     from biggan.state import TrainingState
 
-    for phase in branch.timeline.phases:
-        check_names(phase.config)
+    check_phases(branch.timeline)
+    is_of_the_parent = branch.config.model == branch.parent.checkpoint.config.model
+    if is_of_the_parent and not any(phase.operations for phase in branch.timeline.phases):
+        return
     state = TrainingState(branch.config, "cpu", initialize=False)
     load_state(state, branch.parent.checkpoint, branch.config)
     for phase in branch.timeline.phases:
         for change in phase.operations:
             change.check(state, phase.config)
+
+
+def check_phases(timeline: Timeline) -> None:
+    """Raise `UserError` where a phase's configuration names what its networks do not have."""
+    import torch
+
+    from biggan.discriminator import Discriminator
+    from biggan.generator import Generator
+    from biggan.session import check_names
+    from biggan.starts import steered_layers
+
+    for config in (phase.config for phase in timeline.phases):
+        check_names(config)
+        with torch.device("meta"):
+            networks = {"G": Generator(config.model, config.speed), "D": Discriminator(config.model, config.speed)}
+        for name, network in networks.items():
+            steered_layers(config, name, network)
 
 
 def default_out(parent: Parent, label: str) -> Path:

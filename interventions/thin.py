@@ -23,7 +23,7 @@ SPECTRA = ("sigma0/",)
 def thin_plan(plan: Path, out: Path, every: int = 20, spectra_every: int = 100) -> Path:
     """Copy a plan's directory to `out`, with the losses, accuracies and gradient norms of G and D every so many steps
     and sigma_0 of every layer now and then. Raises `UserError` where `plan` is none or `out` is taken."""
-    from interventions.plan import load_resolved
+    from interventions.layout import load_resolved
 
     resolved = load_resolved(plan)
     if out.exists() and any(out.iterdir()):

@@ -21,7 +21,7 @@ from biggan.rundir import RunDirectory
 
 if TYPE_CHECKING:
     from biggan.trainer import Trainer
-    from interventions.plan import Base, Job, Resolved
+    from interventions.layout import Base, Job, Resolved
 
 BEAT_SECONDS = 1.0
 LOCK_SECONDS = 60.0
@@ -32,7 +32,7 @@ def run_job(folder: str | Path, key: str) -> str:
 
     Raises `UserError` where its parent is gone or is no longer what it was.
     """
-    from interventions.plan import load_resolved
+    from interventions.layout import load_resolved
 
     folder = Path(folder)
     resolved = load_resolved(folder)

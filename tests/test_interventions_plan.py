@@ -27,7 +27,8 @@ from interventions.changes import with_fields
 from interventions.cli import main
 from interventions.compare import compare_plan, table
 from interventions.launch import launch
-from interventions.plan import Resolved, load_resolved, read_plan, resolve, save_resolved, shipped_plans
+from interventions.layout import Resolved, load_resolved, resolve, save_resolved
+from interventions.plan import read_plan, shipped_plans
 from interventions.thin import thin_plan
 from interventions.worker import run_job
 
@@ -195,6 +196,8 @@ def test_a_missing_parent_is_said_before_anything_runs(plan_file: Path, base: Pa
         ("entries: {a: {changes: [{r1: 1, from: 20}]}}", "are shares of its length"),
         ("entries: {control: {changes: [r1: 1]}}", "'control' cannot be an entry's name"),
         ("entries: {a: {changes: [{lr: x2}, {lr: G=x3}]}}", "entry a: .* both set optim.G.lr"),
+        ("entries: {a: {changes: [{reinit: D=blocks.0.conv3, from: 0.5}]}}", "entry a: .*did you mean"),
+        ("entries: {a: {changes: [{clamp: '1,layers:linaer'}]}}", "entry a: .*did you mean 'linear'"),
         ("settings: {train.batch: 8}\nentries: {a: {changes: [r1: 1]}}", "train.batch decides the numbers"),
         ("entries: [", "is no YAML"),
     ],
