@@ -318,6 +318,10 @@ def _sample(argv: list[str]) -> int:
 def _sample_many(arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         raise UserError("--num needs a place: give --out samples.npz, or --out with a folder for PNG files.")
+    if Path(arguments.out).suffix not in ("", ".npz"):
+        raise UserError(
+            f"--out is {arguments.out}: with --num, expected a name that ends in .npz, or a folder for PNG files."
+        )
     if arguments.classes is not None or arguments.per_class != 8:
         raise UserError("--num draws all classes in turn; leave --classes and --per-class away.")
     for name, value in (("--num", arguments.num), ("--standing-passes", arguments.standing_passes)):
@@ -376,11 +380,11 @@ def _film_strip(arguments: argparse.Namespace) -> int:
 
 
 def _sample_parser() -> argparse.ArgumentParser:
-    import argparse
 
-    parser = argparse.ArgumentParser(
+    from biggan.arguments import Parser
+
+    parser = Parser(
         prog="biggan-sample",
-        allow_abbrev=False,
         description="Draw a labelled grid, classes by samples: averaged weights under standing statistics.",
     )
     add = parser.add_argument

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from biggan.arguments import Parser
 from biggan.cli import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, guarded
 from biggan.errors import UserError
 
@@ -147,7 +148,7 @@ class PrepareProgress:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="biggan-data",
         description="Image data for training.",
         epilog="Exit codes: 0 done, 2 bad input, 130 interrupted (what is packed is kept), 1 anything else.",

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from biggan.arguments import Parser
 from biggan.cli import EXIT_DONE, guarded
 from biggan.errors import UserError
 
@@ -116,9 +117,8 @@ def _discriminator(job: Job) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="biggan-eval",
-        allow_abbrev=False,
         description="Score a generator: averaged weights under standing statistics, unless said. Every number is "
         "printed and stored with the features and their digest, the reference split, the number of samples, "
         "truncation, standing passes and weights that it was made with.",

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biggan.arguments import Parser
 from biggan.cli import EXIT_DONE, EXIT_FAILED, EXIT_OF, guarded
 from biggan.errors import UserError
 
@@ -62,9 +63,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of a branch's command line, one option a change."""
     from interventions.changes import CHANGES
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
-        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage=f"{PROGRAM} --ckpt X (--CHANGE VALUE ... | --control | --plan PLAN) [--steps N] [--out DIR] [options]",
         description="Branch a run from a checkpoint with something changed, or unchanged with --control. The branch "

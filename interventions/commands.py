@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biggan.arguments import Parser
 from biggan.cli import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from biggan.errors import UserError
 from interventions.cli import DEFAULT_STEPS, PROGRAM
@@ -69,9 +70,8 @@ def compare(argv: list[str]) -> int:
     from interventions.compare import compare_plan, compare_runs
     from interventions.report import print_report, write_report
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"{PROGRAM} compare",
-        allow_abbrev=False,
         description="Compare branches with their control, or all runs of a plan's directory: luck first, then each "
         "change, the base run being the unit of statistics.",
     )
@@ -91,9 +91,8 @@ def replay(argv: list[str]) -> int:
     """`biggan-intervene replay`: one step again, everything recorded. Returns 1 where it is not as it was recorded."""
     from interventions.microscope import describe, redo
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"{PROGRAM} replay",
-        allow_abbrev=False,
         description="Do a step of a run again, from the last checkpoint before it, with everything recorded: image "
         "indices, classes, per-image logits and gradient norms. Its numbers are held against the recorded ones.",
     )

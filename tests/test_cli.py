@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -270,3 +271,26 @@ def test_samples_from_a_checkpoint(finished: Path, tmp_path: Path, capsys: pytes
 def test_configurations_check_themselves() -> None:
     with pytest.raises(UserError, match=r"did you mean 'seed'"):
         from_dict({"sead": 3})
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "line", "words"),
+    [
+        ("biggan.cli", "sample_main", "--ckpt=x --truncaton 1", "unknown option '--truncaton'; did you mean '--trunc"),
+        (
+            "biggan.eval_cli",
+            "main",
+            "--ckpt x extra --samplse=5",
+            "unknown option '--samplse'; did you mean '--samples'",
+        ),
+        ("interventions.cli", "main", "--ckpt x --freze D", "unknown option '--freze'; did you mean '--freeze'"),
+        ("interventions.cli", "main", "compare x --basline y", "unknown option '--basline'"),
+    ],
+)
+def test_a_misspelt_option_is_told_the_right_one(
+    module: str, name: str, line: str, words: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        getattr(importlib.import_module(module), name)(line.split())
+    assert ended.value.code == 2
+    assert words in " ".join(capsys.readouterr().err.split())

@@ -110,6 +110,7 @@ def test_samples_made_otherwise_are_not_mixed(
         (["--num", "0"], "--num is 0, expected at least 1"),
         (["--truncation", "0"], "truncation threshold is 0.0"),
         (["--classes", "1"], "leave --classes"),
+        (["--out", "x.tar"], "--out is x.tar: with --num, expected a name that ends in .npz"),
     ],
 )
 def test_bad_options(run: Path, tmp_path: Path, more: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
