@@ -279,7 +279,7 @@ def test_configurations_check_themselves() -> None:
         ("biggan.cli", "sample_main", "--ckpt=x --truncaton 1", "unknown option '--truncaton'; did you mean '--trunc"),
         (
             "biggan.eval_cli",
-            "main",
+            "eval_main",
             "--ckpt x extra --samplse=5",
             "unknown option '--samplse'; did you mean '--samples'",
         ),

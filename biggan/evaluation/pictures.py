@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 STEPS = 8
-ROWS = 8
+ROWS = 10
 STRIP = (2.0, 1.0, 0.5, 0.04)  # Figure 2a
 CHUNK = 1024
 
@@ -56,6 +56,11 @@ def _chosen(classes: int, count: int) -> list[int]:
     return sorted({int(c) for c in np.linspace(0, classes - 1, min(count, classes)).round()})
 
 
+def _of_all(sampler: Generator, shown: int) -> str:
+    """To be said where not every class is shown."""
+    return "" if shown == sampler.classes else f"; {shown} of {sampler.classes} classes"
+
+
 @torch.no_grad()
 def interpolations(sampler: Generator, draw: Draw, names: Sequence[str], title: str) -> Image:
     """Between two latents of one class; between two (z, c) pairs (Figure 8); between classes at one z (Figure 9).
@@ -79,7 +84,8 @@ def interpolations(sampler: Generator, draw: Draw, names: Sequence[str], title: 
         panels["c to c', z fixed"] = images_of(sampler, z0.repeat_interleave(STEPS, 0), between(c0, c1))
     rows = [f"{names[a]} to {names[b]}" for a, b in zip(left, right, strict=True)]
     shaped = {name: images.reshape(count, STEPS, *images.shape[1:]) for name, images in panels.items()}
-    return draw_grid(shaped, rows, f"interpolations, {title}; the first panel keeps the class at a row's left")
+    about = f"interpolations, {title}; the first panel keeps the class at a row's left{_of_all(sampler, count)}"
+    return draw_grid(shaped, rows, about)
 
 
 def truncation_strips(sampler: Generator, draw: Draw, names: Sequence[str], title: str, per_class: int = 5) -> Image:
@@ -92,7 +98,7 @@ def truncation_strips(sampler: Generator, draw: Draw, names: Sequence[str], titl
         )
         images = images_of(sampler, z, classes.repeat_interleave(per_class))
         panels[f"threshold {threshold:g}"] = images.reshape(len(classes), per_class, *images.shape[1:])
-    return draw_grid(panels, [names[c] for c in classes], f"truncation, {title}")
+    return draw_grid(panels, [names[c] for c in classes], f"truncation, {title}{_of_all(sampler, len(classes))}")
 
 
 def nearest_places(queries: Tensor, rows: Sequence[Tensor], k: int) -> Tensor:
