@@ -125,7 +125,7 @@ def _saved_by_G(config: Config, G: Generator, D: Discriminator, count: int) -> i
 
 def _peak_of_fakes(config: Config, G: Generator, count: int) -> int:
     """D's update makes its whole batch of fakes in one forward without a graph."""
-    with torch.no_grad(), _LiveTensors() as live, normalized(G, iterate=False), _reduced(config):
+    with torch.no_grad(), LiveTensors() as live, normalized(G, iterate=False), _reduced(config):
         G(torch.empty(count, G.z_dim), _labels(count))
     return live.peak
 
@@ -182,7 +182,7 @@ class _SavedTensors:
             handle.remove()
 
 
-class _LiveTensors(TorchDispatchMode):
+class LiveTensors(TorchDispatchMode):
     """Follows how much memory the results of operations hold at a time; `peak` is the most, in bytes."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from biggan import bench
 from biggan.bench import ablate, gpu, growth, tables
-from biggan.bench.machine import PeakOfStep, matrix_rate
+from biggan.bench.machine import matrix_rate, peak_of_tensors
 from biggan.bench.traffic import count_traffic
 from biggan.config import Config, SpeedConfig
 from biggan.resampling import Resampling
@@ -80,12 +80,16 @@ def test_ablation_of_a_tiny_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_step_s_peak_is_seen(tiny: Callable[..., Config]) -> None:
-    peak = PeakOfStep(tiny())
-    if peak.before is None:
-        pytest.skip("the system does not tell")
-    block = torch.ones(2**24)  # 64 MiB
-    del block
-    assert 60 * 2**20 < peak.bytes() < 200 * 2**20
+    kept = torch.ones(2**20, requires_grad=True)
+    with peak_of_tensors(tiny()) as peak:
+        squared = (kept * 2).square()  # 4 MiB each; autograd keeps the first as well
+        grown = torch.cat([squared, squared])
+        del squared, grown
+        torch.ones(3 * 2**20)  # 12 MiB beside what autograd held before it went
+    assert peak[0] == pytest.approx(4 * 2**22, rel=0.01)
+    with peak_of_tensors(tiny(speed={"compile": True})) as peak:
+        pass
+    assert peak == []
 
 
 def test_exponents_of_an_exact_law() -> None:

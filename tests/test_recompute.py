@@ -12,7 +12,7 @@ from conftest import assert_same_state
 from biggan.cli import train_main
 from biggan.config import ModelConfig
 from biggan.discriminator import Discriminator
-from biggan.estimate import _LiveTensors, _nowhere, _reduced, _SavedTensors, estimate, largest_micro_batch
+from biggan.estimate import LiveTensors, _nowhere, _reduced, _SavedTensors, estimate, largest_micro_batch
 from biggan.generator import Generator
 from biggan.normalization import normalized
 
@@ -51,7 +51,7 @@ def test_what_is_kept_is_what_is_estimated(kind: type, recompute: bool, precisio
         y = torch.zeros(8, dtype=torch.int64)
         first = torch.zeros(8, network.z_dim) if kind is Generator else torch.zeros(8, 3, 32, 32)
         network.recompute = recompute
-        with _LiveTensors() as live, normalized(network, iterate=False), _reduced(config):
+        with LiveTensors() as live, normalized(network, iterate=False), _reduced(config):
             out = network(first, y)
         network.recompute = False
         hooks = _SavedTensors(network.blocks if recompute else ())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from biggan.bench.machine import PeakOfStep, device_facts, ignore, matrix_rate, open_data, synchronizer
+from biggan.bench.machine import device_facts, ignore, matrix_rate, open_data, peak_of_tensors, synchronizer
 from biggan.bench.measure import count_flop, one_step
 from biggan.config import SpeedConfig
 from biggan.errors import check_known
@@ -28,10 +28,9 @@ CASES = {
 }
 """Preset -> its options here. What does not grow with the batch is left out of small ones as far as it can be."""
 
-PLAIN, ALL, BUT, BEST, BESIDE = "plain", "all", "all but ", "best", "bfloat16"
+PLAIN, ALL, BUT, BESIDE = "plain", "all", "all but ", "bfloat16"
 SWITCHES = [field.name for field in dataclasses.fields(SpeedConfig) if field.default is False]
 SWITCHES.remove("compile")  # too slow to begin with to be one of many
-GAIN = 1.02  # a switch without which all are so much faster is not among the best
 
 
 def ablate(
@@ -90,28 +89,23 @@ def variants(*, compiled: bool = False) -> dict[str, SpeedConfig]:
 
 
 def ablate_case(config: Config, first: dict[str, SpeedConfig], *, rounds: int, log: Log) -> dict[str, Any]:
-    """One configuration with each of these variants (the plain networks among them), and with the best together: those
-    switches without which all of them are not faster.
+    """One configuration with each of these variants, the plain networks among them.
 
     Of each variant: medians over `rounds` steps of wall seconds and of this process's CPU seconds, and medians over the
     rounds of plain's over the variant's in the same round. `clock` says by which of the two rates are given: "cpu" on
     one core, where another process's load disturbs it less, else "wall". Rates count the plain networks' operations,
-    whatever a variant saves.
+    whatever a variant saves. `best` is the fastest of those in float32 that need no compiling.
     """
     rig = Rig(config)
     rate = matrix_rate(config, 2.0)
-    times = {}
-    log("plain, warming up and counting")
+    log("counting")
     flop = rig.count()
-    times |= rig.rounds(first, rounds, log)
+    times = rig.rounds(first, rounds, log)
     clock = "cpu" if config.device == "cpu" and config.threads == 1 else "wall"
     summarize = functools.partial(_summary, config=config, clock=clock, flop=flop, rate=rate)
-    results = {name: summarize(times, name) for name in first}
-    tried = [name for name in SWITCHES if f"{BUT}{name}" in first and ALL in first]
-    best = [name for name in tried if _ratio(times, ALL, f"{BUT}{name}", clock) < GAIN]
-    if 0 < len(best) < len(tried) - 1:  # else it has been measured
-        again = {PLAIN: SpeedConfig(), BEST: SpeedConfig(**dict.fromkeys(best, True))}
-        results[BEST] = summarize(rig.rounds(again, rounds, log), BEST)
+    results = {name: {**summarize(times, name), "peak_bytes": rig.peaks[speed]} for name, speed in first.items()}
+    whole = [name for name, speed in first.items() if speed.precision == "float32" and not speed.compile]
+    best = max(whole, key=lambda name: results[name]["faster"])
     return {
         **device_facts(config),
         "batch": config.train.batch,
@@ -120,7 +114,7 @@ def ablate_case(config: Config, first: dict[str, SpeedConfig], *, rounds: int, l
         "clock": clock,
         "flop_step": flop,
         **rate,
-        "best": best if tried else None,
+        "best": best,
         "variants": results,
     }
 
@@ -136,6 +130,7 @@ class Rig:
         self.batches = training_batches(config, self.source, 0)
         self.states: dict[bool, Any] = {}
         self.games: dict[SpeedConfig, Game] = {}
+        self.peaks: dict[SpeedConfig, int | None] = {}
 
     def game(self, speed: SpeedConfig) -> Game:
         """The variant's game, its networks switched to it."""
@@ -161,36 +156,45 @@ class Rig:
         return count_flop(self.config, self.source, self.game(SpeedConfig()))["flop_step"]
 
     def rounds(self, chosen: dict[str, SpeedConfig], rounds: int, log: Log) -> Times:
-        """Timings of each variant, one a round; a first one, in which kernels are chosen, is dropped."""
+        """Timings of each variant, one a round."""
+        for name, speed in chosen.items():
+            log(f"{name}: a first step")
+            self.warm(speed)
         times: Times = {name: [] for name in chosen}
-        for index in range(rounds + 1):
+        for index in range(1, rounds + 1):
             names = list(chosen) if index % 2 else list(reversed(chosen))
             for name in names:
                 times[name].append(self.time(chosen[name]))
                 log(f"round {index} of {rounds}, {name}: {times[name][-1].wall:.3g} s")
-        return {name: timed[1:] for name, timed in times.items()}
+        return times
+
+    def warm(self, speed: SpeedConfig) -> int | None:
+        """One step, in which kernels are chosen. Returns the bytes that its tensors need beyond what is held."""
+        game = self.game(speed)
+        with peak_of_tensors(game.config) as peak:
+            one_step(self.config, game, self.batches, self.sync)
+        self.peaks[speed] = peak[0] if peak else None
+        return self.peaks[speed]
 
     def time(self, speed: SpeedConfig, least: float = 0.5) -> Timing:
         """One step, data excluded; short ones are repeated for `least` seconds, and a mean taken."""
         game, count, cpu, wall = self.game(speed), 0, 0.0, 0.0
         self.sync()
-        peak = PeakOfStep(self.config)
         while count == 0 or wall < least:
             start, start_cpu = time.perf_counter(), time.process_time()
             wait, _, _ = one_step(self.config, game, self.batches, self.sync)
             wall += time.perf_counter() - start - wait
             cpu += time.process_time() - start_cpu
             count += 1
-        return Timing(wall / count, cpu / count, peak.bytes())
+        return Timing(wall / count, cpu / count)
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """A step's wall seconds, CPU seconds of this process, and the bytes it needed beyond what is held."""
+    """A step's wall seconds, and CPU seconds of this process."""
 
     wall: float
     cpu: float
-    peak: int | None
 
 
 Times = dict[str, list[Timing]]
@@ -213,5 +217,4 @@ def _summary(
         "faster": _ratio(times, PLAIN, name, clock),
         "faster_wall": _ratio(times, PLAIN, name, "wall"),
         "of_matrix_rate": flop / seconds / rate["matrix_flop_per_second"],
-        "peak_bytes": max((t.peak for t in times[name] if t.peak is not None), default=None),
     }

@@ -98,7 +98,7 @@ def _time_batches(
         log(f"batch {batch}")
         try:
             rig = Rig(_with_batch(config, batch))
-            rig.time(speed)
+            peak = rig.warm(speed)
             timed = [rig.time(speed) for _ in range(rounds)]
         except torch.cuda.OutOfMemoryError:
             steps.append({"batch": batch, "left_out": "does not fit"})
@@ -107,11 +107,10 @@ def _time_batches(
             rig = None  # its memory, before the next one's
             if config.device == "cuda":
                 torch.cuda.empty_cache()
-        peaks = [t.peak for t in timed if t.peak is not None]
         wall = median(t.wall for t in timed)
         images = batch * config.train.d_steps
         found = {"batch": batch, "step_seconds": wall, "images_per_second": images / wall}
-        steps.append({**found, "peak_bytes": max(peaks, default=None)})
+        steps.append({**found, "peak_bytes": peak})
     return steps
 
 

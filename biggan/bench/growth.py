@@ -97,12 +97,12 @@ def _needs(config: Config) -> dict[str, float]:
 def _timed(config: Config, rounds: int) -> dict[str, Any]:
     """Medians over `rounds` steps behind a first one."""
     rig = Rig(config)
-    rig.time(config.speed)
+    peak = rig.warm(config.speed)
     found = [rig.time(config.speed) for _ in range(rounds)]
     return {
         "step_seconds": median(t.wall for t in found),
         "cpu_seconds": median(t.cpu for t in found),
-        "peak_bytes": max((t.peak for t in found if t.peak is not None), default=None),
+        "peak_bytes": peak,
     }
 
 
