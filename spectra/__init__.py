@@ -19,6 +19,7 @@ _HOMES = {
     "spectra.plots": ["FIGURES", "draw_figures"],
     "spectra.frames": ["gradient_variance_in_time", "load", "read_events"],
     "spectra.findings": ["Finding"],
+    "spectra.detectors": ["detect_run"],
     "spectra.scan": ["Convolution", "Spectrum", "scan"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
