@@ -37,7 +37,7 @@ def draw_spread(comparison: Comparison) -> Figure | None:
 
 def draw_d_loss(comparison: Comparison) -> Figure | None:
     """D's loss, a running mean over 25 steps (Appendix G.1: 0 to 3, and 300 when D is frozen)."""
-    return _panels(comparison, _d_loss, "D's loss (symmetric log)", log="symlog")
+    return _panels(comparison, _d_loss, "D's loss", log="where wide")
 
 
 def draw_sigma(comparison: Comparison) -> Figure | None:
@@ -88,10 +88,22 @@ FIGURES: dict[str, Callable[[Comparison], Any]] = {
 }
 
 
-def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | str = False) -> Figure | None:
-    """One panel a base run: the parent in black, the luck in grey, each change in a colour."""
+def _logarithmic(axes: Axes) -> None:
     from matplotlib.ticker import LogFormatter
 
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
+
+
+WIDE = 20.0
+
+
+def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | str = False) -> Figure | None:
+    """One panel a base run: the parent in black, the luck in grey, each change in a colour.
+
+    `log`: True, or "where wide" for a symmetric logarithm where the values leave -WIDE to WIDE.
+    """
     bases = list(dict.fromkeys(row.base for row in comparison.rows))
     figure, seen = _figure(len(bases)), False
     entries = comparison.entries()[:MOST_ENTRIES]
@@ -109,14 +121,15 @@ def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | s
         if begin:
             axes.axvline(begin, color="black", linewidth=0.5)
         axes.set(title=base, xlabel="step")
-        if log:
-            axes.set_yscale("symlog" if log == "symlog" else "log")
-        if log is True:
-            axes.yaxis.set_major_formatter(LogFormatter())
-            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
     if not seen:
         return None
-    figure.axes[0].set_ylabel(label)
+    is_wide = any(max(map(abs, axes.dataLim.intervaly)) > WIDE for axes in figure.axes)
+    for axes in figure.axes:
+        if log is True:
+            _logarithmic(axes)
+        elif log and is_wide:
+            axes.set_yscale("symlog")
+    figure.axes[0].set_ylabel(f"{label} (symmetric log)" if log == "where wide" and is_wide else label)
     _legend(figure.axes[-1], figure.axes)
     return figure
 
@@ -129,7 +142,8 @@ def _score(frames: dict[str, Any], begin: int, name: str) -> tuple[list[int], li
 
 def _d_loss(frames: dict[str, Any], begin: int) -> tuple[list[int], list[float]] | None:
     loss = d_loss(frames["scalars"][frames["scalars"]["step"] > begin])
-    smooth = loss.rolling(25, min_periods=1).mean()
+    apart = loss.index.to_series().diff().median()  # a thinned record holds every so many steps
+    smooth = loss.rolling(max(1, round(25 / apart)) if apart > 0 else 1, min_periods=1).mean()
     return None if loss.empty else (smooth.index.tolist(), smooth.tolist())
 
 

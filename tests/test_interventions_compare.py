@@ -8,8 +8,10 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from interventions import figures
 from interventions.cli import main
 from interventions.compare import compare_runs, table
 from interventions.outcome import read_outcome
@@ -205,3 +207,12 @@ def test_the_report_is_one_page_that_needs_nothing_else(runs: list[Path], tmp_pa
 def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["compare", str(tmp_path)]) == 2
     assert "is no run directory" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("every", "smoothed"), [(1, 25), (10, 2), (50, 1)])
+def test_the_drawn_loss_is_a_mean_over_steps_however_thin_the_record(every: int, smoothed: int) -> None:
+    steps = np.arange(every, 1001, every)
+    parts = [pd.DataFrame({"step": steps, "name": f"loss/D_{part}", "value": steps / 2.0}) for part in ("real", "fake")]
+    shown, values = figures._d_loss({"scalars": pd.concat(parts)}, 0)
+    assert shown == steps.tolist()
+    assert values[-1] == pytest.approx(np.mean(steps[-smoothed:]))
