@@ -18,6 +18,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the usage and the error, and exit with code 2."""
         if wrong := re.search(r"unrecognized arguments: (?:.*? )?(--[^\s=]+)", message):
-            options = [option for action in self._actions for option in action.option_strings]
-            message = f"unknown option '{wrong[1]}'{nearest(wrong[1], options)} See {self.prog} --help."
+            message = f"unknown option '{wrong[1]}'{nearest(wrong[1], self._options())} See {self.prog} --help."
         super().error(message)
+
+    def _options(self) -> list[str]:
+        """Every option, those of commands within too: it is the outermost parser that finds one unknown."""
+        found = []
+        for action in self._actions:
+            found += action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                found += [option for parser in action.choices.values() for option in parser._options()]
+        return found

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from biggan.session import Session
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+FILES_NOT_WRITTEN = {".png", ".jpg", ".jpeg", ".npy", ".pt", ".zip", ".tar", ".gz", ".tgz", ".h5"}
 EXIT_OF = {"finished": EXIT_DONE, "interrupted": EXIT_INTERRUPTED, "stopped": EXIT_FAILED}
 
 
@@ -93,7 +94,7 @@ def _train_together(argv: list[str]) -> int:
     with agreed():
         line = parse(argv)
         for name in ("json", "memory", "processes"):
-            if line.flags[name] and not line.flags["dry_run"]:
+            if line.flags[name] is not None and line.flags[name] is not False and not line.flags["dry_run"]:
                 raise UserError(f"--{name} goes with --dry-run. Add --dry-run, or leave --{name} away.")
         if line.flags["allow_change"] and not line.flags["resume"]:
             raise UserError("--allow-change goes with --resume RUN. Name the run, or leave --allow-change away.")
@@ -136,6 +137,8 @@ def _dry_run(line: CommandLine, config: Config) -> int:
     if not is_main():
         return EXIT_DONE
     processes = world_size() if line.flags["processes"] is None else line.flags["processes"]
+    if processes < 1:
+        raise UserError(f"--processes is {processes}, expected at least 1.")
     found = estimate(config, processes) | _fitting(line, config, processes)
     if line.flags["json"]:
         print(json.dumps(found | {"preset": line.preset, "config": to_dict(config)}))
@@ -318,7 +321,7 @@ def _sample(argv: list[str]) -> int:
 def _sample_many(arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         raise UserError("--num needs a place: give --out samples.npz, or --out with a folder for PNG files.")
-    if Path(arguments.out).suffix not in ("", ".npz"):
+    if Path(arguments.out).suffix in FILES_NOT_WRITTEN and not Path(arguments.out).is_dir():
         raise UserError(
             f"--out is {arguments.out}: with --num, expected a name that ends in .npz, or a folder for PNG files."
         )
@@ -380,7 +383,6 @@ def _film_strip(arguments: argparse.Namespace) -> int:
 
 
 def _sample_parser() -> argparse.ArgumentParser:
-
     from biggan.arguments import Parser
 
     parser = Parser(

@@ -71,7 +71,7 @@ class Share:
             cut = "" if accumulate == 1 else f", cut into {accumulate} micro-batches of {micro}"
             raise UserError(
                 f"{ranks} processes are to share train.batch {batch}{cut}: each needs one image of a micro-batch at "
-                f"least. Start at most {micro} processes, or give a larger batch."
+                f"least. Start at most {micro}, or give a larger batch."
             )
         self.batch, self.whole = batch, ranks == 1
         edges = np.cumsum([0, *(micro // ranks + (r < micro % ranks) for r in range(ranks))])
@@ -131,6 +131,8 @@ def is_together() -> bool:
 def _reporting_loss() -> Iterator[None]:
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:  # what torch.distributed's errors have in common
         raise LostRank(f"rank {rank()} has lost another rank, whose own message says why ({error})") from error
 
@@ -198,15 +200,16 @@ def sum_gradients(gradients: Sequence[Tensor]) -> None:
     """Sum each over ranks, in place, in buckets that depend on shapes and types alone."""
     if world_size() == 1:
         return
-    with _reporting_loss():
-        begun = []
-        for bucket in _buckets(gradients):
-            flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+    begun = []
+    for bucket in _buckets(gradients):
+        flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+        with _reporting_loss():
             begun.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
-        for bucket, flat, work in begun:
+    for bucket, flat, work in begun:
+        with _reporting_loss():
             work.wait()
-            parts = flat.split([gradient.numel() for gradient in bucket])
-            torch._foreach_copy_(list(bucket), [p.view(g.shape) for p, g in zip(parts, bucket, strict=True)])
+        parts = flat.split([gradient.numel() for gradient in bucket])
+        torch._foreach_copy_(list(bucket), [p.view(g.shape) for p, g in zip(parts, bucket, strict=True)])
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

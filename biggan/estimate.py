@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import weakref
 from collections.abc import Iterable, Iterator
@@ -69,7 +68,7 @@ def _nowhere(config: Config) -> Iterator[None]:
         if config.speed.precision != "float32":
             from torch._subclasses.fake_tensor import FakeTensorMode
 
-            stack.enter_context(FakeTensorMode())
+            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(torch.device("meta" if config.speed.precision == "float32" else "cpu"))
         yield
 
@@ -95,9 +94,10 @@ def largest_micro_batch(config: Config, card: int, processes: int = 1) -> tuple[
         train = dataclasses.replace(config.train, accumulate=cut)
         return estimate(dataclasses.replace(config, train=train), processes)["memory_bytes"]
 
-    # The finer the cut, the less it takes: look for the first that fits by halving.
-    first = bisect.bisect_left(cuts, True, key=lambda cut: needed(cut) <= card * (1 - SPARE))
-    return None if first == len(cuts) else (batch // cuts[first], cuts[first], needed(cuts[first]))
+    for cut in cuts:  # in this order: with uneven shares a finer cut may take more
+        if (bytes_ := needed(cut)) <= card * (1 - SPARE):
+            return batch // cut, cut, bytes_
+    return None
 
 
 def _saved_by_D(config: Config, D: Discriminator, count: int) -> int:
@@ -192,14 +192,17 @@ class LiveTensors(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
-                self._follow(tensor)
+                self._follow(tensor, given)
         return result
 
-    def _follow(self, tensor: Tensor) -> None:
+    def _follow(self, tensor: Tensor, given: set[int]) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
+        if key in given and key not in self.live:  # of a tensor from before: a view of it, or itself
+            return
         if key not in self.live:
             self.now += size
             self.peak = max(self.peak, self.now)

@@ -131,7 +131,10 @@ _MATRICES: dict[tuple, Tensor] = {}  # kept, so that no step waits for a copy to
 def _both_axes(taps: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """`taps` along both axes, (16, 9)."""
     key = taps, dtype, device
-    if key not in _MATRICES:
-        matrix = torch.tensor(taps, dtype=dtype)
-        _MATRICES[key] = torch.kron(matrix, matrix).to(device)
-    return _MATRICES[key]
+    if key in _MATRICES:
+        return _MATRICES[key]
+    matrix = torch.tensor(taps, dtype=dtype)
+    found = torch.kron(matrix, matrix).to(device)
+    if type(found) is Tensor:  # not where shapes alone are followed (`estimate`)
+        _MATRICES[key] = found
+    return found

@@ -19,6 +19,17 @@ from biggan.config import Config, from_dict, to_dict
 from biggan.errors import UserError
 from spectra.records import append_event, supersede_events
 
+_locks: set[IO[str]] = set()
+
+
+def _leave_locks() -> None:
+    """A forked process, such as a loader's, holds none of its parent's locks: it may outlive a killed parent."""
+    while _locks:
+        _locks.pop().close()
+
+
+os.register_at_fork(after_in_child=_leave_locks)
+
 
 class RunDirectory:
     """One run's files: config.yaml, run.json, events.jsonl, checkpoints/, records/, samples/, tensorboard/."""
@@ -43,10 +54,11 @@ class RunDirectory:
         import fcntl
 
         self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held open on purpose
+        _locks.add(self._lock)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self._lock.close()
+            self.unlock()
             raise UserError(
                 f"another process is training in {self.path}. Wait until it has ended, or stop it."
             ) from error
@@ -54,6 +66,7 @@ class RunDirectory:
     def unlock(self) -> None:
         """Let other processes in."""
         if self._lock is not None:
+            _locks.discard(self._lock)
             self._lock.close()
             self._lock = None
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 from spectra.topk import top_singular_values, top_singular_values_batch
 
@@ -42,7 +43,8 @@ def top_two(matrices: Sequence[Tensor], starts: Sequence[Tensor | None]) -> list
     `starts` (see `start_shape`) holds for each the vectors of an earlier, similar matrix, or none. Exact to rounding
     for matrices of up to a few hundred rows or columns, to 1e-5 of sigma_0 beyond (`spectra.top_singular_values`).
     """
-    if any(matrix.is_meta for matrix in matrices):  # shapes without numbers: what a run would need is being counted
+    if any(matrix.is_meta or isinstance(matrix, FakeTensor) for matrix in matrices):
+        # Shapes without numbers: what a run would need is being counted.
         return [_unknown(matrix) for matrix in matrices]
     found = top_singular_values_batch([matrix.detach() for matrix in matrices], COUNT, starts=starts)
     triplets = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,8 @@ def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | s
         axes.set(title=base, xlabel="step")
     if not seen:
         return None
-    is_wide = any(max(map(abs, axes.dataLim.intervaly)) > WIDE for axes in figure.axes)
+    limits = [abs(limit) for axes in figure.axes for limit in axes.dataLim.intervaly if math.isfinite(limit)]
+    is_wide = max(limits, default=0.0) > WIDE
     for axes in figure.axes:
         if log is True:
             _logarithmic(axes)

@@ -82,7 +82,9 @@ def test_ablation_of_a_tiny_run(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_step_s_peak_is_seen(tiny: Callable[..., Config]) -> None:
     kept = torch.ones(2**20, requires_grad=True)
     with peak_of_tensors(tiny()) as peak:
-        squared = (kept * 2).square()  # 4 MiB each; autograd keeps the first as well
+        with torch.no_grad():
+            kept.add_(0)  # from before, as is a view of it
+        squared = (kept.view(-1) * 2).square()  # 4 MiB each; autograd keeps the first as well
         grown = torch.cat([squared, squared])
         del squared, grown
         torch.ones(3 * 2**20)  # 12 MiB beside what autograd held before it went
@@ -155,6 +157,8 @@ def test_the_report_of_a_gpu_runs_on_any_device(capsys: pytest.CaptureFixture[st
         (["--ablate", "--rounds", "0"], "--rounds is 0"),
         (["--ablate", "--only", "channel_last"], "did you mean 'channels_last'"),
         (["--growth", "--rounds", "0"], "--rounds is 0"),
+        (["--growth", "jar", "cifar10"], "this report is of one preset"),
+        (["jar", "--only", "all"], "go with --ablate"),
         (["--gpu-report", "--rounds", "0"], "--rounds is 0"),
     ],
 )

@@ -135,6 +135,8 @@ BAD = [
     (["--loss.name", "hing"], "did you mean 'hinge'"),
     (["--latents.distribution", "norml"], "did you mean 'normal'"),
     (["--json"], "--json goes with --dry-run"),
+    (["--processes", "0"], "--processes goes with --dry-run"),
+    (["--dry-run", "--processes", "0"], "--processes is 0, expected at least 1"),
     (["--allow-change"], "--allow-change goes with --resume RUN"),
     (["--step", "5"], "unknown option '--step'; did you mean '--steps'?"),
     (
@@ -284,6 +286,7 @@ def test_configurations_check_themselves() -> None:
             "unknown option '--samplse'; did you mean '--samples'",
         ),
         ("interventions.cli", "main", "--ckpt x --freze D", "unknown option '--freze'; did you mean '--freeze'"),
+        ("biggan.data_cli", "data_main", "prepare d --resolution 8 --out o --skip-brokn", "mean '--skip-broken'"),
         ("interventions.cli", "main", "compare x --basline y", "unknown option '--basline'"),
     ],
 )

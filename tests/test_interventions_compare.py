@@ -209,6 +209,18 @@ def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -
     assert "is no run directory" in " ".join(capsys.readouterr().err.split())
 
 
+def test_an_empty_panel_leaves_the_scale_plain(tmp_path: Path) -> None:
+    """A base run of a half-finished plan, of which nothing is recorded yet."""
+    found = compare_runs([make_run(tmp_path / base, base, loss=loss) for base, loss in (("a", 1.0), ("b", 4.0))])
+
+    def series(frames: dict, begin: int) -> tuple | None:
+        return None if frames["scalars"]["value"].max() > 1 else figures._d_loss(frames, begin)
+
+    figure = figures._panels(found, series, "loss", log="where wide")
+    assert [len(axes.lines) for axes in figure.axes] == [2, 1]
+    assert {axes.get_yscale() for axes in figure.axes} == {"linear"}
+
+
 @pytest.mark.parametrize(("every", "smoothed"), [(1, 25), (10, 2), (50, 1)])
 def test_the_drawn_loss_is_a_mean_over_steps_however_thin_the_record(every: int, smoothed: int) -> None:
     steps = np.arange(every, 1001, every)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 
@@ -9,8 +10,9 @@ import pytest
 import torch
 from conftest import assert_same_state
 
+from biggan import resampling
 from biggan.cli import train_main
-from biggan.config import ModelConfig
+from biggan.config import Config, ModelConfig
 from biggan.discriminator import Discriminator
 from biggan.estimate import LiveTensors, _nowhere, _reduced, _SavedTensors, estimate, largest_micro_batch
 from biggan.generator import Generator
@@ -92,3 +94,36 @@ def test_a_dry_run_names_the_largest_micro_batch(capsys: pytest.CaptureFixture[s
     assert "--memory goes with --dry-run" in " ".join(capsys.readouterr().err.split())
     assert train_main([*line, "--processes=64"]) == 2
     assert "64 processes are to share train.batch 32" in " ".join(capsys.readouterr().err.split())
+
+
+REDUCED = {
+    "merged": {"speed": {"precision": "bfloat16", "merged_resampling": True}},
+    "clamped": {"speed": {"precision": "float16"}, "model": {"clamp_G": {"value": 1.0, "mode": "forward"}}},
+}
+
+
+@pytest.mark.parametrize("case", REDUCED)
+def test_reduced_precision_is_estimated_time_and_again(
+    case: str, tiny: Callable, play: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shapes without numbers leave nothing behind for what trains in the same process, nor trip over what that left."""
+    monkeypatch.setattr(resampling, "pays", lambda *_: True)
+    monkeypatch.setattr(resampling, "_MATRICES", {})
+    config = tiny(steps=1, **REDUCED[case])
+    first = estimate(config)
+    assert estimate(config) == first
+    play(config)
+    assert estimate(config) == first
+
+
+def test_the_largest_micro_batch_is_found_where_finer_cuts_take_more(tiny: Callable) -> None:
+    """7 processes share 64 images unevenly, so a finer cut gives the first of them more images to make at once."""
+    config = tiny(train={"batch": 64, "recompute": True}, model={"resolution": 32, "ch": 16})
+    needs = {cut: estimate(with_cut(config, cut), 7)["memory_bytes"] for cut in (1, 2, 4, 8)}
+    assert needs[2] < needs[4] < needs[8]
+    found = largest_micro_batch(config, int(needs[2] / 0.9) + 1024, 7)
+    assert found == (32, 2, needs[2])
+
+
+def with_cut(config: Config, cut: int) -> Config:
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=cut))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,3 +171,22 @@ def test_a_signal_finishes_the_step_saves_and_prints_how_to_go_on(
     assert [read_checkpoint(path).step for path in checkpoint_paths(run)] == [2]
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     assert [(event["event"], event["step"]) for event in events[-2:]] == [("checkpoint", 2), ("interrupted", 2)]
+
+
+def test_a_forked_process_holds_no_lock_of_a_killed_parent(tmp_path: Path) -> None:
+    """Such as a loader's worker, which may outlive its parent by seconds."""
+    code = (
+        "import os, sys, time; from pathlib import Path; from biggan.rundir import RunDirectory\n"
+        "RunDirectory(Path(sys.argv[1])).lock()\n"
+        "child = os.fork()\n"
+        "if child: print(child, flush=True); os.kill(os.getpid(), 9)\n"
+        "time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    parent.wait(20)
+    os.kill(child, 0)  # it is alive
+    try:
+        RunDirectory(tmp_path).lock()
+    finally:
+        os.kill(child, signal.SIGKILL)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from biggan.bench.machine import device_facts, ignore, matrix_rate, open_data, peak_of_tensors, synchronizer
 from biggan.bench.measure import count_flop, one_step
 from biggan.config import SpeedConfig
-from biggan.errors import check_known
+from biggan.errors import UserError, check_known
 
 if TYPE_CHECKING:
     from biggan.config import Config
@@ -68,6 +68,14 @@ def cases(argv: Sequence[str], known: Sequence[str] = tuple(CASES)) -> Iterator[
     count = next((i for i, word in enumerate(argv) if word.startswith("-")), len(argv))
     for preset in argv[:count] or known:
         yield preset, list(argv[count:])
+
+
+def one_case(argv: Sequence[str], known: str) -> tuple[str, list[str]]:
+    """The one preset, or `known`, with the options. Raises `UserError` for several."""
+    found = list(cases(argv, (known,)))
+    if len(found) > 1:
+        raise UserError(f"this report is of one preset, and {', '.join(preset for preset, _ in found)} are given.")
+    return found[0]
 
 
 def variants(*, compiled: bool = False) -> dict[str, SpeedConfig]:
@@ -171,6 +179,8 @@ class Rig:
     def warm(self, speed: SpeedConfig) -> int | None:
         """One step, in which kernels are chosen. Returns the bytes that its tensors need beyond what is held."""
         game = self.game(speed)
+        for network in game.state.networks().values():
+            network.zero_grad(set_to_none=True)  # what an earlier step has left is not held before this one
         with peak_of_tensors(game.config) as peak:
             one_step(self.config, game, self.batches, self.sync)
         self.peaks[speed] = peak[0] if peak else None
@@ -184,7 +194,7 @@ class Rig:
             start, start_cpu = time.perf_counter(), time.process_time()
             wait, _, _ = one_step(self.config, game, self.batches, self.sync)
             wall += time.perf_counter() - start - wait
-            cpu += time.process_time() - start_cpu
+            cpu += time.process_time() - start_cpu - (wait if self.config.data.workers == 0 else 0.0)
             count += 1
         return Timing(wall / count, cpu / count)
 

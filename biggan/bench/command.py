@@ -30,6 +30,8 @@ def _bench(argv: list[str]) -> int:
     asked = [name for name in REPORTS if getattr(arguments, name)]
     if len(asked) > 1:
         raise UserError(f"--{asked[0]} and --{asked[1].replace('_', '-')} are two reports. Give one of them.")
+    if (arguments.only or arguments.compiled) and asked != ["ablate"]:
+        raise UserError("--only and --compiled go with --ablate. Add it, or leave them away.")
     if arguments.rounds < 1:
         raise UserError(f"--rounds is {arguments.rounds}, expected at least 1.")
     found, show = _report(asked[0], arguments, rest) if asked else _one(arguments, rest)
@@ -83,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="python -m biggan.bench [PRESET ...] [--section.field VALUE ...] [--ablate | --growth | --gpu-report] "
         "[--json]",
         description="Measure training and loading speed of a configuration on this machine. Takes biggan-train's "
-        "presets and options; a report takes several presets, and options for all of them. Nothing is written.",
+        "presets and options; --ablate takes several presets, and options for all of them. Nothing is written.",
     )
     add = parser.add_argument
     add("--seconds", type=float, default=5.0, metavar="S", help="time for each measurement (default 5)")

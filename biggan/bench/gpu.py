@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from biggan.bench.ablate import Rig, cases
+from biggan.bench.ablate import Rig, one_case
 from biggan.bench.machine import device_facts, matrix_rate, synchronizer
 from biggan.bench.measure import one_step
 from biggan.bench.traffic import count_traffic
@@ -45,7 +45,7 @@ def report(
     from biggan.options import parse
     from biggan.session import resolve_device, use_arithmetic
 
-    preset, options = next(cases(argv, ("imagenet128",)))
+    preset, options = one_case(argv, "imagenet128")
     line = [preset, "--regularizers.orthogonal_G=0", "--data.workers=0", *options, f"--device={device}"]
     config = parse(line).config()
     config = dataclasses.replace(config, device=resolve_device(config.device), speed=SpeedConfig())

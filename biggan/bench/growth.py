@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from biggan.bench.ablate import Rig, cases
+from biggan.bench.ablate import Rig, one_case
 from biggan.bench.machine import device_facts
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def grow(
     from biggan.options import parse
     from biggan.session import resolve_device, use_arithmetic
 
-    preset, options = next(cases(argv, ("imagenet128",)))
+    preset, options = one_case(argv, "imagenet128")
     cells: list[dict[str, Any]] = []
     rate: float | None = None
     for ch, resolution, batch in sorted(((c, r, b) for c in grid[0] for r in grid[1] for b in grid[2]), key=math.prod):
