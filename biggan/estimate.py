@@ -90,13 +90,14 @@ def largest_micro_batch(config: Config, card: int, processes: int = 1) -> tuple[
     batch = config.train.batch
     cuts = [cut for cut in range(1, batch // processes + 1) if batch % cut == 0]
 
-    def needed(cut: int) -> int:
-        train = dataclasses.replace(config.train, accumulate=cut)
-        return estimate(dataclasses.replace(config, train=train), processes)["memory_bytes"]
-
+    limit = card * (1 - SPARE)
     for cut in cuts:  # in this order: with uneven shares a finer cut may take more
-        if (bytes_ := needed(cut)) <= card * (1 - SPARE):
-            return batch // cut, cut, bytes_
+        train = dataclasses.replace(config.train, accumulate=cut)
+        found = estimate(dataclasses.replace(config, train=train), processes)
+        if found["memory_bytes"] <= limit:
+            return batch // cut, cut, found["memory_bytes"]
+        if found["memory_bytes"] - found["memory"]["activations"] > limit:  # which no cut makes smaller
+            return None
     return None
 
 

@@ -71,6 +71,7 @@ def test_the_numbers_fit_together() -> None:
     assert found["loader_headroom"] > 1
 
 
+@pytest.mark.slow
 def test_a_slow_loader_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(self: ImageArray, indices: np.ndarray) -> np.ndarray:
         time.sleep(0.3)

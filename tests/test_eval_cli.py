@@ -145,6 +145,7 @@ def test_table_2_and_amenability() -> None:
     assert not points((None, 10, 8, 0.5), (0.1, 30, 9, 0.56)).amenable()[0]  # pixels saturate
 
 
+@pytest.mark.slow
 def test_the_bench_measures_sampling_and_evaluation(tiny) -> None:  # noqa: ANN001
     rows = measure(tiny(), [64])
     assert [row[""].split(",")[0] for row in rows] == [

@@ -70,6 +70,7 @@ def test_killed_and_called_again_it_goes_on(
     assert sample_main(options(run, out)) == 0  # it is there already
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_file(run: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "samples.npz"
     two_processes(["biggan.sample", *options(run, out)])

@@ -64,12 +64,11 @@ def kill_and_compare(run: Path, seconds: float) -> None:
 SLACK = 2.0  # seconds that a crowded machine may keep the writer's thread waiting
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_killed_record_is_whole_up_to_its_last_second(tmp_path: Path, seed: int) -> None:
-    kill_and_compare(tmp_path, random.Random(seed).uniform(0.0, 4.5))
+def test_a_killed_record_is_whole_up_to_its_last_second(tmp_path: Path) -> None:
+    kill_and_compare(tmp_path, random.Random(0).uniform(0.0, 4.5))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3, 20))
+@pytest.mark.parametrize("seed", range(1, 20))
 def test_twenty_killed_records_are_whole(tmp_path: Path, seed: int) -> None:
     kill_and_compare(tmp_path, random.Random(seed).uniform(0.0, 6.0))

@@ -18,7 +18,7 @@ def test_the_shapes_are_biggans() -> None:
     assert max(shapes, key=math.prod) == (1536, 13824)
 
 
-@pytest.mark.parametrize("kind", ["spiked", "slow"])
+@pytest.mark.parametrize("kind", ["spiked", pytest.param("slow", marks=pytest.mark.slow)])
 def test_a_run_at_the_smallest_width(kind: str, capsys: pytest.CaptureFixture) -> None:
     threads = torch.get_num_threads()
     lines = bench.run(8, [kind], 1e-5, "cpu")
