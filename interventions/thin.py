@@ -53,6 +53,7 @@ def _rename(run: Path, places: dict[str, str]) -> None:
 
 def thin_run(run: Path, out: Path, begin: int, every: int, spectra_every: int) -> None:
     """Copy one run's lineage, events (scores without their settings) and thinned record."""
+    from interventions.outcome import LOSS_STEPS
     from spectra.records import RecordWriter, read_event_lines, read_legend, read_record
 
     out.mkdir(parents=True)
@@ -68,7 +69,9 @@ def thin_run(run: Path, out: Path, begin: int, every: int, spectra_every: int) -
     names = record["name"].astype(str)
     measured = sorted(record.loc[names.str.startswith(SPECTRA), "step"].unique())
     ends = [record["step"].min(), record["step"].max(), *measured[:1], *measured[-1:]]
-    dense = names.str.startswith(KEPT) & ((record["step"] % every == 0) | record["step"].isin(ends))
+    last = record["step"].max()  # the first and last steps stay whole: means over them are compared
+    at_an_end = (record["step"] <= begin + LOSS_STEPS) | (record["step"] > last - LOSS_STEPS)
+    dense = names.str.startswith(KEPT) & ((record["step"] % every == 0) | record["step"].isin(ends) | at_an_end)
     sparse = names.str.startswith(SPECTRA) & ((record["step"] % spectra_every == 0) | record["step"].isin(ends))
     legend = {"layers": read_legend(run).get("layers", {}), "parameters": {}, "frames": {"sigma0": "spectra"}}
     writer = RecordWriter(out, begin, legend)

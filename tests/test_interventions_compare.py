@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from interventions.compare import compare_runs, table
 from interventions.outcome import read_outcome
 from interventions.report import NO_SCORES, write_report
 from interventions.statistics import effects, luck, paired, survival, survival_tests
+from interventions.thin import thin_run
+from spectra import load
 from spectra.records import RecordWriter
 
 BEGIN = 100
@@ -228,3 +231,18 @@ def test_the_drawn_loss_is_a_mean_over_steps_however_thin_the_record(every: int,
     shown, values = figures._d_loss({"scalars": pd.concat(parts)}, 0)
     assert shown == steps.tolist()
     assert values[-1] == pytest.approx(np.mean(steps[-smoothed:]))
+
+
+def test_a_thinned_record_has_the_losses_of_the_whole(tmp_path: Path) -> None:
+    """Means over the first and the last ten steps, however few steps between them stay."""
+    run = make_run(tmp_path / "run")
+    shutil.rmtree(run / "records")
+    writer = RecordWriter(run, BEGIN, LEGEND)
+    for step in range(BEGIN + 1, 401):
+        writer.append(step, {"loss/D_real": 1 / step, "loss/D_fake": step**0.5, "accuracy/D_real": step / 400})
+    writer.close()
+    thin_run(run, tmp_path / "thin", BEGIN, every=50, spectra_every=100)
+    whole, thin = (read_outcome(path, BEGIN).numbers for path in (run, tmp_path / "thin"))
+    for name in ("D_loss_start", "D_loss_end", "D_loss_real_end", "D_loss_fake_end", "accuracy/D_real"):
+        assert thin[name] == whole[name], name
+    assert len(pd.unique(load(tmp_path / "thin")["scalars"]["step"])) == 10 + 5 + 10
