@@ -32,8 +32,8 @@ def estimate(config: Config, processes: int = 1) -> dict[str, Any]:
     Weights, gradients, Adam's two moments and the average are exact. Activations are the most of three things: what
     autograd keeps for one micro-batch of D's update, the same for G's, and the largest moment of the forward that
     makes all of D's fake images at once; a reduced precision reduces what a CPU's autocast does. The allocator's and
-    the kernels' own memory comes on top. Raises `UserError`
-    where there are more processes than images in a micro-batch.
+    the kernels' own memory comes on top. Raises `UserError` where there are more processes than images in a
+    micro-batch.
     """
     share = Share(config.train.batch, config.train.accumulate, of=(0, processes))  # rank 0's is the largest
     micro = len(share.rows) // config.train.accumulate

@@ -143,10 +143,12 @@ def _score(frames: dict[str, Any], begin: int, name: str) -> tuple[list[int], li
 
 
 def _d_loss(frames: dict[str, Any], begin: int) -> tuple[list[int], list[float]] | None:
+    import pandas as pd
+
     loss = d_loss(frames["scalars"][frames["scalars"]["step"] > begin])
-    apart = loss.index.to_series().diff().median()  # a thinned record holds every so many steps
-    smooth = loss.rolling(max(1, round(25 / apart)) if apart > 0 else 1, min_periods=1).mean()
-    return None if loss.empty else (smooth.index.tolist(), smooth.tolist())
+    # A step counts as a second, for a window of steps however many of them a thinned record holds.
+    smooth = loss.set_axis(pd.to_timedelta(loss.index, unit="s")).rolling("25s").mean()
+    return None if loss.empty else (loss.index.tolist(), smooth.tolist())
 
 
 def _sigma(frames: dict[str, Any], begin: int, network: str) -> tuple[list[int], list[float]] | None:
