@@ -121,10 +121,19 @@ def _leading_eigenvectors(gram: Tensor, k: int) -> Tensor:
     side = gram.shape[-1]
     if gram.device.type != "cpu" or side < SUBSET_FROM:
         return torch.linalg.eigh(gram).eigenvectors.flip(-1)[..., :k]
+    return torch.stack([_last_eigenvectors(g, k) for g in gram])
+
+
+def _last_eigenvectors(gram: Tensor, k: int) -> Tensor:
+    """(m, k) by LAPACK's MRRR, which can come back with none, and no error, where all eigenvalues are equal to
+    rounding: then by the whole decomposition."""
     from scipy.linalg import eigh
 
-    pairs = [eigh(g.numpy(), subset_by_index=[side - k, side - 1], check_finite=False) for g in gram]
-    return torch.stack([torch.from_numpy(vectors[:, ::-1].copy()) for _, vectors in pairs])
+    side = len(gram)
+    _, vectors = eigh(gram.numpy(), subset_by_index=[side - k, side - 1], check_finite=False)
+    if vectors.shape[1] < k:
+        return torch.linalg.eigh(gram).eigenvectors.flip(-1)[:, :k]
+    return torch.from_numpy(vectors[:, ::-1].copy())
 
 
 def _gram_error(values: Tensor, short: int) -> float:

@@ -53,7 +53,9 @@ def test_values_reported_as_converged_are_within_the_tolerance(method: str, kind
     for rows, columns in SHAPES:
         matrix = make(kind, rows, columns).to(dtype)
         for tol in (1e-3, 1e-5, 1e-10) if dtype == torch.float64 else (1e-3, 1e-5):
-            assert_honest(matrix, method, tol, may_fail)
+            # Squares of what lies twelve orders below sigma_0 are lost in the projection: it says so.
+            lost = tol < 1e-7 and method != "exact" and kind in ("graded", "rank_one")
+            assert_honest(matrix, method, tol, may_fail or lost)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(400, 450), (600, 390)])
@@ -302,6 +304,16 @@ def test_nothing_is_disturbed_and_bits_repeat(method: str) -> None:
         assert torch.equal(getattr(first, name), getattr(second, name)), name
     other = top_singular_values(matrix, 3, method, seed=1)
     assert relative_error(other, first.values) <= 2e-5
+
+
+def test_a_reflection_has_equal_values_that_lapack_returns_none_of() -> None:
+    """LAPACK's subset driver comes back with no eigenvector, and no error, for some Gram matrices of reflections."""
+    for number in range(100, 130):
+        normal = np.random.default_rng(number).standard_normal(260)
+        matrix = np.eye(260) - 2 * np.outer(normal, normal) / (normal @ normal)
+        found = top_singular_values(1.7 * matrix, 3, "exact")
+        assert found.converged
+        assert torch.allclose(found.values, torch.full((3,), 1.7, dtype=torch.float64), rtol=1e-12)
 
 
 def test_auto_takes_the_gram_matrix_up_to_384_rows() -> None:
