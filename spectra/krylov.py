@@ -11,6 +11,7 @@ missed.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectra.certificate import Probes, is_certified
+from spectra.certificate import Probes, RitzPairs, is_certified
 from spectra.operators import LinearOperator, Scaled
 
 BLOCK = 16  # a product with 16 vectors costs little more than with 4: reading the matrix dominates
-MIN_PROBES = 8
+START = 8  # vectors of an earlier result that are worth their products
+MORE_PROBES = 9  # than values asked for: the certificate leaves out fewer vectors than there are probes
 MAX_BASIS = 192
 MIN_CAPACITY_IN_BLOCKS = 4
 MEMORY_FOR_BASIS = 2**28  # bytes; a basis that would outgrow it restarts from its Ritz vectors
@@ -121,8 +123,8 @@ def block_krylov(
         rescale: scale matrices of unusual magnitude first.
     """
     probe = Products(matrices[:1], stack=False)
-    block = min(max(BLOCK, k + MIN_PROBES), probe.short)
-    room = max(block - MIN_PROBES, 0)
+    probes = min(k + MORE_PROBES, probe.short)
+    room = min(max(START, k), probe.short - probes)
     if stack is None:
         stack = probe.device.type != "cpu" and probe.dense
     widths = [0 if given is None else min(len(given), room) for given in start]
@@ -138,7 +140,7 @@ def block_krylov(
         given = None
         if width := widths[members[0]]:
             given = torch.stack([start[i][:width].to(probe.device, probe.dtype) for i in members])
-        iteration = _Iteration(Products([matrices[i] for i in members], stack), k, tol, max_blocks, seed, block)
+        iteration = _Iteration(Products([matrices[i] for i in members], stack), k, tol, max_blocks, seed, probes, room)
         outcomes.update(zip(members, iteration.run(given, rescale), strict=True))
     for i, matrix in enumerate(matrices):
         if outcomes.get(i) is None:
@@ -166,14 +168,18 @@ def _solve_scaled(
 class _Iteration:
     """One iteration, batched over the products' members."""
 
-    def __init__(self, products: Products, k: int, tol: float, max_blocks: int, seed: int, block: int) -> None:
-        self.products, self.k, self.tol, self.max_blocks, self.block = products, k, tol, max_blocks, block
+    def __init__(
+        self, products: Products, k: int, tol: float, max_blocks: int, seed: int, least_probes: int, room: int
+    ) -> None:
+        self.products, self.k, self.tol, self.max_blocks = products, k, tol, max_blocks
+        self.room, self.least_probes = room, least_probes
+        self.block = max(min(BLOCK, products.short), least_probes + room)
         self.count = len(products.members)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = _generator(seed)
         # A product's rounding error relative to |W| |v|: below 8 units in the last place up to 24,576 terms.
         self.noise = 8 * torch.finfo(products.dtype).eps
         bytes_each = (4 * products.short + 8 * products.long) * self.count
-        self.capacity = max(MIN_CAPACITY_IN_BLOCKS * block, min(MAX_BASIS, MEMORY_FOR_BASIS // bytes_each))
+        self.capacity = max(MIN_CAPACITY_IN_BLOCKS * self.block, min(MAX_BASIS, MEMORY_FOR_BASIS // bytes_each))
         self.outcomes: list[Outcome | None] = [None] * self.count
 
     def run(self, given: Tensor | None, rescale: bool) -> list[Outcome | None]:
@@ -191,10 +197,10 @@ class _Iteration:
             last = blocks == self.max_blocks
             ritz, rotation = _eigenpairs(self.projection)
             for i in sorted(waiting):
-                residual = coupling[i] @ rotation[i, -self.fresh :] * (not complete)
-                converged = self.tol >= self.noise and (complete or self._certified(i, ritz[i], rotation[i], residual))
+                pairs = RitzPairs(ritz[i], rotation[i], coupling[i] @ rotation[i, -self.fresh :] * (not complete))
+                converged = self._is_resolved(pairs) and (complete or self._certified(i, pairs))
                 if converged or complete or last:
-                    self.outcomes[i] = self._outcome(i, rotation[i], residual, converged, blocks)
+                    self.outcomes[i] = self._outcome(i, pairs, converged, blocks)
             waiting = {i for i in waiting if self.outcomes[i] is None}
             if not waiting:
                 break
@@ -212,7 +218,7 @@ class _Iteration:
     def _begin(self, given: Tensor | None) -> None:
         """A new basis from given rows (B, j, short) and fresh probes."""
         width = 0 if given is None else given.shape[1]
-        probes = self._gaussian(max(self.block - width, min(MIN_PROBES, self.products.short - width)))
+        probes = self._gaussian(max(min(BLOCK, self.products.short) - width, self.least_probes))
         self.basis = _orthonormal(probes if given is None else torch.cat([given, probes], dim=1))
         self.fresh = self.basis.shape[1]
         self.probes = [Probes(coordinates) for coordinates in _host(self.basis @ probes.mT)]
@@ -234,11 +240,15 @@ class _Iteration:
         self.projection = grown
         return returned
 
-    def _certified(self, i: int, ritz: np.ndarray, rotation: np.ndarray, residual: np.ndarray) -> bool:
-        if ritz.size <= self.k:
-            return False
-        tolerance = self.tol * np.sqrt(max(ritz[0], 0.0))
-        return is_certified(ritz, rotation, residual, self.probes[i], self.k, tolerance, self.noise)
+    def _is_resolved(self, pairs: RitzPairs) -> bool:
+        """Whether rounding, of products and of the projection in float64, leaves the tolerance anything to say."""
+        first, last = (float(np.sqrt(max(pairs.values[j], 0.0))) for j in (0, min(self.k, pairs.values.size) - 1))
+        rounding = 4 * self.products.short**0.5 * np.finfo(np.float64).eps
+        return bool(self.tol >= 2 * self.noise and self.tol * (2 * last + self.tol * first) >= rounding * first)
+
+    def _certified(self, i: int, pairs: RitzPairs) -> bool:
+        tolerance = self.tol * float(np.sqrt(max(pairs.values[0], 0.0)))
+        return pairs.values.size > self.k and is_certified(pairs, self.probes[i], self.k, tolerance)
 
     def _extend(self, directions: Tensor, deficient: bool) -> None:
         """The next block: what A added, kept orthogonal where that is only rounding."""
@@ -269,7 +279,7 @@ class _Iteration:
         self._extend(directions.mT, self._is_deficient(ritz, coupling))
         overlap = _host(self.basis[:, keep:] @ directions)
         for i, probes in enumerate(self.probes):
-            probes.restart(ritz[i], rotation[i], residual[i], keep, overlap[i])
+            probes.restart(RitzPairs(ritz[i], rotation[i], residual[i]), keep, overlap[i])
 
     def _long_vectors(self, i: int, rotation: np.ndarray) -> tuple[Tensor, np.ndarray, Tensor]:
         """Member i's k values and long vectors from its Ritz vectors' images, and the turn of the short ones they
@@ -285,12 +295,12 @@ class _Iteration:
             turn, values, vectors = torch.linalg.svd(long, full_matrices=False)
         return turn.T.to(self.basis), _host(values), vectors
 
-    def _outcome(self, i: int, rotation: np.ndarray, residual: np.ndarray, converged: bool, blocks: int) -> Outcome:
-        """The triplets of member i, from the rotation to its Ritz vectors."""
-        leading = max(self.k, self.block - MIN_PROBES)
-        subspace = _device(rotation[:, :leading].T, self.basis) @ self.basis[i]
-        turn, values, long = self._long_vectors(i, rotation[:, : self.k])
-        lengths = np.linalg.norm(residual[:, : self.k], axis=0)
+    def _outcome(self, i: int, pairs: RitzPairs, converged: bool, blocks: int) -> Outcome:
+        """The triplets of member i, from its Ritz pairs."""
+        leading = max(self.k, self.room)
+        subspace = _device(pairs.rotation[:, :leading].T, self.basis) @ self.basis[i]
+        turn, values, long = self._long_vectors(i, pairs.rotation[:, : self.k])
+        lengths = np.sqrt(pairs.leaks[: self.k])
         floor = max(values[0] * torch.finfo(self.products.dtype).eps, np.finfo(np.float64).tiny)
         return Outcome(
             values=values,
@@ -301,6 +311,12 @@ class _Iteration:
             converged=converged,
             blocks=blocks,
         )
+
+
+def _generator(seed: int) -> torch.Generator:
+    """The probes' own stream: a weight that was drawn under the same seed must not begin with these very numbers."""
+    digest = hashlib.blake2b(f"spectra probes {seed}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 def _eigenpairs(symmetric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,13 +6,13 @@ Four methods give the same answer at different cost:
     exact    float64 Gram matrix on the short side and its eigenvalues; best up to a few hundred rows
     krylov   block Krylov iteration with random probes, on the matrix's own device, warm-started where vectors are given
     svds     ARPACK, which the paper's method (Arnoldi iteration) names: the reference; then checked by probes
-    auto     exact where the shorter side is at most 384, else krylov
+    auto     exact where the shorter side is at most 384, else krylov, and exact again where that does not converge
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 METHODS = ("auto", "exact", "krylov", "svds")
 EXACT_UP_TO = 384  # shorter side up to which `auto` takes the Gram matrix
-SINGLE_UP_TO = 1e-6  # tolerances below this are beyond float32's products: computed in float64
+RESCUED_UP_TO = 4096  # shorter side up to which `auto` turns to the Gram matrix where the iteration has not converged
+BLOCKS_PER_ROW = 1 / 16  # and how long it iterates first: until a Gram matrix would have cost as much
+SINGLE_UP_TO = 4e-6  # tolerances below this leave float32's products too little room: computed in float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,21 +78,22 @@ def top_singular_values(
 
     Reads the matrix without gradient and changes nothing: no random state, no mode, no entry. The same input, seed
     and number of threads give the same bits. float16 and bfloat16 are computed in float32, float64 in float64; a
-    tolerance below 1e-6 computes everything in float64.
+    tolerance below 4e-6 computes everything in float64.
 
     Args:
         matrix: rows x columns, any strides, CPU or GPU; or an object with the methods of `LinearOperator`.
         k: how many, at least 1. A matrix with fewer rows or columns has fewer.
         method: "auto", "exact", "krylov" or "svds".
-        tol: largest error allowed, relative to sigma_0.
+        tol: largest error allowed, relative to sigma_0. Below about 1e-7, krylov and svds cannot tell values far below
+            sigma_0 from zero (their squares drown in the projection's rounding), and then say that they have not
+            converged.
         start: an earlier result for a similar matrix, or (rows, j) left or (columns, j) right vectors. Only speeds up.
         max_blocks: krylov gives up, with ``converged`` False, after so many blocks.
         seed: of the random start directions.
 
     Raises:
         ValueError: k < 1, tol outside of (0, 1), an unknown method, a start of another shape, an empty or complex
-        matrix or one
-            that is not 2-D, or an operator too large for a method that needs the whole matrix.
+            matrix or one that is not 2-D, or an operator too large for a method that needs the whole matrix.
         TypeError: something that is neither a matrix nor an operator.
     """
     return top_singular_values_batch([matrix], k, method, tol, [start], max_blocks, seed)[0]
@@ -118,12 +121,12 @@ def top_singular_values_batch(
     groups: dict[tuple, list[int]] = {}
     for i, matrix in enumerate(prepared):
         chosen = method
-        if method == "auto":
-            chosen = "exact" if _is_small(matrix) else "krylov"
+        if method == "auto" and _is_small(matrix):
+            chosen = "exact"
         groups.setdefault((chosen, *_alike(i, matrix, chosen)), []).append(i)
     results: dict[int, TopSingularValues] = {}
     for (chosen, *_), members in groups.items():
-        solve = {"exact": _exact, "krylov": _krylov, "svds": _svds}[chosen]
+        solve = {"exact": _exact, "krylov": _krylov, "svds": _svds, "auto": _krylov_or_exact}[chosen]
         count = min(k, *prepared[members[0]].shape)
         found = solve([prepared[i] for i in members], count, tol, [starts[i] for i in members], max_blocks, seed)
         results.update(zip(members, found, strict=True))
@@ -193,6 +196,23 @@ def _krylov(
     rows = [_start_rows(matrix, start) for matrix, start in zip(matrices, starts, strict=True)]
     outcomes = block_krylov(matrices, k, tol, rows, max_blocks, seed)
     return [_from_outcome(matrix, outcome) for matrix, outcome in zip(matrices, outcomes, strict=True)]
+
+
+def _krylov_or_exact(
+    matrices: list, k: int, tol: float, starts: Sequence[Start], max_blocks: int, seed: int
+) -> list[TopSingularValues]:
+    """The iteration, and the Gram matrix for those that it gives up on: many nearly equal values, and no gap."""
+    short = min(matrices[0].shape)
+    rescued = short <= RESCUED_UP_TO and isinstance(matrices[0], Tensor)
+    if rescued:
+        max_blocks = min(max_blocks, max(int(short * BLOCKS_PER_ROW), 1))
+    found = _krylov(matrices, k, tol, starts, max_blocks, seed)
+    late = [i for i, one in enumerate(found) if one.finite and not one.converged] if rescued else []
+    if late:
+        exact = _exact([matrices[i] for i in late], k, tol, [None] * len(late), max_blocks, seed)
+        for i, one in zip(late, exact, strict=True):
+            found[i] = replace(one, passes=one.passes + found[i].passes)
+    return found
 
 
 def _start_rows(matrix: Tensor | LinearOperator, start: Start) -> Tensor | None:
