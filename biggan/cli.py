@@ -216,6 +216,7 @@ def train_session(session: Session, *, quiet: bool, until: int | None = None, fu
 
 
 def _observers(session: Session, further: Sequence[Observer], *, quiet: bool) -> list[Any]:
+    from biggan.checkpoint import saved_steps
     from biggan.discriminator_view import DiscriminatorView
     from biggan.evaluation.observer import Evaluation
     from biggan.observers import SampleGrids, TensorBoard
@@ -227,6 +228,7 @@ def _observers(session: Session, further: Sequence[Observer], *, quiet: bool) ->
     networks = session.state.networks() if config.monitor == "spectra" else {}
     panels = run.tensorboard / "spectra" if config.tensorboard.every else None
     settings = dataclasses.asdict(config.spectra) | {"tensorboard": panels}
+    settings["saved_steps"] = lambda: saved_steps(run.path)
     # The monitor has an observer's methods, and knows nothing of this package. What is recorded at a step comes before
     # its checkpoint, so that a run resumed there has it.
     monitor = Monitor(networks, run.path, start_step=session.state.step, **settings)

@@ -23,6 +23,7 @@ from biggan.launch import agreed, check_alike
 from biggan.losses import LOSSES
 from biggan.rundir import RunDirectory, default_path, make_event
 from biggan.state import TrainingState
+from spectra.directions import copy_directions
 from spectra.records import truncate_record
 
 
@@ -68,12 +69,14 @@ def open_branch(
     *,
     events: Iterable[Mapping[str, Any]] = (),
     data: Mapping[str, Any] | None = None,
+    past: Path | None = None,
 ) -> Session:
     """A run of its own in `config.out` that goes on from `checkpoint` under `config`, with the same noise and images.
 
     `prepare` may change the loaded state in place; what comes out is saved as the run's first checkpoint. `facts`
     join its run.json, and `events`, which belong to the time before, its list of events. `data`, where it is given,
-    is what the data must be (see `Source.identity`). Raises `UserError` before anything is written; the directory
+    is what the data must be (see `Source.identity`). `past` is the run that the checkpoint is of: how far singular
+    vectors turn is measured from those that it last recorded. Raises `UserError` before anything is written; the directory
     appears under its name when it is whole.
     """
     run = RunDirectory(Path(config.out or ""))
@@ -89,6 +92,8 @@ def open_branch(
     def fill(made: RunDirectory) -> None:
         for event in events:
             made.append_event(event)
+        if past is not None:
+            copy_directions(past, made.path, state.step)
         lineage = {name: facts[name] for name in ("parent", "changes") if name in facts}
         made.append_event(make_event("started", state.step, **lineage))
         path = made.checkpoints / f"step-{state.step:08d}.safetensors"
