@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +15,7 @@ import yaml
 from biggan.checkpoint import sync
 from biggan.config import Config, from_dict, to_dict
 from biggan.errors import UserError
+from biggan.provenance import other_facts, run_facts
 from spectra.records import append_event, supersede_events
 
 _locks: set[IO[str]] = set()
@@ -74,9 +73,7 @@ class RunDirectory:
         """What of run.json is otherwise now and may change bits: name -> [then, now]."""
         path = self.path / "run.json"
         then = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        now = run_facts(config)
-        names = ("python", "torch", "numpy", "commit", "device", "ranks")
-        return {name: [then[name], now[name]] for name in names if name in then and then[name] != now[name]}
+        return other_facts(then, run_facts(config))
 
     def data_identity(self) -> dict[str, Any] | None:
         """What run.json remembers of the data; None for a run from before that was written down."""
@@ -187,37 +184,3 @@ def write_whole(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     os.replace(temporary, path)
     sync(path.parent)
-
-
-def run_facts(config: Config) -> dict[str, Any]:
-    """What a run's bits depend on beside its configuration: versions, commit, machine; and when it began."""
-    import numpy
-    import torch
-
-    from biggan.distributed import world_size
-    from biggan.launch import launch_id
-
-    device = torch.cuda.get_device_name() if config.device == "cuda" else platform.processor() or platform.machine()
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "commit": _commit(),
-        "device": device,
-        "threads": config.threads,
-        "ranks": world_size(),
-        "launch": launch_id(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "parent": None,
-        "changes": [],
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the source, where it is a checkout."""
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None

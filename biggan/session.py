@@ -76,8 +76,8 @@ def open_branch(
     `prepare` may change the loaded state in place; what comes out is saved as the run's first checkpoint. `facts`
     join its run.json, and `events`, which belong to the time before, its list of events. `data`, where it is given,
     is what the data must be (see `Source.identity`). `past` is the run that the checkpoint is of: how far singular
-    vectors turn is measured from those that it last recorded. Raises `UserError` before anything is written; the directory
-    appears under its name when it is whole.
+    vectors turn is measured from those that it last recorded. Raises `UserError` before anything is written; the
+    directory appears under its name when it is whole.
     """
     run = RunDirectory(Path(config.out or ""))
     config = dataclasses.replace(config, device=resolve_device(config.device))

@@ -48,10 +48,10 @@ class Monitor:
             monitor.after_step(step, {"loss": loss.item()})
         monitor.close()
 
-    A trainer with observers calls the same methods, and the `on_*` ones. A measurement is a function of the weights, the
-    step and the last measurement's singular vectors, which are kept beside the record (`spectra.directions`): neither a
-    save nor a resume moves a recorded bit. Trouble that is found in the series becomes an event: a `spike`, or an `alarm` with its
-    `cause` ("explosion", "loss_jump", "dead_discriminator"; see `spectra.detect`). The seconds that it took are
+    A trainer with observers calls the same methods, and the `on_*` ones. A measurement is a function of the step and of
+    the last one's singular vectors, kept beside the record (`spectra.directions`): neither a save nor a resume moves a
+    recorded bit. Trouble that is found in the series becomes an event: a `spike`, or an `alarm` with its `cause`
+    ("explosion", "loss_jump", "dead_discriminator"; see `spectra.detect`). The seconds that it took are
     recorded as `monitor/seconds`, those since the last measurement. On measured steps it holds one copy of the weights
     and one of the gradients.
 

@@ -353,6 +353,6 @@ def recorded(run: Path) -> dict[tuple[int, str], np.float64]:
 
     record = read_record(run)
     keys = zip(record.step, record.name.astype(str), strict=True)
-    found = {key: value for key, value in zip(keys, record.value.to_numpy(), strict=True)}
+    found = dict(zip(keys, record.value.to_numpy(), strict=True))
     assert len(found) == len(record)
     return {key: value for key, value in found.items() if not key[1].startswith("monitor/")}
