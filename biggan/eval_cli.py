@@ -112,6 +112,14 @@ def _discriminator(job: Job) -> None:
         percentages = [f"{share:.1%}" for share in shares.values()]
         rows.append({"": name, **dict(zip(shares, percentages, strict=True))})
     print("\n".join(aligned(rows)))
+    known = found.memorization()
+    print("\nwhatever its threshold (AUC 0.5: cannot tell them apart; gap in units of the logits' spread):")
+    rows = [
+        {"": "training, validation", "AUC": f"{known['auc/train_val']:.3f}", "gap": f"{known['gap/train_val']:.3f}"},
+        {"": "training, generated", "AUC": f"{known['auc/real_fake']:.3f}"},
+        {"": "validation, generated", "AUC": f"{known['auc/val_fake']:.3f}"},
+    ]
+    print("\n".join(aligned(rows)))
     for path in paths:
         print(path)
 
@@ -129,7 +137,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--ckpt", required=True, metavar="PATH", help="a checkpoint file, or a run directory (its newest)")
     add("--all", action="store_true", help="every checkpoint of the run, with D's accuracies: a table over steps")
     add("--truncation-curve", metavar="LOW:HIGH:N", help="FID and IS at N thresholds: CSV, plot, Table 2's points")
-    add("--discriminator", action="store_true", help="what D calls real of training, validation and generated images")
+    add(
+        "--discriminator",
+        action="store_true",
+        help="how D takes training, validation and generated images",
+    )
     add("--pictures", action="store_true", help="grids, interpolations, nearest training images, truncation strips")
     add("--raw", action="store_true", help="the generator's own weights instead of their average")
     add("--samples", type=int, default=10_000, metavar="N", help="generated images (default 10000; the paper: 50000)")

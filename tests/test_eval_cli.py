@@ -65,7 +65,10 @@ def test_the_table_over_checkpoints_has_every_score_with_its_settings(
         assert float(row["spread_share"]) > 0
     for row in whole["rows"]:
         assert set(row["accuracies"]) == {"train", "val", "fake"}
+        assert set(row["memorization"]) == {"auc/train_val", "auc/real_fake", "auc/val_fake", "gap/train_val"}
+        assert f"{row['memorization']['auc/train_val']:.3f}" in said
         assert np.array(row["leakage"]).sum(axis=1).tolist() == pytest.approx([1.0] * 10)
+    assert float(rows[0]["D_auc_train_val"]) == whole["rows"][0]["memorization"]["auc/train_val"]
     assert "averaged weights" in said
     assert "2 standing passes" in said
     assert "real val" in said
@@ -162,7 +165,11 @@ def test_what_d_calls_real(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(whole["by_class"]) == 10
     assert whole["images"] == {"training": 200, "validation": 200, "generated": 200}
     assert Image.open(picture).size[0] > 600
-    assert "validation" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    lines = {line.rsplit("  ", 2)[0].strip(): line.split() for line in said.splitlines()}
+    shown = [f"{whole['memorization'][f'{measure}/train_val']:.3f}" for measure in ("auc", "gap")]
+    assert lines["training, validation"][-2:] == shown
+    assert f"{whole['memorization']['auc/real_fake']:.3f}" in said
 
 
 def test_pictures_are_drawn(run: Path, tmp_path: Path) -> None:

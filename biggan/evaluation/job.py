@@ -21,6 +21,7 @@ from biggan.evaluation.cache import key
 from biggan.evaluation.evaluator import Evaluator, Settings
 from biggan.evaluation.features import Embedded
 from biggan.evaluation.generate import BLOCK, Draw, block_count
+from biggan.evaluation.observer import to_json
 from biggan.evaluation.pictures import class_difficulty, interpolations, nearest_neighbours, truncation_strips
 from biggan.evaluation.ranks import Share
 from biggan.evaluation.reference import Split, make_reference, open_complete_source
@@ -104,7 +105,7 @@ class Job:
 
     def _row(self, checkpoint: Checkpoint, *, strict: bool) -> Row:
         embedded = self._embed(checkpoint, strict=strict)
-        found = self._verdicts(checkpoint, min(self.settings.samples, 1000))
+        found = self._verdicts(checkpoint, min(self.settings.samples, 1000)).memorization()
         leakage = None
         classes = self.config.model.classes
         if self.evaluator.reference.own_classes and classes <= MOST_LEAKAGE:
@@ -115,7 +116,8 @@ class Job:
             images=len(embedded),
             scores=compute_scores(embedded, self.evaluator.reference),
             digest=checkpoint.digest,
-            accuracies=found.accuracies(),
+            accuracies={name[9:]: value for name, value in found.items() if name.startswith("accuracy/")},
+            memorization={name: value for name, value in found.items() if not name.startswith("accuracy/")},
             leakage=leakage,
         )
 
@@ -181,6 +183,7 @@ class Job:
             "settings": self.settings.as_dict(),
             "images": {name: len(logits) for name, logits in found.logits.items()},
             "called_real": found.called_real(),
+            "memorization": to_json(found.memorization()),
             "by_class": dict(zip(found.classes, found.by_class(), strict=True)),
         }
         write_whole(paths[0], json.dumps(whole, indent=1) + "\n")

@@ -32,6 +32,8 @@ class Row:
     """The checkpoint's."""
     accuracies: dict[str, float] = field(default_factory=dict)
     """D's: the shares on which it is right, `train`, `val` and `fake`."""
+    memorization: dict[str, float] = field(default_factory=dict)
+    """D's, whatever its offset: `auc/train_val` and so on (`biggan.evaluation.memorization`)."""
     leakage: list[list[float]] | None = None
     """The share of the images meant to be of class i that the classifier takes for j."""
 
@@ -41,13 +43,15 @@ class Row:
         return found | {
             "scores": to_json(self.scores),
             "accuracies": to_json(self.accuracies),
+            "memorization": to_json(self.memorization),
             "leakage": self.leakage,
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Row:
         """A stored row."""
-        return cls(**{**values, "scores": from_json(values["scores"]), "accuracies": from_json(values["accuracies"])})
+        numbers = {name: from_json(values.get(name, {})) for name in ("scores", "accuracies", "memorization")}
+        return cls(**{**values, **numbers})
 
 
 @dataclass
@@ -107,6 +111,7 @@ class ScoreTable:
                 {"of": row.of, "step": row.step, "images": row.images}
                 | row.scores
                 | {f"D_{name}": value for name, value in row.accuracies.items()}
+                | {f"D_{name.replace('/', '_')}": value for name, value in row.memorization.items()}
                 | {name: value for name, value in self.settings.as_dict().items() if name != "samples"}
                 for row in [*self.rows, *self.real]
             ]
@@ -123,7 +128,14 @@ class ScoreTable:
 def _shown(row: Row) -> dict[str, str]:
     start = {"": row.of, "images": f"{row.images:,}"}
     accuracies = {f"D right on {name}": f"{value:.1%}" for name, value in row.accuracies.items()}
-    return start | {name: short(value) for name, value in row.scores.items()} | accuracies
+    memorization = {f"D {in_words(name)}": f"{value:.3f}" for name, value in row.memorization.items()}
+    return start | {name: short(value) for name, value in row.scores.items()} | accuracies | memorization
+
+
+def in_words(name: str) -> str:
+    """A measure of D's memory as a column's head: `auc/train_val` -> "AUC train/val"."""
+    kind, _, sets = name.partition("/")
+    return f"{kind.upper() if kind == 'auc' else kind} {sets.replace('_', '/')}"
 
 
 def short(value: float) -> str:
