@@ -83,10 +83,12 @@ def _curve(job: Job, thresholds: list[float]) -> None:
 
     curve, paths = job.truncation_curve(thresholds)
     print(curve.settings.in_words().replace("z as in training, ", ""))
-    rows = {"no truncation": curve.points[0]} | dict(curve.table2())
+    rows = {"no truncation": curve.points[0], **curve.table2()}
     del rows["untruncated"]
     shown = [
-        {"": name, "threshold": "none" if p.threshold is None else f"{p.threshold:.3g}"}
+        {"": name, "threshold": "not reached"}
+        if p is None
+        else {"": name, "threshold": "none" if p.threshold is None else f"{p.threshold:.3g}"}
         | {score: short(value) for score, value in p.scores.items()}
         for name, p in rows.items()
     ]
@@ -105,7 +107,7 @@ def _discriminator(job: Job) -> None:
 
     found, paths = job.discriminator()
     called = found.called_real()
-    made = job.settings.in_words().split(" samples, ")[1]  # without the features, which D does without
+    made = job.settings.in_words().split(" samples, ")[1].split("; ")[0]  # without what D does without
     print(f"called real by D; generated: {made}\n")
     rows = [{"": "all", **{name: f"{share:.1%}" for name, share in called.items()}}]
     for name, shares in zip(found.classes, found.by_class(), strict=True):

@@ -12,8 +12,8 @@ from biggan.config import Config
 from biggan.evaluation.features import Embedded, FeatureNetwork, Report, join, load_features
 from biggan.evaluation.generate import Draw, generate
 from biggan.evaluation.ranks import Share, gathered
-from biggan.evaluation.reference import Reference, Split, make_reference, open_complete_source
-from biggan.evaluation.scores import compute_scores
+from biggan.evaluation.reference import MOST_KEPT, Reference, Split, make_reference, open_complete_source
+from biggan.evaluation.scores import compute_scores, is_parts, kid_size
 from biggan.evaluation.standing import sampling_copy
 from biggan.generator import Generator
 
@@ -45,9 +45,11 @@ class Settings:
         """As printed."""
         whose = "averaged weights" if self.weights == "ema" else "the generator's own weights"
         law = "z as in training" if self.truncation is None else f"z truncated at {self.truncation:g}"
+        size = kid_size(self.samples, min(self.reference_images, MOST_KEPT))
         return (
             f"features {self.features} ({self.digest}), reference: {self.reference_images:,} {self.reference} images, "
-            f"{self.samples:,} samples, {law}, {self.standing_passes} standing passes, seed {self.seed}, {whose}"
+            f"{self.samples:,} samples, {law}, {self.standing_passes} standing passes, seed {self.seed}, {whose}; "
+            f"IS over {is_parts(self.samples)} parts, KID over subsets of {size:,}"
         )
 
 

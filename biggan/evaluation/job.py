@@ -6,9 +6,11 @@ import dataclasses
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import torch.distributed
 
 from biggan.checkpoint import Checkpoint, CheckpointError, checkpoint_paths, newest_checkpoint, read_checkpoint
@@ -25,7 +27,7 @@ from biggan.evaluation.observer import to_json
 from biggan.evaluation.pictures import class_difficulty, interpolations, nearest_neighbours, truncation_strips
 from biggan.evaluation.ranks import Share
 from biggan.evaluation.reference import Split, make_reference, open_complete_source
-from biggan.evaluation.scores import class_leakage, compute_scores
+from biggan.evaluation.scores import class_leakage, compute_scores, unknown_scores
 from biggan.evaluation.table import Row, ScoreTable, csv_text
 from biggan.evaluation.truncation import Curve, draw_curve, truncation_curve
 from biggan.evaluation.verdicts import Verdicts, draw_verdicts, verdicts
@@ -86,8 +88,12 @@ class Job:
             truncation=arguments.truncation,
             seed=arguments.seed,
         )
-        if share.is_main and (warning := bias_warning(evaluator.reference, arguments.samples)):
-            report(warning)
+        labels = torch.arange(arguments.samples) % config.model.classes  # as `Draw` deals them
+        unknown = unknown_scores(labels, evaluator.reference)
+        if arguments.truncation_curve is not None and "is" in unknown:
+            raise UserError(f"--truncation-curve needs the IS, which {unknown['is']}. Give more --samples.")
+        if share.is_main:
+            report_beforehand(evaluator, arguments.samples, unknown)
         run = paths[0].parent.parent if paths[0].parent.name == "checkpoints" else paths[0].parent
         folder = Path(arguments.out) if arguments.out else run / "evaluations"
         return cls(paths, evaluator, settings, share, folder, config, device)
@@ -136,6 +142,9 @@ class Job:
         for split in splits:
             subset = make_reference(self.evaluator.network, source, split, self.device).subset
             subset = subset.take(slice(0, self.settings.samples))
+            if self.share.is_main:
+                for name, reason in unknown_scores(subset.labels, self.evaluator.reference).items():
+                    report(f"real {split}: {name} is nan: it {reason}")
             rows.append(Row(f"real {split}", None, len(subset), compute_scores(subset, self.evaluator.reference)))
         return rows
 
@@ -161,7 +170,7 @@ class Job:
             "settings": self.settings.as_dict(),
             "validation_is": curve.validation_is,
             "validation_images": curve.validation_images,
-            "table2": {name: point.as_dict() for name, point in curve.table2().items()},
+            "table2": {name: point and point.as_dict() for name, point in curve.table2().items()},
             "amenable": curve.amenable(),
         }
         facts = {name: value for name, value in self.settings.as_dict().items() if name != "truncation"}
@@ -240,6 +249,14 @@ class Job:
         except OSError as error:
             raise UserError(f"cannot make {self.folder}: {error}. Give another --out.") from error
         return self.folder / name
+
+
+def report_beforehand(evaluator: Evaluator, samples: int, unknown: Mapping[str, str]) -> None:
+    """What is to be known of the scores of so few samples, before they are made."""
+    if warning := bias_warning(evaluator.reference, samples):
+        report(warning)
+    for name, reason in unknown.items():
+        report(f"{name} will be nan: it {reason}")
 
 
 def find_checkpoints(given: Path, *, every: bool) -> tuple[list[Path], Checkpoint]:

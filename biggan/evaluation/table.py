@@ -15,6 +15,7 @@ from biggan.errors import UserError
 from biggan.evaluation.cache import key
 from biggan.evaluation.evaluator import Settings
 from biggan.evaluation.observer import from_json, to_json
+from biggan.evaluation.scores import is_parts
 from biggan.rundir import write_whole
 
 
@@ -40,6 +41,7 @@ class Row:
     def as_dict(self) -> dict[str, Any]:
         """As stored."""
         found = {"of": self.of, "step": self.step, "images": self.images, "digest": self.digest}
+        found["is_parts"] = is_parts(self.images)
         return found | {
             "scores": to_json(self.scores),
             "accuracies": to_json(self.accuracies),
@@ -51,7 +53,8 @@ class Row:
     def from_dict(cls, values: Mapping[str, Any]) -> Row:
         """A stored row."""
         numbers = {name: from_json(values.get(name, {})) for name in ("scores", "accuracies", "memorization")}
-        return cls(**{**values, **numbers})
+        own = {name: value for name, value in values.items() if name != "is_parts"}
+        return cls(**{**own, **numbers})
 
 
 @dataclass
@@ -108,7 +111,7 @@ class ScoreTable:
     def _csv(self) -> str:
         return csv_text(
             [
-                {"of": row.of, "step": row.step, "images": row.images}
+                {"of": row.of, "step": row.step, "images": row.images, "is_parts": is_parts(row.images)}
                 | row.scores
                 | {f"D_{name}": value for name, value in row.accuracies.items()}
                 | {f"D_{name.replace('/', '_')}": value for name, value in row.memorization.items()}
@@ -126,7 +129,7 @@ class ScoreTable:
 
 
 def _shown(row: Row) -> dict[str, str]:
-    start = {"": row.of, "images": f"{row.images:,}"}
+    start = {"": row.of, "images": f"{row.images:,}", "IS parts": str(is_parts(row.images))}
     accuracies = {f"D right on {name}": f"{value:.1%}" for name, value in row.accuracies.items()}
     memorization = {f"D {in_words(name)}": f"{value:.3f}" for name, value in row.memorization.items()}
     return start | {name: short(value) for name, value in row.scores.items()} | accuracies | memorization
