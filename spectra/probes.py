@@ -90,6 +90,10 @@ class Snapshot:
         """The lengths of `updates`."""
         return _norms(self.updates)
 
+    def took_part(self, name: str) -> bool:
+        """Whether a parameter had a gradient, or moved without: else its update of 0 is none."""
+        return name in self.gradients or self.update_norms.get(name, 0.0) != 0
+
     def name_of(self, matrix: WeightMatrix) -> str:
         """The name of a matrix's parameter; empty where it is not trained."""
         return self.names.get(id(matrix.parameter()), "")
@@ -208,7 +212,7 @@ class TopShares(Probe):
                 ("gradient", snapshot.gradients, snapshot.gradient_norms),
                 ("update", snapshot.updates, snapshot.update_norms),
             ):
-                if name in changes:
+                if name in changes and snapshot.took_part(name):
                     change = matrix.view(changes[name])
                     block = found.left.T.to(change.dtype) @ (change @ found.right.to(change.dtype))
                     blocks[f"{what}_share/{matrix.name}"] = block
@@ -226,11 +230,12 @@ class Rotation(Probe):
     """
 
     quantities = ("rotation",)
-    needs_before = True
+    needs_gradients = needs_before = True
 
     def measure(self, snapshot: Snapshot) -> Numbers:
-        """Nothing for matrices that are not trained."""
-        names = {m.name: name for m in snapshot.matrices if (name := snapshot.name_of(m)) in snapshot.before}
+        """Nothing for matrices that are not trained, or had no gradient."""
+        trained = {m.name: snapshot.name_of(m) for m in snapshot.matrices if snapshot.name_of(m) in snapshot.before}
+        names = {matrix: name for matrix, name in trained.items() if snapshot.took_part(name)}
         lengths = (snapshot.before_norms, snapshot.norms, snapshot.update_norms)
         then, now, moved = (np.array([norms[name] for name in names.values()]) for norms in lengths)
         with np.errstate(all="ignore"):
@@ -273,11 +278,11 @@ class UpdateSizes(Probe):
 
     frame = "gradients"
     quantities = ("relative_update",)
-    needs_before = True
+    needs_gradients = needs_before = True
 
     def measure(self, snapshot: Snapshot) -> Numbers:
-        """Inf where a parameter of zeros moves, NaN where it stays."""
-        moved = snapshot.update_norms
+        """Inf where a parameter of zeros moves, NaN where it stays; nothing for one that had no gradient."""
+        moved = {name: norm for name, norm in snapshot.update_norms.items() if snapshot.took_part(name)}
         with np.errstate(all="ignore"):
             shares = np.array(list(moved.values())) / np.array([snapshot.before_norms[name] for name in moved])
         return {f"relative_update/{name}": share for name, share in zip(moved, shares.tolist(), strict=True)}

@@ -184,6 +184,31 @@ def test_nan_inf_and_missing_gradients_are_recorded_as_they_are(tmp_path: Path) 
     assert math.isnan(row(frames, "gradients", parameter="net.1.weight").gradient_norm)  # it had none
 
 
+def test_a_missing_gradient_is_missing_everywhere_and_no_update_of_zero(tmp_path: Path) -> None:
+    """A gradient of zeros is none of these, nor is a parameter that moves without a gradient."""
+    layers = [nn.Linear(3, 3) for _ in range(4)]
+    net = nn.Sequential(*layers)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with closing(spectra.Monitor({"net": net}, tmp_path, every=1)) as monitor:
+        monitor.before_update("net")
+        net[0](torch.ones(3)).sum().backward()
+        net[2].weight.grad = torch.zeros(3, 3)
+        monitor.after_backward("net")
+        optimizer.step()
+        with torch.no_grad():
+            net[3].weight.mul_(2)
+        monitor.after_step(1)
+    names = {name for _, name in recorded(tmp_path)}
+    for quantity in ("relative_update", "rotation", "update_share", "gradient_norm", "gradient_share"):
+        had = {name.split("/")[1].removesuffix(".weight") for name in names if name.startswith(f"{quantity}/")}
+        had = {name for name in had if not name.endswith(".bias")}
+        assert had == ({"net.0", "net.2"} if quantity.startswith("gradient") else {"net.0", "net.2", "net.3"}), quantity
+    frames = spectra.load(tmp_path)
+    assert row(frames, "gradients", parameter="net.2.weight").relative_update == 0
+    assert row(frames, "gradients", parameter="net.3.weight").relative_update == 1
+    assert "relative_update/net.1.bias" not in names
+
+
 def test_bad_input_is_named(tmp_path: Path) -> None:
     net, other = network(), nn.Linear(2, 2)
     for networks, said in [
