@@ -42,7 +42,8 @@ class LossScaler:
 
     An update whose gradients are not finite is skipped and halves the scale; `INTERVAL` finite ones in a row double
     it, up to `HIGHEST`: the span of float16, from its smallest number 2^-24 to 2^16. More would serve gradients below
-    2^-64 alone, which Adam's eps silences, and end at infinity, from which no halving leads back. `scale` (float32) and `finite_updates` (int32) are scalars on the device, and nothing here waits for it.
+    2^-64 alone, which Adam's eps silences, and end at infinity, from which no halving leads back. `scale` (float32) and
+    `finite_updates` (int32) are scalars on the device, and nothing here waits for it.
     """
 
     START, LOWEST, HIGHEST, INTERVAL = 2.0**16, 2.0**-14, 2.0**40, 2000
