@@ -335,6 +335,7 @@ def _sample_many(arguments: argparse.Namespace) -> int:
     from biggan.checkpoint import newest_checkpoint, read_checkpoint
     from biggan.evaluation.export import Order, export_samples
     from biggan.evaluation.ranks import share_from_environment
+    from biggan.rundir import class_names_of
     from biggan.sampling import load_generator
     from biggan.session import resolve_device
 
@@ -348,6 +349,7 @@ def _sample_many(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         truncation=arguments.truncation,
         standing_passes=arguments.standing_passes,
+        class_names=class_names_of(checkpoint.path, checkpoint.config.model.classes),
     )
     share, out = share_from_environment(), Path(arguments.out)
     G = load_generator(checkpoint, raw=arguments.raw).to(resolve_device("auto"))
@@ -407,7 +409,13 @@ def _sample_parser() -> argparse.ArgumentParser:
         help="instead of a grid, N images, classes in turn, into --out: FILE.npz, or a folder of PNG files. Goes on "
         "where it was killed; under torchrun every process makes its share",
     )
-    add("--classes", type=int, nargs="+", metavar="C", help="class numbers, one row each; default: the first 10")
+    add(
+        "--classes",
+        type=int,
+        nargs="+",
+        metavar="C",
+        help="class numbers (run.json lists their names, class_names, in this order); default: the first 10",
+    )
     add("--per-class", type=int, default=8, metavar="N", help="images a class (default 8)")
     add("--truncation", type=float, metavar="T", help="truncate z at T (Section 3.1); default: z as in training")
     add("--seed", type=int, default=0, help="seed of the latents (default 0)")

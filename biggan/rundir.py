@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -89,11 +89,18 @@ class RunDirectory:
         found = json.loads(path.read_text(encoding="utf-8")).get("continued_by") if path.is_file() else None
         return f"{found['command']} {self.path}" if found and step <= found["through"] else None
 
-    def write_data_identity(self, identity: Mapping[str, Any]) -> None:
+    def class_names(self) -> list[str] | None:
+        """The classes' names by their numbers; None for a run from before these were written down."""
+        path = self.path / "run.json"
+        return json.loads(path.read_text(encoding="utf-8")).get("class_names") if path.is_file() else None
+
+    def write_data_identity(self, identity: Mapping[str, Any], class_names: Sequence[str]) -> None:
         """Remember what the run's data are from now on."""
         path = self.path / "run.json"
         facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        write_whole(path, json.dumps(facts | {"data": dict(identity)}, indent=2) + "\n")
+        write_whole(
+            path, json.dumps(facts | {"data": dict(identity), "class_names": list(class_names)}, indent=2) + "\n"
+        )
 
     def create(self, config: Config, facts: Mapping[str, Any] | None = None) -> None:
         """Make the directory of a new run; `facts` join its run.json. Raises `UserError` where there is one already."""
@@ -152,6 +159,21 @@ class RunDirectory:
     def supersede_events(self, step: int) -> None:
         """Mark the events after `step` as superseded, before a session resumes from there. None is lost."""
         supersede_events(self.path, step)
+
+
+def run_of(checkpoint: Path) -> RunDirectory | None:
+    """The run directory that a checkpoint file lies in, also in its ring that an alarm froze; none elsewhere."""
+    for folder in list(checkpoint.resolve().parents)[:3]:
+        if folder.name == "checkpoints" and (folder.parent / "run.json").is_file():
+            return RunDirectory(folder.parent)
+    return None
+
+
+def class_names_of(checkpoint: Path, classes: int) -> list[str]:
+    """What a checkpoint's classes are called by its run; "class 0", ... where it lies in none that says so."""
+    run = run_of(checkpoint)
+    names = None if run is None else run.class_names()
+    return names if names is not None and len(names) == classes else [f"class {c}" for c in range(classes)]
 
 
 def make_event(kind: str, step: int, **fields: Any) -> dict[str, Any]:
