@@ -293,16 +293,22 @@ def _size(count: int) -> str:
 
 def _sample(argv: list[str]) -> int:
     arguments = _sample_parser().parse_args(argv)
+    from spectra.tf32 import tf32
+
     if arguments.film_strip:
         if arguments.num is not None:
             raise UserError("--num does not go with --film-strip. Leave one of them away.")
-        return _film_strip(arguments)
+        with tf32(False):
+            return _film_strip(arguments)
     if arguments.around is not None:
         raise UserError("--around goes with --film-strip RUN. Give the run, or leave --around away.")
     if not arguments.ckpt:
         raise UserError("nothing to draw from. Give --ckpt FILE, or --film-strip RUN.")
-    if arguments.num is not None:
-        return _sample_many(arguments)
+    with tf32(False):
+        return _sample_many(arguments) if arguments.num is not None else _sample_grid(arguments)
+
+
+def _sample_grid(arguments: argparse.Namespace) -> int:
     from biggan.sampling import save_checkpoint_grid
 
     print(f"standing statistics: {arguments.standing_passes} forward passes ...", file=sys.stderr, flush=True)

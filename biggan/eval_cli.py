@@ -27,8 +27,9 @@ def _eval(argv: list[str]) -> int:
     _check(arguments)
     from biggan.evaluation.job import Job
     from biggan.evaluation.ranks import joined
+    from spectra.tf32 import tf32
 
-    with joined() as share:
+    with tf32(False), joined() as share:
         job = Job.open(arguments, share)
         if arguments.truncation_curve is not None:
             _curve(job, arguments.truncation_curve)

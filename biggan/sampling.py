@@ -18,6 +18,7 @@ from biggan.evaluation.standing import sampling_copy
 from biggan.generator import Generator
 from biggan.latents import sample_latents, truncated_latents
 from biggan.rundir import class_names_of
+from spectra.tf32 import tf32
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,6 +29,7 @@ LEAST_SIDE = 48  # small images are enlarged to at least so many pixels
 BATCH = 64
 
 
+@tf32(False)
 @torch.no_grad()
 def class_images(
     G: Generator,

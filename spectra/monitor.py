@@ -248,10 +248,12 @@ class Monitor:
         """Every probe's numbers now, fetched from the device in one transfer."""
         import torch
 
+        from spectra.tf32 import tf32
+
         self._read_networks()
         snapshot = self._snapshot(step)
         numbers: dict[str, float | Tensor] = {}
-        with torch.no_grad():
+        with torch.no_grad(), tf32(False):
             for probe in self.probes:
                 numbers |= probe.measure(snapshot)
         if self._turns_needed:

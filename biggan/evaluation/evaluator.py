@@ -16,6 +16,7 @@ from biggan.evaluation.reference import MOST_KEPT, Reference, Split, make_refere
 from biggan.evaluation.scores import compute_scores, is_parts, kid_size
 from biggan.evaluation.standing import sampling_copy
 from biggan.generator import Generator
+from spectra.tf32 import tf32
 
 Weights = Literal["raw", "ema"]
 
@@ -63,6 +64,7 @@ class Evaluator:
     """The run's, for its latents."""
 
     @classmethod
+    @tf32(False)
     def of_run(
         cls,
         config: Config,
@@ -94,6 +96,7 @@ class Evaluator:
             weights=weights,
         )
 
+    @tf32(False)
     def sampler(self, G: Generator, settings: Settings, step: int | None) -> Generator:
         """A copy of `G` under the settings' standing statistics."""
         return sampling_copy(
@@ -105,6 +108,7 @@ class Evaluator:
             refresh_sigma=settings.weights == "ema",
         )
 
+    @tf32(False)
     def embed(self, sampler: Generator, settings: Settings, step: int | None, share: Share | None = None) -> Embedded:
         """The settings' samples of a generator under standing statistics, in the features' eyes.
 
