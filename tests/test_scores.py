@@ -192,6 +192,13 @@ def test_spread_is_hardly_biased_by_how_few_samples_a_class_has() -> None:
     assert math.isnan(scores.spread_share(cloud(CLASSES, 8, 12), real))
 
 
+def test_a_class_with_one_sample_is_left_out_of_the_spread() -> None:
+    samples, real = cloud(90, 8, 3), reference_of(cloud(300, 8, 11))
+    lone = torch.cat([(samples.labels == 0).nonzero()[:1, 0], (samples.labels != 0).nonzero()[:, 0]])
+    shares = scores.class_spread_shares(samples, real)
+    assert scores.spread_share(samples.take(lone), real) == pytest.approx(shares[1:].mean().item(), rel=1e-12)
+
+
 def test_spread_is_a_share_of_the_real_images() -> None:
     real = cloud(300, 4, 11)
     means = torch.stack([real.features[real.labels == c].mean(0) for c in range(CLASSES)])[real.labels]
