@@ -160,6 +160,14 @@ def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
+def saved_steps(run: Path) -> set[int]:
+    """The steps that the run can be resumed or branched at: its files, those of frozen rings, and the best one."""
+    frozen = (run / "checkpoints").glob("frozen-*/step-*.safetensors")
+    steps = {step_of(path) for path in (*checkpoint_paths(run), *frozen)}
+    best = peek(run / "checkpoints" / "best.safetensors").get("step")
+    return steps if best is None else steps | {int(best)}
+
+
 def newest_checkpoint(run: Path) -> tuple[Checkpoint, list[str]]:
     """The newest checkpoint of a run that verifies and is finite, and why each newer one was passed over.
 

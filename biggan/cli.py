@@ -216,6 +216,7 @@ def train_session(session: Session, *, quiet: bool, until: int | None = None, fu
 
 
 def _observers(session: Session, further: Sequence[Observer], *, quiet: bool) -> list[Any]:
+    from biggan.checkpoint import saved_steps
     from biggan.discriminator_view import DiscriminatorView
     from biggan.evaluation.observer import Evaluation
     from biggan.observers import SampleGrids, TensorBoard
@@ -227,6 +228,7 @@ def _observers(session: Session, further: Sequence[Observer], *, quiet: bool) ->
     networks = session.state.networks() if config.monitor == "spectra" else {}
     panels = run.tensorboard / "spectra" if config.tensorboard.every else None
     settings = dataclasses.asdict(config.spectra) | {"tensorboard": panels}
+    settings["saved_steps"] = lambda: saved_steps(run.path)
     # The monitor has an observer's methods, and knows nothing of this package. What is recorded at a step comes before
     # its checkpoint, so that a run resumed there has it.
     monitor = Monitor(networks, run.path, start_step=session.state.step, **settings)
@@ -291,16 +293,22 @@ def _size(count: int) -> str:
 
 def _sample(argv: list[str]) -> int:
     arguments = _sample_parser().parse_args(argv)
+    from spectra.tf32 import tf32
+
     if arguments.film_strip:
         if arguments.num is not None:
             raise UserError("--num does not go with --film-strip. Leave one of them away.")
-        return _film_strip(arguments)
+        with tf32(False):
+            return _film_strip(arguments)
     if arguments.around is not None:
         raise UserError("--around goes with --film-strip RUN. Give the run, or leave --around away.")
     if not arguments.ckpt:
         raise UserError("nothing to draw from. Give --ckpt FILE, or --film-strip RUN.")
-    if arguments.num is not None:
-        return _sample_many(arguments)
+    with tf32(False):
+        return _sample_many(arguments) if arguments.num is not None else _sample_grid(arguments)
+
+
+def _sample_grid(arguments: argparse.Namespace) -> int:
     from biggan.sampling import save_checkpoint_grid
 
     print(f"standing statistics: {arguments.standing_passes} forward passes ...", file=sys.stderr, flush=True)
@@ -333,6 +341,7 @@ def _sample_many(arguments: argparse.Namespace) -> int:
     from biggan.checkpoint import newest_checkpoint, read_checkpoint
     from biggan.evaluation.export import Order, export_samples
     from biggan.evaluation.ranks import share_from_environment
+    from biggan.rundir import class_names_of
     from biggan.sampling import load_generator
     from biggan.session import resolve_device
 
@@ -346,6 +355,7 @@ def _sample_many(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         truncation=arguments.truncation,
         standing_passes=arguments.standing_passes,
+        class_names=class_names_of(checkpoint.path, checkpoint.config.model.classes),
     )
     share, out = share_from_environment(), Path(arguments.out)
     G = load_generator(checkpoint, raw=arguments.raw).to(resolve_device("auto"))
@@ -405,7 +415,13 @@ def _sample_parser() -> argparse.ArgumentParser:
         help="instead of a grid, N images, classes in turn, into --out: FILE.npz, or a folder of PNG files. Goes on "
         "where it was killed; under torchrun every process makes its share",
     )
-    add("--classes", type=int, nargs="+", metavar="C", help="class numbers, one row each; default: the first 10")
+    add(
+        "--classes",
+        type=int,
+        nargs="+",
+        metavar="C",
+        help="class numbers (run.json lists their names, class_names, in this order); default: the first 10",
+    )
     add("--per-class", type=int, default=8, metavar="N", help="images a class (default 8)")
     add("--truncation", type=float, metavar="T", help="truncate z at T (Section 3.1); default: z as in training")
     add("--seed", type=int, default=0, help="seed of the latents (default 0)")

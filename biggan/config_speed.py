@@ -10,7 +10,8 @@ from biggan.settings import Section, setting
 
 @dataclass(frozen=True)
 class SpeedConfig(Section):
-    """How the same function is computed faster. Each switch but `precision` moves the last bits, none a formula."""
+    """How the same function is computed faster. Each switch but `tf32` and `precision` moves the last bits, none a
+    formula."""
 
     narrow_skips: bool = setting(False)
     """Convolve a block's 1x1 skip at the lower resolution: before G's upsampling, after D's pooling (a quarter of the
@@ -25,6 +26,9 @@ class SpeedConfig(Section):
     compile: bool = setting(False)
     """Compile both networks with `torch.compile` (the first steps take minutes); D not where the gradient of a penalty
     on its gradient is wanted, which compiled code does not have."""
+    tf32: bool = setting(False)
+    """Allow TF32, which keeps 10 of float32's 23 bits, to the convolutions and matrix products of both networks'
+    updates on an Ampere or later GPU: errors near 1e-3. Sampling, evaluation and the monitor never use it."""
     precision: Literal["float32", "bfloat16", "float16"] = setting("float32")
     """Of the networks' forwards and backwards. Weights, Spectral Normalization, BatchNorm's statistics, logits, losses,
     penalties, sampling and evaluation stay in float32; float16's losses are scaled, its overflowing updates skipped."""

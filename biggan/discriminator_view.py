@@ -14,7 +14,7 @@ from torch import Tensor
 
 from biggan import rng
 from biggan.distributed import Share, all_sum
-from biggan.evaluation.memorization import accuracies, fixed_images, input_gradient_norms
+from biggan.evaluation.memorization import discriminator_logits, fixed_images, input_gradient_norms, memorization
 from biggan.latents import sample_latents
 from biggan.normalization import normalized
 from biggan.observers import Observer
@@ -69,9 +69,12 @@ class DiscriminatorView(Observer):
     """Asks D, every `discriminator_view.every` steps, about fixed training, validation and generated images.
 
     `D/accuracy/train`, `/val` and `/fake` are the shares on which it is right (Section 4.2: a D that memorizes is right
-    on nearly all training images and half of the validation images); `D/input_gradient/real` and `/fake` are the means
-    of |grad_x D(x)|, what R1 would see. The generated images are of fixed latents, by G as D meets it: its own weights,
-    normalized by the batch's statistics.
+    on nearly all training images and half of the validation images). They turn with D's offset, which drifts; what does
+    not is `D/auc/train_val`, training against validation images (0.5: it remembers nothing), beside `D/auc/real_fake`
+    and `D/auc/val_fake`, training and validation against generated images, and `D/gap/train_val`, the difference of the
+    mean logits in units of their spread (`biggan.evaluation.memorization`). `D/input_gradient/real` and `/fake` are the
+    means of |grad_x D(x)|, what R1 would see. The generated images are of fixed latents, by G as D meets it: its own
+    weights, normalized by the batch's statistics.
 
     Args:
         record: called with the step and the numbers.
@@ -94,10 +97,11 @@ class DiscriminatorView(Observer):
         """The numbers now; nothing of G and D moves."""
         if self.images is None:
             self.images = self._fixed()
-        D, real, fake = self.trainer.state.D, self.images["train"], self._generated()
-        numbers = accuracies(D, real, self.images["val"], fake)
-        for kind, images in (("real", real), ("fake", fake)):
-            numbers[f"D/input_gradient/{kind}"] = input_gradient_norms(D, *images).mean()
+        D, images = self.trainer.state.D, {**self.images, "fake": self._generated()}
+        logits = {name: discriminator_logits(D, *one) for name, one in images.items()}
+        numbers = {f"D/{name}": value for name, value in memorization(**logits).items()}
+        for kind, name in (("real", "train"), ("fake", "fake")):
+            numbers[f"D/input_gradient/{kind}"] = input_gradient_norms(D, *images[name]).mean().double()
         return dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
 
     def _fixed(self) -> dict[str, tuple[Tensor, Tensor]]:

@@ -27,8 +27,9 @@ def _eval(argv: list[str]) -> int:
     _check(arguments)
     from biggan.evaluation.job import Job
     from biggan.evaluation.ranks import joined
+    from spectra.tf32 import tf32
 
-    with joined() as share:
+    with tf32(False), joined() as share:
         job = Job.open(arguments, share)
         if arguments.truncation_curve is not None:
             _curve(job, arguments.truncation_curve)
@@ -83,10 +84,12 @@ def _curve(job: Job, thresholds: list[float]) -> None:
 
     curve, paths = job.truncation_curve(thresholds)
     print(curve.settings.in_words().replace("z as in training, ", ""))
-    rows = {"no truncation": curve.points[0]} | dict(curve.table2())
+    rows = {"no truncation": curve.points[0], **curve.table2()}
     del rows["untruncated"]
     shown = [
-        {"": name, "threshold": "none" if p.threshold is None else f"{p.threshold:.3g}"}
+        {"": name, "threshold": "not reached"}
+        if p is None
+        else {"": name, "threshold": "none" if p.threshold is None else f"{p.threshold:.3g}"}
         | {score: short(value) for score, value in p.scores.items()}
         for name, p in rows.items()
     ]
@@ -105,12 +108,20 @@ def _discriminator(job: Job) -> None:
 
     found, paths = job.discriminator()
     called = found.called_real()
-    made = job.settings.in_words().split(" samples, ")[1]  # without the features, which D does without
+    made = job.settings.in_words().split(" samples, ")[1].split("; ")[0]  # without what D does without
     print(f"called real by D; generated: {made}\n")
     rows = [{"": "all", **{name: f"{share:.1%}" for name, share in called.items()}}]
     for name, shares in zip(found.classes, found.by_class(), strict=True):
         percentages = [f"{share:.1%}" for share in shares.values()]
         rows.append({"": name, **dict(zip(shares, percentages, strict=True))})
+    print("\n".join(aligned(rows)))
+    known = found.memorization()
+    print("\nwhatever its threshold (AUC 0.5: cannot tell them apart; gap in units of the logits' spread):")
+    rows = [
+        {"": "training, validation", "AUC": f"{known['auc/train_val']:.3f}", "gap": f"{known['gap/train_val']:.3f}"},
+        {"": "training, generated", "AUC": f"{known['auc/real_fake']:.3f}"},
+        {"": "validation, generated", "AUC": f"{known['auc/val_fake']:.3f}"},
+    ]
     print("\n".join(aligned(rows)))
     for path in paths:
         print(path)
@@ -129,7 +140,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--ckpt", required=True, metavar="PATH", help="a checkpoint file, or a run directory (its newest)")
     add("--all", action="store_true", help="every checkpoint of the run, with D's accuracies: a table over steps")
     add("--truncation-curve", metavar="LOW:HIGH:N", help="FID and IS at N thresholds: CSV, plot, Table 2's points")
-    add("--discriminator", action="store_true", help="what D calls real of training, validation and generated images")
+    add(
+        "--discriminator",
+        action="store_true",
+        help="how D takes training, validation and generated images",
+    )
     add("--pictures", action="store_true", help="grids, interpolations, nearest training images, truncation strips")
     add("--raw", action="store_true", help="the generator's own weights instead of their average")
     add("--samples", type=int, default=10_000, metavar="N", help="generated images (default 10000; the paper: 50000)")

@@ -9,6 +9,7 @@ import numpy as np
 
 from biggan.checkpoint import read_checkpoint, step_of
 from biggan.errors import UserError
+from biggan.rundir import class_names_of
 from biggan.sampling import class_images, draw_grid, load_generator, save_picture
 from spectra.records import read_event_lines
 
@@ -70,7 +71,8 @@ def draw_film_strip(
             )  # fmt: skip
             images.append(drawn[:, 0])
     target = out or run / "figures" / f"film-strip-{around:08d}.png"
-    title = f"{run.name} around step {around}: classes {', '.join(map(str, rows))}"
+    called = class_names_of(files[steps[0]], count)
+    title = f"{run.name} around step {around}: classes {', '.join(called[c] for c in rows)}"
     names = [f"{step:,}{' <' if step == around else ''}" for step in steps]
     picture = draw_grid({caption: np.stack(images) for caption, images in panels.items()}, names, title)
     return save_picture(picture, target)

@@ -41,10 +41,12 @@ class LossScaler:
     """Keeps float16 gradients of one network from vanishing: its loss is multiplied by `scale` before the backward.
 
     An update whose gradients are not finite is skipped and halves the scale; `INTERVAL` finite ones in a row double
-    it. `scale` (float32) and `finite_updates` (int32) are scalars on the device, and nothing here waits for it.
+    it, up to `HIGHEST`: the span of float16, from its smallest number 2^-24 to 2^16. More would serve gradients below
+    2^-64 alone, which Adam's eps silences, and end at infinity, from which no halving leads back. `scale` (float32) and
+    `finite_updates` (int32) are scalars on the device, and nothing here waits for it.
     """
 
-    START, LOWEST, INTERVAL = 2.0**16, 2.0**-14, 2000
+    START, LOWEST, HIGHEST, INTERVAL = 2.0**16, 2.0**-14, 2.0**40, 2000
 
     def __init__(self, device: torch.device | str) -> None:
         self.scale = torch.full((), self.START, device=device)
@@ -69,8 +71,8 @@ class LossScaler:
         """Move the scale after an update, or after one of a frozen network, whose gradients overflow as well."""
         count = self.finite_updates + 1
         grow = count >= self.INTERVAL
-        grown = torch.where(grow, self.scale * 2, self.scale)
-        self.scale.copy_(torch.where(skip > 0, (self.scale / 2).clamp(min=self.LOWEST), grown))
+        moved = torch.where(skip > 0, self.scale / 2, torch.where(grow, self.scale * 2, self.scale))
+        self.scale.copy_(moved.clamp(self.LOWEST, self.HIGHEST))
         self.finite_updates.copy_(torch.where((skip > 0) | grow, torch.zeros_like(count), count))
 
 

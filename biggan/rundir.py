@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
-import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +15,7 @@ import yaml
 from biggan.checkpoint import sync
 from biggan.config import Config, from_dict, to_dict
 from biggan.errors import UserError
+from biggan.provenance import other_facts, run_facts
 from spectra.records import append_event, supersede_events
 
 _locks: set[IO[str]] = set()
@@ -74,9 +73,7 @@ class RunDirectory:
         """What of run.json is otherwise now and may change bits: name -> [then, now]."""
         path = self.path / "run.json"
         then = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        now = run_facts(config)
-        names = ("python", "torch", "numpy", "commit", "device", "ranks")
-        return {name: [then[name], now[name]] for name in names if name in then and then[name] != now[name]}
+        return other_facts(then, run_facts(config))
 
     def data_identity(self) -> dict[str, Any] | None:
         """What run.json remembers of the data; None for a run from before that was written down."""
@@ -92,11 +89,18 @@ class RunDirectory:
         found = json.loads(path.read_text(encoding="utf-8")).get("continued_by") if path.is_file() else None
         return f"{found['command']} {self.path}" if found and step <= found["through"] else None
 
-    def write_data_identity(self, identity: Mapping[str, Any]) -> None:
+    def class_names(self) -> list[str] | None:
+        """The classes' names by their numbers; None for a run from before these were written down."""
+        path = self.path / "run.json"
+        return json.loads(path.read_text(encoding="utf-8")).get("class_names") if path.is_file() else None
+
+    def write_data_identity(self, identity: Mapping[str, Any], class_names: Sequence[str]) -> None:
         """Remember what the run's data are from now on."""
         path = self.path / "run.json"
         facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        write_whole(path, json.dumps(facts | {"data": dict(identity)}, indent=2) + "\n")
+        write_whole(
+            path, json.dumps(facts | {"data": dict(identity), "class_names": list(class_names)}, indent=2) + "\n"
+        )
 
     def create(self, config: Config, facts: Mapping[str, Any] | None = None) -> None:
         """Make the directory of a new run; `facts` join its run.json. Raises `UserError` where there is one already."""
@@ -157,6 +161,21 @@ class RunDirectory:
         supersede_events(self.path, step)
 
 
+def run_of(checkpoint: Path) -> RunDirectory | None:
+    """The run directory that a checkpoint file lies in, also in its ring that an alarm froze; none elsewhere."""
+    for folder in list(checkpoint.resolve().parents)[:3]:
+        if folder.name == "checkpoints" and (folder.parent / "run.json").is_file():
+            return RunDirectory(folder.parent)
+    return None
+
+
+def class_names_of(checkpoint: Path, classes: int) -> list[str]:
+    """What a checkpoint's classes are called by its run; "class 0", ... where it lies in none that says so."""
+    run = run_of(checkpoint)
+    names = None if run is None else run.class_names()
+    return names if names is not None and len(names) == classes else [f"class {c}" for c in range(classes)]
+
+
 def make_event(kind: str, step: int, **fields: Any) -> dict[str, Any]:
     """One line of events.jsonl: what happened, after which step, and when (seconds since 1970)."""
     return {"event": kind, "step": step, "time": round(time.time(), 3), **fields}
@@ -187,37 +206,3 @@ def write_whole(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     os.replace(temporary, path)
     sync(path.parent)
-
-
-def run_facts(config: Config) -> dict[str, Any]:
-    """What a run's bits depend on beside its configuration: versions, commit, machine; and when it began."""
-    import numpy
-    import torch
-
-    from biggan.distributed import world_size
-    from biggan.launch import launch_id
-
-    device = torch.cuda.get_device_name() if config.device == "cuda" else platform.processor() or platform.machine()
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "commit": _commit(),
-        "device": device,
-        "threads": config.threads,
-        "ranks": world_size(),
-        "launch": launch_id(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "parent": None,
-        "changes": [],
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the source, where it is a checkout."""
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -17,6 +17,8 @@ from biggan.errors import UserError
 from biggan.evaluation.standing import sampling_copy
 from biggan.generator import Generator
 from biggan.latents import sample_latents, truncated_latents
+from biggan.rundir import class_names_of
+from spectra.tf32 import tf32
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,6 +29,7 @@ LEAST_SIDE = 48  # small images are enlarged to at least so many pixels
 BATCH = 64
 
 
+@tf32(False)
 @torch.no_grad()
 def class_images(
     G: Generator,
@@ -76,6 +79,7 @@ def save_checkpoint_grid(
 ) -> Path:
     """Draw the grid of a checkpoint (a file, or a run directory's newest) and return where it was written.
 
+    `classes` are numbers; rows are labelled with the names that the run gives them.
     Raises `UserError` for a checkpoint that does not verify and for a class that the generator does not have.
     """
     checkpoint = newest_checkpoint(path)[0] if path.is_dir() else read_checkpoint(path)
@@ -102,7 +106,8 @@ def save_checkpoint_grid(
     title = f"step {checkpoint.step}, {weights}"
     parts = [f"samples-{checkpoint.step:08d}", *(["raw"] if raw else []), *([f"t{truncation:g}"] if truncation else [])]
     target = out or Path("-".join([*parts, f"seed{seed}.png"]))
-    picture = draw_grid({f"{law}, {passes} standing passes": images}, [str(c) for c in rows], title)
+    names = class_names_of(checkpoint.path, model.classes)
+    picture = draw_grid({f"{law}, {passes} standing passes": images}, [names[c] for c in rows], title)
     return save_picture(picture, target)
 
 

@@ -23,6 +23,7 @@ from biggan.launch import agreed, check_alike
 from biggan.losses import LOSSES
 from biggan.rundir import RunDirectory, default_path, make_event
 from biggan.state import TrainingState
+from spectra.directions import copy_directions
 from spectra.records import truncate_record
 
 
@@ -54,7 +55,7 @@ def open_new(config: Config, preset: str, facts: Mapping[str, Any] | None = None
     check_alike(source.identity(), "other data")
     with agreed():
         if is_main:
-            run.create(config, {"data": source.identity(), **(facts or {})})
+            run.create(config, {**_data_facts(source), **(facts or {})})
             run.append_event(make_event("started", 0, preset=preset))
     distributed.copy_from_main(state.tensors())
     return Session(config, run, state, source, notes_on(config))
@@ -68,13 +69,15 @@ def open_branch(
     *,
     events: Iterable[Mapping[str, Any]] = (),
     data: Mapping[str, Any] | None = None,
+    past: Path | None = None,
 ) -> Session:
     """A run of its own in `config.out` that goes on from `checkpoint` under `config`, with the same noise and images.
 
     `prepare` may change the loaded state in place; what comes out is saved as the run's first checkpoint. `facts`
     join its run.json, and `events`, which belong to the time before, its list of events. `data`, where it is given,
-    is what the data must be (see `Source.identity`). Raises `UserError` before anything is written; the directory
-    appears under its name when it is whole.
+    is what the data must be (see `Source.identity`). `past` is the run that the checkpoint is of: how far singular
+    vectors turn is measured from those that it last recorded. Raises `UserError` before anything is written; the
+    directory appears under its name when it is whole.
     """
     run = RunDirectory(Path(config.out or ""))
     config = dataclasses.replace(config, device=resolve_device(config.device))
@@ -89,13 +92,15 @@ def open_branch(
     def fill(made: RunDirectory) -> None:
         for event in events:
             made.append_event(event)
+        if past is not None:
+            copy_directions(past, made.path, state.step)
         lineage = {name: facts[name] for name in ("parent", "changes") if name in facts}
         made.append_event(make_event("started", state.step, **lineage))
         path = made.checkpoints / f"step-{state.step:08d}.safetensors"
         digest = save_checkpoint(path, state.tensors(), state.step, to_dict(config))
         made.append_event(make_event("checkpoint", state.step, path=f"checkpoints/{path.name}", digest=digest))
 
-    run.create_whole(config, {"data": source.identity(), **facts}, fill)
+    run.create_whole(config, {**_data_facts(source), **facts}, fill)
     return Session(config, run, state, source, [f"branching at step {state.step}", *notes_on(config)])
 
 
@@ -170,20 +175,28 @@ def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool
     notes: list[str] = []
     with agreed():
         if is_main:
-            notes = _reopen(run, config, start, changed, data)
+            notes = _reopen(run, config, start, changed, source)
     distributed.copy_from_main(state.tensors())
     state.step = start.step
     return Session(config, run, state, source, notes)
 
 
-def _reopen(run: RunDirectory, config: Config, start: Start, changed: dict[str, list[Any]], data: Any) -> list[str]:
+def _data_facts(source: Source) -> dict[str, Any]:
+    """What run.json says of the data: which they are, and the classes' names by their numbers."""
+    return {"data": source.identity(), "class_names": list(source.classes)}
+
+
+def _reopen(
+    run: RunDirectory, config: Config, start: Start, changed: dict[str, list[Any]], source: Source
+) -> list[str]:
     """Take back what lies after `start`, and write down that the run goes on. Returns what the user should know."""
     run.lock()
     elsewhere = run.changed_facts(config)
     truncate_record(run.path, start.step)
     run.supersede_events(start.step)
     run.write_config(config)
-    run.write_data_identity(data)
+    data = source.identity()
+    run.write_data_identity(data, source.classes)
     event = {"passed_over": start.passed_over, "changes": changed, "other_versions": elsewhere, "data": data}
     run.append_event(make_event("resumed", start.step, **event))
     notes = [f"passed over: {reason}" for reason in start.passed_over]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +23,21 @@ from biggan.normalization import collecting, move_running_statistics, normalized
 from biggan.precision import Snapshot, autocast, step_unless
 from biggan.regularizers import penalties
 from biggan.state import TrainingState
+from spectra.tf32 import tf32
 
 Stats = dict[str, Tensor]
 Hook = Callable[[str, int], None]
+
+
+def _in_own_arithmetic(update: Callable[..., Stats]) -> Callable[..., Stats]:
+    """An update, with TF32 as the configuration allows it, and as it was afterwards."""
+
+    @functools.wraps(update)
+    def within(self: Game, *args: Any, **named: Any) -> Stats:
+        with tf32(self.config.speed.tf32):
+            return update(self, *args, **named)
+
+    return within
 
 
 class Game:
@@ -48,6 +62,7 @@ class Game:
         compiled = compiled and not self.slopes  # compiled code has no second derivative
         self._compiled_parts = torch.compile(state.D.parts, dynamic=False) if compiled else None
 
+    @_in_own_arithmetic
     @distributed.together()
     def update_discriminator(self, k: int, real: Tensor, labels: Tensor) -> Stats:
         """D step `k`: real images (B, 3, R, R) and their labels (B,), this rank's share, against as many of G's.
@@ -87,6 +102,7 @@ class Game:
             **self._finish("D", k, extra),
         }
 
+    @_in_own_arithmetic
     @distributed.together()
     def update_generator(self) -> Stats:
         """The G step. Under accumulation BatchNorm normalizes each micro-batch by its own statistics."""

@@ -22,6 +22,7 @@ from biggan.retention import may_be_saved
 from biggan.rundir import RunDirectory, make_event
 from biggan.state import TrainingState
 from biggan.step import Game, Stats
+from spectra.tf32 import tf32
 
 PASSED_ON_SECONDS = 2.0
 
@@ -53,7 +54,7 @@ class Trainer:
         """
         self._until = self.config.steps if until is None else min(until, self.config.steps)
         try:
-            with self._finishing_the_step_on_signals():
+            with self._finishing_the_step_on_signals(), tf32(False):  # but within the updates, as `Game` has it
                 self.observers.on_start(self)
                 self._loop()
                 self._check_copies()

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from biggan.checkpoint import CheckpointError, read_checkpoint
+from biggan.config import differences
+from biggan.rundir import RunDirectory
 from interventions.parent import all_checkpoints
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-SINGULAR = re.compile(r"sigma\d+/")
-RESIDUAL = re.compile(r"residual/")
-NEGLIGIBLE = 1e-5
-"""A residual below this, the estimators' tolerance, is rounding: two of them need not be of the same bits."""
+SINGULAR = r"sigma\d+/"
 NOT_COMPARED = ("monitor/",)
 """What depends on the clock."""
+OBSERVERS = {
+    "spectra": ("singular values and all else that the monitor measures", ("monitor/",)),
+    "discriminator_view": ("what D says of fixed images", ("D/accuracy/", "D/auc/", "D/gap/", "D/input_gradient/")),
+    "eval": ("scores", ("eval/",)),
+}
+"""Sections of the configuration that say what is recorded and decide none of the run's numbers: what they record."""
 
 
 @dataclass
@@ -31,8 +36,6 @@ class Comparison:
     """The last step of both records; none where the parent's holds nothing after `begin`."""
     numbers: int = 0
     singular_values: int = 0
-    beyond_bits: int = 0
-    """Singular values that differ, by no more than the residuals allow."""
     states: list[int] = field(default_factory=list)
     """Steps whose checkpoints were compared."""
     tensors: int = 0
@@ -50,10 +53,9 @@ class Comparison:
         if self.last is None:
             lines.append(f"record: the parent's holds nothing after step {self.begin}; not compared.")
         else:
-            within = f", {self.beyond_bits} of them within their residuals" if self.beyond_bits else ""
             lines.append(
                 f"record, steps {self.begin + 1} to {self.last}: {self.numbers:,} losses, norms and other numbers and "
-                f"{self.singular_values:,} singular values compared{within}."
+                f"{self.singular_values:,} singular values compared."
             )
         lines += self.notes
         if self.states:
@@ -61,8 +63,7 @@ class Comparison:
         else:
             lines.append("state: the parent and the branch have no checkpoint of one step in common; not compared.")
         if self.equal:
-            kind = "bit for bit" if not self.beyond_bits else "but for singular values within their residuals"
-            lines.append(f"The branch equals its parent, {kind}.")
+            lines.append("The branch equals its parent, bit for bit.")
         elif not self.differences:
             lines.append("Nothing could be compared: branch from an earlier checkpoint of the parent.")
         else:
@@ -84,14 +85,72 @@ def compare_with_parent(branch: Path, parent: Path, begin: int) -> Comparison:
 
 
 def _note_versions(branch: Path, parent: Path, found: Comparison) -> None:
-    """Bits are promised within one version of the program and of torch."""
+    """Bits are promised within one version of the program and of torch, on one machine."""
     import json
 
+    from biggan.provenance import DECISIVE
+    from spectra.records import read_event_lines
+
     facts = [run / "run.json" for run in (branch, parent)]
-    one, other = (json.loads(path.read_text()) if path.is_file() else {} for path in facts)
-    for name in ("commit", "versions"):
-        if one.get(name) != other.get(name):
-            found.notes.append(f"note: {name} is {one.get(name)} here and {other.get(name)} in the parent's run.json.")
+    here, there = (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {} for path in facts)
+    for name in DECISIVE:
+        one, other = here.get(name, "not said"), there.get(name, "not said")
+        if one != other:
+            found.notes.append(f"note: {name} is {one} here and {other} in the parent's run.json.")
+    if here.get("dirty") and there.get("dirty"):
+        found.notes.append("note: both ran uncommitted code, which may not be the same.")
+    for whose, run in (("branch", branch), ("parent", parent)):
+        for event in read_event_lines(run):
+            if event["event"] == "resumed" and not event.get("superseded"):
+                others = event.get("other_versions") or {}
+                said = "; ".join(f"{name} {then} -> {now}" for name, (then, now) in others.items())
+                found.notes += [f"note: the {whose} was resumed at step {event['step']} with {said}."] if said else []
+
+
+def _set_otherwise(branch: Path, parent: Path) -> dict[str, str]:
+    """Of the observers' sections that differ between the two runs' configurations: how, in words."""
+    if not all((run / "config.yaml").is_file() for run in (branch, parent)):
+        return {}
+    changed = differences(*(RunDirectory(run).read_config() for run in (parent, branch)))
+    found: dict[str, list[str]] = {}
+    for name, (old, new) in changed.items():
+        section = name.partition(".")[0]
+        if section in OBSERVERS:
+            found.setdefault(section, []).append(f"{name} is {new} here and {old} in the parent")
+    return {section: ", ".join(words) for section, words in found.items()}
+
+
+def _measured(run: Path) -> Callable[[str], bool]:
+    """Whether a series is one that the monitor measures at its schedule, and not a number of the training step's."""
+    from spectra.records import read_legend
+
+    legend = read_legend(run)
+    subjects = {*legend.get("layers", {}), *legend.get("parameters", {})}
+    alone = {quantity for quantity, frame in legend.get("frames", {}).items() if frame == "scalars"}
+
+    def is_measured(name: str) -> bool:
+        quantity, _, subject = name.partition("/")
+        return quantity in alone or subject.partition("/")[0] in subjects
+
+    return is_measured
+
+
+def _leave_out_set_otherwise(
+    mine: pd.DataFrame, theirs: pd.DataFrame, branch: Path, parent: Path, found: Comparison
+) -> list[pd.DataFrame]:
+    """Both records without what an observer with other settings recorded: at other steps, or of other things."""
+    both = [mine, theirs]
+    measured = [_measured(run) for run in (branch, parent)]
+    for section, said in _set_otherwise(branch, parent).items():
+        what, prefixes = OBSERVERS[section]
+
+        def is_its(name: str, section: str = section, prefixes: tuple[str, ...] = prefixes) -> bool:
+            by_monitor = section == "spectra" and any(one(name) for one in measured)
+            return by_monitor or name.startswith(prefixes)
+
+        both = [one[~one.index.get_level_values("name").map(is_its).to_numpy(dtype=bool)] for one in both]
+        found.notes.append(f"not compared: {what} ({said}). State and training numbers are.")
+    return both
 
 
 def _leave_out_unshared(mine: pd.DataFrame, theirs: pd.DataFrame, found: Comparison) -> list[pd.DataFrame]:
@@ -106,50 +165,36 @@ def _leave_out_unshared(mine: pd.DataFrame, theirs: pd.DataFrame, found: Compari
 
 
 def _compare_records(branch: Path, parent: Path, found: Comparison) -> None:
-    import numpy as np
-
     mine, theirs = _series(branch, found.begin), _series(parent, found.begin)
     if not len(mine) or not len(theirs):
         return
+    ends = [one.index.get_level_values("step").max() for one in (mine, theirs)]
+    mine, theirs = _leave_out_set_otherwise(mine, theirs, branch, parent, found)
     mine, theirs = _leave_out_unshared(mine, theirs, found)
     if not len(mine) or not len(theirs):
         return
-    found.last = int(min(mine.index.get_level_values("step").max(), theirs.index.get_level_values("step").max()))
+    found.last = int(min(ends))
     both = mine.add_suffix("_branch").join(theirs.add_suffix("_parent"), how="outer")
     both = both[both.index.get_level_values("step") <= found.last]
-    names = both.index.get_level_values("name")
-    one, other = both["value_branch"].to_numpy(), both["value_parent"].to_numpy()
-    # A NaN that was recorded is data and equal to another; one that stands for a missing number is not.
-    missing = both["there_branch"].isna().to_numpy() | both["there_parent"].isna().to_numpy()
-    same = ((one == other) | (np.isnan(one) & np.isnan(other))) & ~missing
-    singular = np.array([bool(SINGULAR.match(name)) for name in names], dtype=bool)
-    small = np.array([bool(RESIDUAL.match(name)) for name in names], dtype=bool) & (one < NEGLIGIBLE)
-    allowed = ~missing & (
-        (singular & (np.abs(one - other) <= _allowance(both, other))) | (small & (other < NEGLIGIBLE))
-    )
+    singular = both.index.get_level_values("name").str.match(SINGULAR)
     found.numbers, found.singular_values = int((~singular).sum()), int(singular.sum())
-    found.beyond_bits = int((allowed & ~same & singular).sum())
-    for position in np.flatnonzero(~same & ~allowed):
-        step, name = both.index[position]
-        if missing[position]:
-            where = "the parent" if both["there_branch"].isna().iloc[position] else "the branch"
-            found.differences.append(f"step {step}: {name} is recorded by {where} alone")
-        else:
-            found.differences.append(
-                f"step {step}: {name} is {float(one[position])}, the parent's {float(other[position])}"
-            )
+    found.differences += _unequal(both)
 
 
-def _allowance(both: pd.DataFrame, values: Any) -> Any:
-    """By how much two estimates of one singular value may differ: twice the residual (in units of sigma_0)."""
+def _unequal(both: pd.DataFrame) -> Iterator[str]:
+    """Every number that is not the same bits, or that one of the two records lacks, in words."""
     import numpy as np
 
-    steps, names = both.index.get_level_values("step"), both.index.get_level_values("name")
-    residuals = both["value_parent"]
-    residuals = residuals[names.str.startswith("residual/")]
-    lookup = dict(zip(residuals.index, residuals, strict=True))
-    keys = [(step, "residual/" + name.partition("/")[2]) for step, name in zip(steps, names, strict=True)]
-    return 2 * np.array([lookup.get(key, 0.0) for key in keys]) * np.abs(values)
+    one, other = both["value_branch"].to_numpy(), both["value_parent"].to_numpy()
+    # A NaN that was recorded is data and equal to another; one that stands for a missing number is not.
+    lacks = both["there_branch"].isna().to_numpy(), both["there_parent"].isna().to_numpy()
+    same = (one.view(np.int64) == other.view(np.int64)) | (np.isnan(one) & np.isnan(other))
+    for position in np.flatnonzero(~same | lacks[0] | lacks[1]):
+        step, name = both.index[position]
+        if lacks[0][position] or lacks[1][position]:
+            yield f"step {step}: {name} is recorded by {'the parent' if lacks[0][position] else 'the branch'} alone"
+        else:
+            yield f"step {step}: {name} is {float(one[position])}, the parent's {float(other[position])}"
 
 
 def _series(run: Path, begin: int) -> pd.DataFrame:

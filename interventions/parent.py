@@ -9,7 +9,7 @@ from typing import Any
 
 from biggan.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint, read_checkpoint, step_of
 from biggan.errors import UserError
-from biggan.rundir import RunDirectory
+from biggan.rundir import RunDirectory, run_of
 from interventions.timeline import Applied, applied_from_json, open_ended
 
 
@@ -61,14 +61,6 @@ def find_parent(place: str | Path, *, at: int | None = None, before_collapse: in
     run = run_of(checkpoint.path)
     facts = json.loads((run.path / "run.json").read_text(encoding="utf-8")) if run is not None else {}
     return Parent(checkpoint, run, facts)
-
-
-def run_of(checkpoint: Path) -> RunDirectory | None:
-    """The run directory that a checkpoint file lies in, also in its ring that an alarm froze; none elsewhere."""
-    for folder in list(checkpoint.resolve().parents)[:3]:
-        if folder.name == "checkpoints" and (folder.parent / "run.json").is_file():
-            return RunDirectory(folder.parent)
-    return None
 
 
 def all_checkpoints(run: Path) -> dict[int, Path]:

@@ -159,7 +159,8 @@ def open_branch(branch: Branch) -> Session:
     ]
     config = dataclasses.replace(first.config, out=str(branch.out))
     identity = parent.facts.get("data") if not _data_differs(parent.checkpoint.config, config) else None
-    return open_session(config, parent.checkpoint, facts, prepare, events=events, data=identity)
+    past = None if parent.run is None else parent.run.path
+    return open_session(config, parent.checkpoint, facts, prepare, events=events, data=identity, past=past)
 
 
 def continue_branch(

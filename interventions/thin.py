@@ -16,7 +16,7 @@ from pathlib import Path
 from biggan.cli import EXIT_DONE, guarded
 from biggan.errors import UserError
 
-KEPT = ("loss/", "accuracy/", "D/accuracy/", "gradient_norm/")
+KEPT = ("loss/", "accuracy/", "D/accuracy/", "D/auc/", "D/gap/", "gradient_norm/")
 SPECTRA = ("sigma0/",)
 
 

@@ -70,6 +70,13 @@ def _add_scan(commands: argparse._SubParsersAction) -> None:
         help="network (the file's order), name, sigma, ratio, frobenius or stable_rank; numbers descending",
     )
     parser.add_argument("--all", action="store_true", help="leave nothing out")
+    parser.add_argument(
+        "--transposed",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="convolutions (or patterns) that are transposed, beside those whose bias or spectral_norm tells it",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a JSON list of objects; null stands for NaN and Inf")
     form.add_argument("--csv", action="store_true", help="comma-separated values with a header")
@@ -189,8 +196,9 @@ def _scan(options: argparse.Namespace) -> int:
     operator = _convolution(options)
     with _progress() as on_progress:
         spectra, left_out = scan(
-            options.file, options.k, options.method, options.tol, options.all, operator, options.sort, on_progress
-        )
+            options.file, options.k, options.method, options.tol, options.all, operator, options.sort, on_progress,
+            options.transposed,
+        )  # fmt: skip
     if options.json:
         import json
 

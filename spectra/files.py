@@ -30,15 +30,20 @@ class StoredWeight:
     Attributes:
         name: of the layer; the endings of torch's own storage (".weight", ".weight_orig", parametrizations) are taken
             off.
-        kind: from the number of dimensions, all that a file tells: a matrix is called "linear", an embedding's too.
+        kind: from the number of dimensions, nearly all that a file tells: a matrix is called "linear", an embedding's
+            too.
         shape: as stored.
         read: loads the tensor.
+        transposed: a transposed convolution's, which keeps its outputs in the second dimension: where its bias or
+            Spectral Normalization's vector tells. Where these have as many entries as the first dimension, or there are
+            none, a file does not tell, and the first dimension is taken for the outputs.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
+    transposed: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,18 +105,18 @@ def _read_safetensors(path: Path, everything: bool) -> tuple[list[StoredWeight],
     metadata = dict(file.metadata() or {})
     # The format stores tensors in the order of their names' bytes, where block 10 comes before block 2.
     names = sorted(file.keys(), key=_natural)
+    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
     own = metadata.get("format", "").startswith("biggan")
     weights, left_out = [], 0
     for name in names:
-        view = file.get_slice(name)
-        shape, floating = tuple(view.get_shape()), view.get_dtype().startswith(("F", "BF"))
-        if len(shape) < 2 or not floating:
+        shape = shapes[name]
+        if len(shape) < 2 or not file.get_slice(name).get_dtype().startswith(("F", "BF")):
             continue
         if own and not everything and not name.startswith(OWN_NETWORKS):
             left_out += 1
             continue
         weights.append((name, shape, lambda name=name: file.get_tensor(name)))
-    return _stored(weights), left_out, metadata
+    return _stored(weights, shapes), left_out, metadata
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:
@@ -133,15 +138,15 @@ def _read_pickle(path: Path, everything: bool) -> tuple[list[StoredWeight], int,
             "off. Copy it again, or give another checkpoint"
         ) from error
     weights: list[tuple[str, tuple[int, ...], Callable[[], Tensor]]] = []
-    left_out = 0
-    for name, tensor, is_optimizer in _tensors(content, "", False):
+    left_out, tensors = 0, _tensors(content, "", False)
+    for name, tensor, is_optimizer in tensors:
         if tensor.dim() < 2 or not tensor.is_floating_point():
             continue
         if is_optimizer and not everything:
             left_out += 1
             continue
         weights.append((name, tuple(tensor.shape), lambda tensor=tensor: tensor))
-    return _stored(weights), left_out, {}
+    return _stored(weights, {name: tuple(tensor.shape) for name, tensor, _ in tensors}), left_out, {}
 
 
 def _explain(path: Path, reason: str) -> str:
@@ -180,14 +185,47 @@ def _tensors(content: Any, prefix: str, is_optimizer: bool) -> list[tuple[str, T
 _ENDINGS = re.compile(r"\.parametrizations\.weight\.original1?$|\.weight(_orig|_v)?$")
 
 
-def _stored(weights: list[tuple[str, tuple[int, ...], Callable[[], Tensor]]]) -> list[StoredWeight]:
-    """Layer names and kinds. Weight normalization's magnitudes (out x 1 x ...), beside its directions, are no
-    weights."""
+def _stored(
+    weights: list[tuple[str, tuple[int, ...], Callable[[], Tensor]]], shapes: Mapping[str, tuple[int, ...]]
+) -> list[StoredWeight]:
+    """Layer names and kinds, by the shapes of all tensors.
+
+    Weight normalization's magnitudes (out x 1 x ...), beside its directions, are no weights, nor are attention's
+    biases of keys and values (1 x 1 x width).
+    """
     names = {name for name, _, _ in weights}
     kept = []
     for name, shape, read in weights:
         direction = re.sub(r"weight_g$", "weight_v", re.sub(r"original0$", "original1", name))
-        if direction != name and direction in names:
+        if (direction != name and direction in names) or (shape[:-1] == (1, 1) and _KEY_BIAS.search(name)):
             continue
-        kept.append(StoredWeight(_ENDINGS.sub("", name), KINDS_BY_DIMENSION.get(len(shape), "unknown"), shape, read))
+        stem, kind = _ENDINGS.sub("", name), KINDS_BY_DIMENSION.get(len(shape), "unknown")
+        is_layers = stem != name or name == "weight"
+        transposed = kind.startswith("conv") and is_layers and _is_transposed(stem, shape, shapes)
+        kept.append(StoredWeight(stem, as_transposed(kind) if transposed else kind, shape, read, transposed))
     return kept
+
+
+_KEY_BIAS = re.compile(r"(^|\.)bias_[kv]$")
+
+
+def as_transposed(kind: str) -> str:
+    """A convolution's kind as that of a transposed one: "conv2d" -> "conv_transpose2d"."""
+    return kind.replace("conv", "conv_transpose", 1) if "transpose" not in kind else kind
+
+
+def _is_transposed(stem: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether what is stored beside a convolution's weight, (first, second, ...), has the length of transposed outputs.
+
+    A bias has one entry an output: `first` of a plain convolution, `second` times the groups, which divide `first`, of
+    a transposed one. Spectral Normalization's vector u has one a row: `first`, or `second`.
+    """
+    first, second = shape[:2]
+    bias = shapes.get("bias" if stem == "weight" else f"{stem}.bias")
+    if bias is not None and len(bias) == 1:
+        outputs = bias[0]
+        return outputs != first and outputs % second == 0 and first % (outputs // second) == 0
+    for u in (f"{stem}.weight_u", f"{stem}.parametrizations.weight.0._u"):
+        if u in shapes and len(shapes[u]) == 1:
+            return shapes[u][0] != first and shapes[u][0] == second
+    return False

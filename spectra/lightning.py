@@ -103,7 +103,7 @@ class _Hooks:
             self.monitor.after_step(self._step, metrics)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
-        """Forget what a resumed fit could not know."""
+        """Keep what a resumed fit needs."""
         if self.monitor is not None:
             self.monitor.on_checkpoint(self._step)
 

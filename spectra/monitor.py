@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectra.detectors import ALARMING, Detectors
+from spectra.directions import Kept
 from spectra.records import (
     RecordWriter,
     append_event,
@@ -47,10 +48,10 @@ class Monitor:
             monitor.after_step(step, {"loss": loss.item()})
         monitor.close()
 
-    A trainer with observers calls the same methods, and the `on_*` ones. Singular vectors are remembered from one
-    measurement to the next, and forgotten at each checkpoint (`on_checkpoint`), so that a run resumed there records
-    what an unbroken one does. Trouble that is found in the series becomes an event: a `spike`, or an `alarm` with its
-    `cause` ("explosion", "loss_jump", "dead_discriminator"; see `spectra.detect`). The seconds that it took are
+    A trainer with observers calls the same methods, and the `on_*` ones. A measurement is a function of the step and of
+    the last one's singular vectors, kept beside the record (`spectra.directions`): neither a save nor a resume moves a
+    recorded bit. Trouble that is found in the series becomes an event: a `spike`, or an `alarm` with its `cause`
+    ("explosion", "loss_jump", "dead_discriminator"; see `spectra.detect`). The seconds that it took are
     recorded as `monitor/seconds`, those since the last measurement. On measured steps it holds one copy of the weights
     and one of the gradients.
 
@@ -65,6 +66,8 @@ class Monitor:
         detectors: names from `spectra.detectors.DETECTORS`. None: all of them.
         burst: how many steps after an `alarm` are all measured.
         tensorboard: a folder for the panels of `spectra.tensorboard`, of its own. None: no panels.
+        saved_steps: gives the steps that the run can be resumed at now; singular vectors that only others need are
+            removed. None: all those that `on_checkpoint` was told.
 
     Raises:
         ValueError: two networks of one name, one network twice, an unknown probe or detector, a network without a
@@ -84,12 +87,14 @@ class Monitor:
         detectors: Sequence[str] | None = None,
         burst: int = 50,
         tensorboard: str | Path | None = None,
+        saved_steps: Callable[[], Iterable[int]] | None = None,
     ) -> None:
         self.networks, self.top_k, self.tol = _named(networks), top_k, tol
         self.schedule = Bursts(Every(every) if isinstance(every, int) else every, burst)
         self.probes = _probes(probes) if self.networks else []
         self._gradients_needed = any(probe.needs_gradients for probe in self.probes)
         self._before_needed = any(probe.needs_before for probe in self.probes)
+        self._turns_needed = any(probe.needs_last for probe in self.probes)
         self._read_networks()
         self.detectors = Detectors(detectors)
         self._emit: Callable[..., None] | None = None
@@ -109,7 +114,8 @@ class Monitor:
 
             self.panels = Panels(tensorboard, run, self.networks, start_step)
         self._last_step, self._stride = start_step, 0
-        self._top: list[Any] | None = None
+        devices = {matrix.name: matrix.raw().device for matrix in self._matrices}
+        self._directions = Kept(run, start_step, devices, saved_steps)
         self._seconds = 0.0
         self._scores: dict[int, dict[str, float]] = {}
         self._forget_step()
@@ -158,7 +164,7 @@ class Monitor:
             values |= self._scores.pop(step, {})
             due = bool(self.networks) and self.schedule.is_due(step)
             if due:
-                values |= self._measure()
+                values |= self._measure(step)
         if due:
             values["monitor/seconds"], self._seconds = self._seconds, 0.0
         self.record.append(step, values)
@@ -230,25 +236,29 @@ class Monitor:
                 self._scores.setdefault(event["step"], {}).update(scores)
 
     def on_checkpoint(self, step: int, path: Path | None = None) -> None:
-        """The state was saved: hand the record to the system, and forget what a resumed run could not know."""
+        """The state was saved: hand the record to the system, and keep the vectors that a run resumed here needs."""
         self.record.flush()
-        self._top = None
+        self._directions.saved(step)
 
     def on_end(self, status: str) -> None:
         """The run ends; after an error nothing more is drawn."""
         self._close(draw=status != "failed")
 
-    def _measure(self) -> dict[str, float]:
+    def _measure(self, step: int) -> dict[str, float]:
         """Every probe's numbers now, fetched from the device in one transfer."""
         import torch
 
+        from spectra.tf32 import tf32
+
         self._read_networks()
-        snapshot = self._snapshot()
+        snapshot = self._snapshot(step)
         numbers: dict[str, float | Tensor] = {}
-        with torch.no_grad():
+        with torch.no_grad(), tf32(False):
             for probe in self.probes:
                 numbers |= probe.measure(snapshot)
-        self._top = snapshot.__dict__.get("top")  # computed where a probe asked for it
+        if self._turns_needed:
+            names = (matrix.name for matrix in snapshot.matrices)
+            self._directions.keep(step, dict(zip(names, snapshot.top, strict=True)))
         on_device = {name: value for name, value in numbers.items() if isinstance(value, torch.Tensor)}
         by_device: dict[Any, list[str]] = {}
         for name, value in on_device.items():
@@ -258,7 +268,7 @@ class Monitor:
             numbers |= dict(zip(names, fetched, strict=True))
         return {name: float(value) for name, value in numbers.items()}
 
-    def _snapshot(self) -> Snapshot:
+    def _snapshot(self, step: int) -> Snapshot:
         from spectra.probes import Snapshot
 
         return Snapshot(
@@ -267,8 +277,9 @@ class Monitor:
             gradients=self._gradients,
             before=self._before,
             top_k=self.top_k,
-            last=self._top,
+            last=self._directions.last,
             tol=self.tol,
+            step=step,
             names={id(p): name for name, p in reversed(self._parameters.items())},
         )
 
@@ -377,18 +388,9 @@ def _named(networks: Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]]) 
 
 
 def _probes(chosen: Sequence[str | Probe] | None) -> list[Probe]:
-    from difflib import get_close_matches
+    from spectra.probes import find_probes
 
-    from spectra.probes import PROBES
-
-    found = []
-    for probe in PROBES if chosen is None else chosen:
-        if isinstance(probe, str) and probe not in PROBES:
-            near = get_close_matches(probe, PROBES, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"there is no probe {probe!r}{hint} There are {', '.join(PROBES)}")
-        found.append(PROBES[probe]() if isinstance(probe, str) else probe)
-    return found
+    return find_probes(chosen)
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

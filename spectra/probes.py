@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spectra.directions import Directions
 from spectra.topk import TopSingularValues, top_singular_values_batch
 
 if TYPE_CHECKING:
@@ -36,8 +38,9 @@ class Snapshot:
             none is missing.
         before: copies by parameter name, from before this step's first update; empty where none could be made.
         top_k: how many singular values are asked for.
-        last: the singular triplets of the last measurement, where there is one that may be compared with.
+        last: the singular vectors of the last measurement by matrix, as far as they are known.
         tol: largest error of a singular value, relative to sigma0.
+        step: the step that is measured.
     """
 
     matrices: Sequence[WeightMatrix]
@@ -45,14 +48,19 @@ class Snapshot:
     gradients: Mapping[str, Tensor]
     before: Mapping[str, Tensor]
     top_k: int
-    last: Sequence[TopSingularValues] | None = None
+    last: Mapping[str, Directions] = field(default_factory=dict)
     tol: float = 1e-5
+    step: int = 0
     names: Mapping[int, str] = field(default_factory=dict)  # of parameters, by id
 
     @cached_property
     def top(self) -> list[TopSingularValues]:
-        """The top singular triplets of each matrix as it is now, computed once for all probes."""
-        return top_singular_values_batch([m.raw() for m in self.matrices], self.top_k, tol=self.tol, starts=self.last)
+        """The top singular triplets of each matrix as it is now, computed once for all probes.
+
+        From random vectors of the step's own, and never from the last measurement's, of which a resumed or branched
+        run may know nothing: what is recorded is a function of the weights and the step alone.
+        """
+        return top_singular_values_batch([m.raw() for m in self.matrices], self.top_k, tol=self.tol, seed=self.step)
 
     @cached_property
     def gradient_norms(self) -> dict[str, float]:
@@ -82,6 +90,10 @@ class Snapshot:
         """The lengths of `updates`."""
         return _norms(self.updates)
 
+    def took_part(self, name: str) -> bool:
+        """Whether a parameter had a gradient, or moved without: else its update of 0 is none."""
+        return name in self.gradients or self.update_norms.get(name, 0.0) != 0
+
     def name_of(self, matrix: WeightMatrix) -> str:
         """The name of a matrix's parameter; empty where it is not trained."""
         return self.names.get(id(matrix.parameter()), "")
@@ -96,12 +108,14 @@ class Probe(ABC):
         quantities: what stands before the slash in the names of its series; "sigma*" stands for sigma0, sigma1, ...
         needs_gradients: whether `after_backward` must be called.
         needs_before: whether `before_update` should be called.
+        needs_last: whether the last measurement's singular vectors are read.
     """
 
     frame = "spectra"
     quantities: tuple[str, ...] = ()
     needs_gradients = False
     needs_before = False
+    needs_last = False
 
     @abstractmethod
     def measure(self, snapshot: Snapshot) -> Numbers:
@@ -154,13 +168,20 @@ class Turns(Probe):
     """
 
     quantities = ("turn*",)
+    needs_last = True
 
     def measure(self, snapshot: Snapshot) -> Numbers:
-        """Nothing at the first measurement of a session, and at the first after a checkpoint."""
+        """Nothing at a run's first measurement, and for a matrix that was not measured with this shape last time."""
         names, cosines = [], []
-        for matrix, now, then in zip(snapshot.matrices, snapshot.top, snapshot.last or [], strict=False):
-            cosines.append((now.left * then.left).sum(0).double() * (now.right * then.right).sum(0).double())
-            names += [f"turn{i}/{matrix.name}" for i in range(len(cosines[-1]))]
+        for matrix, now in zip(snapshot.matrices, snapshot.top, strict=True):
+            then = snapshot.last.get(matrix.name)
+            if then is None or (len(then.left), len(then.right)) != (len(now.left), len(now.right)):
+                continue
+            pairs = ((now.left, then.left), (now.right, then.right))
+            both = min(now.left.shape[1], then.left.shape[1])
+            left, right = ((a[:, :both] * b[:, :both].to(a.device)).sum(0).double() for a, b in pairs)
+            cosines.append(left * right)
+            names += [f"turn{i}/{matrix.name}" for i in range(both)]
         if not names:
             return {}
         return dict(
@@ -191,7 +212,7 @@ class TopShares(Probe):
                 ("gradient", snapshot.gradients, snapshot.gradient_norms),
                 ("update", snapshot.updates, snapshot.update_norms),
             ):
-                if name in changes:
+                if name in changes and snapshot.took_part(name):
                     change = matrix.view(changes[name])
                     block = found.left.T.to(change.dtype) @ (change @ found.right.to(change.dtype))
                     blocks[f"{what}_share/{matrix.name}"] = block
@@ -209,11 +230,12 @@ class Rotation(Probe):
     """
 
     quantities = ("rotation",)
-    needs_before = True
+    needs_gradients = needs_before = True
 
     def measure(self, snapshot: Snapshot) -> Numbers:
-        """Nothing for matrices that are not trained."""
-        names = {m.name: name for m in snapshot.matrices if (name := snapshot.name_of(m)) in snapshot.before}
+        """Nothing for matrices that are not trained, or had no gradient."""
+        trained = {m.name: snapshot.name_of(m) for m in snapshot.matrices if snapshot.name_of(m) in snapshot.before}
+        names = {matrix: name for matrix, name in trained.items() if snapshot.took_part(name)}
         lengths = (snapshot.before_norms, snapshot.norms, snapshot.update_norms)
         then, now, moved = (np.array([norms[name] for name in names.values()]) for norms in lengths)
         with np.errstate(all="ignore"):
@@ -256,11 +278,11 @@ class UpdateSizes(Probe):
 
     frame = "gradients"
     quantities = ("relative_update",)
-    needs_before = True
+    needs_gradients = needs_before = True
 
     def measure(self, snapshot: Snapshot) -> Numbers:
-        """Inf where a parameter of zeros moves, NaN where it stays."""
-        moved = snapshot.update_norms
+        """Inf where a parameter of zeros moves, NaN where it stays; nothing for one that had no gradient."""
+        moved = {name: norm for name, norm in snapshot.update_norms.items() if snapshot.took_part(name)}
         with np.errstate(all="ignore"):
             shares = np.array(list(moved.values())) / np.array([snapshot.before_norms[name] for name in moved])
         return {f"relative_update/{name}": share for name, share in zip(moved, shares.tolist(), strict=True)}
@@ -307,6 +329,18 @@ PROBES: dict[str, type[Probe]] = {
     "class_norms": ClassNorms,
 }
 """Every probe by name; a monitor takes all of them unless told otherwise."""
+
+
+def find_probes(chosen: Sequence[str | Probe] | None) -> list[Probe]:
+    """Probes by name, or as they are given; None: all of `PROBES`. Raises `ValueError` for a name that is none's."""
+    found = []
+    for probe in PROBES if chosen is None else chosen:
+        if isinstance(probe, str) and probe not in PROBES:
+            near = get_close_matches(probe, PROBES, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise ValueError(f"there is no probe {probe!r}{hint} There are {', '.join(PROBES)}")
+        found.append(PROBES[probe]() if isinstance(probe, str) else probe)
+    return found
 
 
 def _norms(tensors: Mapping[str, Tensor]) -> dict[str, float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import fnmatch
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectra.files import StoredWeight, read_checkpoint
+from spectra.files import StoredWeight, as_transposed, read_checkpoint
 from spectra.matrices import as_matrix
 from spectra.operators import convolution_operator
 from spectra.topk import top_singular_values
@@ -109,6 +111,7 @@ def scan(
     operator: Convolution | None = None,
     sort: str = "network",
     on_progress: Callable[[int, int, str], None] | None = None,
+    transposed: Sequence[str] = (),
 ) -> tuple[list[Spectrum], int]:
     """The spectrum of every weight in a checkpoint file, and how many tensors were left out.
 
@@ -119,6 +122,8 @@ def scan(
         operator: also compute the spectrum as a linear map of every convolution with as many axes as its size.
         sort: one of `SORT_KEYS`; numbers descending, with NaN first.
         on_progress: called with (done, total, name of the next weight).
+        transposed: names of convolutions, or patterns ("up*"), that are transposed ones, beside those of which the file
+            tells it (see `spectra.StoredWeight`): their outputs lie in the second dimension.
 
     Raises:
         CheckpointError: the file is no checkpoint or holds no weights.
@@ -127,17 +132,33 @@ def scan(
     if sort not in SORT_KEYS:
         raise ValueError(f"sort is one of {', '.join(SORT_KEYS)}; got {sort!r}")
     checkpoint = read_checkpoint(path, everything)
+    weights = _with_transposed(checkpoint.weights, transposed)
     if operator is not None:
-        _check_size(operator.size, checkpoint.weights)
+        _check_size(operator.size, weights)
     spectra = []
-    total = len(checkpoint.weights)
-    for done, weight in enumerate(checkpoint.weights):
+    total = len(weights)
+    for done, weight in enumerate(weights):
         if on_progress:
             on_progress(done, total, weight.name)
         spectra.append(_spectrum(weight, k, method, tol, operator))
     if on_progress:
         on_progress(total, total, "")
     return _sorted(spectra, sort), checkpoint.left_out
+
+
+def _with_transposed(weights: list[StoredWeight], patterns: Sequence[str]) -> list[StoredWeight]:
+    convolutions = [weight.name for weight in weights if weight.kind.startswith("conv")]
+    for pattern in patterns:
+        if not fnmatch.filter(convolutions, pattern):
+            listed = ", ".join(convolutions[:5]) + (", ..." if len(convolutions) > 5 else "")
+            raise ValueError(f"no convolution is called {pattern!r}; the file holds {listed or 'none'}")
+    chosen = {name for pattern in patterns for name in fnmatch.filter(convolutions, pattern)}
+    return [
+        dataclasses.replace(weight, kind=as_transposed(weight.kind), transposed=True)
+        if weight.name in chosen
+        else weight
+        for weight in weights
+    ]
 
 
 def _check_size(size: tuple[int, ...], weights: list[StoredWeight]) -> None:
@@ -153,7 +174,7 @@ def _check_size(size: tuple[int, ...], weights: list[StoredWeight]) -> None:
 
 def _spectrum(weight: StoredWeight, k: int, method: str, tol: float, operator: Convolution | None) -> Spectrum:
     tensor = weight.read()
-    matrix = as_matrix(tensor)
+    matrix = as_matrix(tensor, weight.transposed)
     if matrix.numel() == 0:
         return Spectrum(weight.name, weight.kind, tuple(matrix.shape), (), 0.0, 0.0, True, True)
     found = top_singular_values(matrix, k, method, tol)

@@ -26,6 +26,8 @@ TRAINING = {
     "losses": "loss/.*",
     "variance of all gradient norms": "gradient_variance/.*",
     "accuracies": "(D/)?accuracy/.*",
+    "AUC of D's output (train_val 0.5: no memorization)": "D/auc/.*",
+    "gap of D's mean output, train - val, in its spread": "D/gap/.*",
 }
 """Further charts: title and the series' pattern."""
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from spectra.dense import SMALL, Triplets, by_arpack, by_gram, by_lapack
 from spectra.krylov import Outcome, block_krylov, largest_entry
 from spectra.operators import ImageOperator, LinearOperator
+from spectra.tf32 import tf32
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,6 +100,7 @@ def top_singular_values(
     return top_singular_values_batch([matrix], k, method, tol, [start], max_blocks, seed)[0]
 
 
+@tf32(False)
 def top_singular_values_batch(
     matrices: Sequence[Tensor | NDArray[np.floating] | LinearOperator],
     k: int = 3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,11 @@ def test_retention() -> None:
     finite = {60: True, 70: True, 80: False, 90: False, 93: False}
     assert retained(finite, CheckpointConfig(every=10, keep=2)) == {60, 70, 93}
     assert retained({10: False, 20: False}, CheckpointConfig(every=10, keep=1)) == {20}
+    assert retained({10: True, 20: True, 30: False}, CheckpointConfig(every=10, keep=1)) == {
+        20,
+        30,
+    }  # always the newest
+    assert retained({5: True, 10: False}, CheckpointConfig(every=5, keep=1)) == {5, 10}
 
 
 class Alarms(Observer):
@@ -207,6 +213,18 @@ def test_an_earlier_resume_sets_the_frozen_rings_of_the_lost_future_aside(tiny, 
     Trainer(session.config, session.state, session.source, session.run, observers).train()
     assert [path.name for path in sorted(run.checkpoints.glob("frozen-*"))] == ["frozen-00000006"]
     assert (run.checkpoints / "passed-over" / "frozen-00000007").is_dir()
+
+
+def test_what_belongs_to_the_very_step_is_not_set_aside(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
+    """A resume at step 4 goes on with its checkpoint, its best state and the ring that an alarm froze there."""
+    config = tiny(steps=4, checkpoint={"every": 0, "ring_every": 1, "ring_keep": 2})
+    trainer = train(config, tmp_path / "run", CheckpointStore(), Alarms(4))
+    folder = trainer.run.checkpoints
+    shutil.copy(folder / "step-00000004.safetensors", folder / "best.safetensors")
+    before = sorted(path.relative_to(folder) for path in folder.rglob("*.safetensors"))
+    assert len(before) > 4
+    CheckpointStore().on_start(trainer)
+    assert sorted(path.relative_to(folder) for path in folder.rglob("*.safetensors")) == before
 
 
 def test_the_last_step_is_always_saved(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001

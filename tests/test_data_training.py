@@ -113,3 +113,34 @@ def test_bad_data_is_one_paragraph_and_no_run_directory(tmp_path: Path, capsys: 
 def test_on_a_cpu_nothing_is_fetched_ahead() -> None:
     batches = iter([])
     assert prefetched(batches, torch.device("cpu")) is batches
+
+
+def test_rows_are_labelled_by_the_classes_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve folders in their order as text: class 2 is the folder 11, class 10 the folder 8."""
+    import biggan.film_strip
+    import biggan.sampling
+    from biggan.cli import sample_main
+
+    folder, run = write_folder(tmp_path / "photos", {str(n): 3 for n in range(1, 13)}), tmp_path / "run"
+    data = ["--data.source", "folder", "--data.path", folder]
+    assert train(*SMALL, "--model.classes", 12, *data, "--steps", 1, "--out", run) == 0
+    names = ["1", "10", "11", "12", "2", "3", "4", "5", "6", "7", "8", "9"]
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["class_names"] == names
+    drawn: list[tuple[list[str], str]] = []
+    draw = biggan.sampling.draw_grid
+    for module in (biggan.sampling, biggan.film_strip):
+        monkeypatch.setattr(
+            module, "draw_grid", lambda p, rows, title: drawn.append((rows, title)) or draw(p, rows, title)
+        )
+    sample = ["--classes", "2", "10", "--standing-passes", "1", "--out", str(tmp_path / "grid.png")]
+    checkpoint = run / "checkpoints" / "step-00000001.safetensors"
+    lone = Path(shutil.copy(checkpoint, tmp_path / "lone.safetensors"))
+    for place in (run, checkpoint, lone):
+        assert sample_main(["--ckpt", str(place), *sample]) == 0
+    assert sample_main(["--film-strip", str(run), *sample]) == 0
+    assert [rows for rows, _ in drawn[:3]] == [["11", "8"], ["11", "8"], ["class 2", "class 10"]]
+    assert drawn[3][1].endswith(": classes 11, 8")
+    (run / "run.json").write_text(json.dumps({n: v for n, v in facts.items() if n != "class_names"}))
+    assert train("--resume", run, "--steps", 2) == 0  # begun before names were written down
+    assert json.loads((run / "run.json").read_text())["class_names"] == names

@@ -77,8 +77,11 @@ def test_the_view_changes_no_bit_and_is_recorded(freeze: str, tiny, train, tmp_p
     for _, numbers in recorded:
         assert set(numbers) == {
             "D/accuracy/train", "D/accuracy/val", "D/accuracy/fake", "D/input_gradient/real", "D/input_gradient/fake",
+            "D/auc/train_val", "D/auc/real_fake", "D/auc/val_fake", "D/gap/train_val",
         }  # fmt: skip
         assert all(0 <= numbers[f"D/accuracy/{name}"] <= 1 for name in ("train", "val", "fake"))
+        assert all(0 <= value <= 1 for name, value in numbers.items() if name.startswith("D/auc/"))
+        assert math.isfinite(numbers["D/gap/train_val"])
         assert numbers["D/input_gradient/real"] > 0
     assert [len(view.images[name][0]) for name in ("train", "val")] == [11, 11]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import socket
 import subprocess
@@ -65,7 +66,10 @@ def test_the_table_over_checkpoints_has_every_score_with_its_settings(
         assert float(row["spread_share"]) > 0
     for row in whole["rows"]:
         assert set(row["accuracies"]) == {"train", "val", "fake"}
+        assert set(row["memorization"]) == {"auc/train_val", "auc/real_fake", "auc/val_fake", "gap/train_val"}
+        assert f"{row['memorization']['auc/train_val']:.3f}" in said
         assert np.array(row["leakage"]).sum(axis=1).tolist() == pytest.approx([1.0] * 10)
+    assert float(rows[0]["D_auc_train_val"]) == whole["rows"][0]["memorization"]["auc/train_val"]
     assert "averaged weights" in said
     assert "2 standing passes" in said
     assert "real val" in said
@@ -128,6 +132,7 @@ def test_the_truncation_curve_has_its_points_plot_and_verdict(
     said = capsys.readouterr().out
     assert "amenable to truncation: " in said
     assert "best FID" in said
+    assert ("not reached" in said) == (whole["table2"]["IS of the validation images"] is None)
 
 
 def points(*rows: tuple[float | None, float, float, float]) -> Curve:
@@ -143,6 +148,42 @@ def test_table_2_and_amenability() -> None:
     assert curve.amenable()[0]
     assert not points((None, 10, 8, 0.5), (0.1, 30, 7.5, 0.5)).amenable()[0]  # the IS falls
     assert not points((None, 10, 8, 0.5), (0.1, 30, 9, 0.56)).amenable()[0]  # pixels saturate
+
+
+def test_an_inception_score_that_the_curve_never_has_is_not_reached() -> None:
+    below, above = points((None, 10, 7, 0.5), (1, 8, 8.2, 0.5)), points((None, 10, 9.5, 0.5), (1, 8, 9.9, 0.5))
+    for curve in (below, above):
+        assert curve.table2()["IS of the validation images"] is None
+        assert curve.table2()["best IS"].threshold == 1
+    broken = points((None, 10, 8, 0.5), (1, math.nan, math.nan, 0.5))
+    assert broken.table2()["best FID"].threshold is None
+    assert not broken.amenable()[0]
+
+
+def test_what_so_few_samples_do_not_tell_is_said_before_they_are_made(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, _ = evaluate(run, tmp_path / "out", "--samples", "15")
+    said = capsys.readouterr()
+    assert "is will be nan: it takes at least 20 samples, and there are 15" in said.err
+    assert "intra_fid will be nan: it takes two samples of each class, and 5 of 10 classes have fewer" in said.err
+    row = next(csv.DictReader(table.open()))
+    assert (row["is"], row["intra_fid"], row["is_parts"]) == ("nan", "nan", "1")
+    assert float(row["fid"]) > 0
+    monkeypatch.setattr("biggan.evaluation.evaluator.Evaluator.sampler", None)  # nothing is made in vain
+    line = [
+        "--ckpt",
+        str(run),
+        "--out",
+        str(tmp_path / "out"),
+        *FEW,
+        "--samples",
+        "15",
+        "--truncation-curve",
+        "0.1:2:3",
+    ]
+    assert eval_main(line) == 2
+    assert "--truncation-curve needs the IS, which takes at least 20 samples" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -162,7 +203,11 @@ def test_what_d_calls_real(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(whole["by_class"]) == 10
     assert whole["images"] == {"training": 200, "validation": 200, "generated": 200}
     assert Image.open(picture).size[0] > 600
-    assert "validation" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    lines = {line.rsplit("  ", 2)[0].strip(): line.split() for line in said.splitlines()}
+    shown = [f"{whole['memorization'][f'{measure}/train_val']:.3f}" for measure in ("auc", "gap")]
+    assert lines["training, validation"][-2:] == shown
+    assert f"{whole['memorization']['auc/real_fake']:.3f}" in said
 
 
 def test_pictures_are_drawn(run: Path, tmp_path: Path) -> None:

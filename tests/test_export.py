@@ -40,10 +40,24 @@ def whole(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_folders_are_called_as_training_would_number_them_again() -> None:
+    def folders(*names: str) -> list[str]:
+        return export.Order("", 0, "ema", 1, 0, None, 1, list(names)).folders(len(names) or 3)
+
+    assert folders("1", "10", "2") == ["1", "10", "2"]  # as text
+    assert folders("1", "2", "10") == ["0000-1", "0001-2", "0002-10"]
+    assert folders("a/b", "a_b", "") == ["0000-a_b", "0001-a_b", "0002-"]
+    assert folders() == ["0000", "0001", "0002"]
+    for names in (folders("1", "2", "10"), folders("b", "a"), folders("a", "a")):
+        assert names == sorted(set(names))
+
+
 def test_one_file_holds_images_and_labels_in_order(whole: Path) -> None:
     images, labels = contents(whole)
     assert (images.shape, images.dtype) == ((NUM, 8, 8, 3), np.uint8)
     assert labels.tolist() == [i % 10 for i in range(NUM)]
+    with np.load(whole) as archive:
+        assert archive["class_names"].tolist() == [str(c) for c in range(10)]
     assert [path.name for path in whole.parent.iterdir()] == [whole.name]
 
 
@@ -82,8 +96,8 @@ def test_a_folder_of_png_files_that_training_reads(run: Path, whole: Path, tmp_p
     assert sample_main(options(run, out)) == 0
     images, labels = contents(whole)
     for i in (0, 17, 149):
-        assert (np.asarray(Image.open(out / f"{labels[i]:04d}" / f"{i:08d}.png")) == images[i]).all()
-    gone = out / "0007" / "00000017.png"
+        assert (np.asarray(Image.open(out / str(labels[i]) / f"{i:08d}.png")) == images[i]).all()
+    gone = out / "7" / "00000017.png"
     gone.unlink()
     assert sample_main(options(run, out)) == 0
     assert (np.asarray(Image.open(gone)) == images[17]).all()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,11 @@ from tiny_options import TINY
 
 from biggan.checkpoint import checkpoint_paths, read_checkpoint
 from biggan.cli import train_main
+from biggan.provenance import DECISIVE
 from biggan.rundir import RunDirectory
 from interventions.cli import main
 from interventions.control import compare_with_parent
-from spectra.records import read_record
+from spectra.records import RecordWriter, read_legend, read_record
 
 OPTIONS = [
     *TINY, "--train.d_steps=2", "--regularizers.orthogonal_G=1e-3", "--ema.start=3", "--regularizers.r1=0.1",
@@ -85,6 +88,70 @@ def test_the_comparison_finds_every_kind_of_difference(base: Path, tmp_path: Pat
     alone = compare_with_parent(tmp_path / "other", copy, 12)
     assert (alone.equal, alone.last, alone.states) == (False, None, [])
     assert "Nothing could be compared" in str(alone)
+
+
+def doctored(base: Path, to: Path, change: Callable[[str, int, float], float]) -> Path:
+    """A copy of a run whose recorded numbers went through `change(name, step, value)`."""
+    shutil.copytree(base, to)
+    record, legend = read_record(base), read_legend(base)
+    shutil.rmtree(to / "records")
+    writer = RecordWriter(to, 0, legend)
+    for step, name, value in zip(record.step, record.name.astype(str), record.value, strict=True):
+        writer.append(int(step), {name: change(name, int(step), float(value))})
+    writer.close()
+    return to
+
+
+def test_a_control_is_bit_exact_or_it_is_not(base: Path, tmp_path: Path) -> None:
+    """One unit in the last place of one singular value, or of one residual, is a difference."""
+    for number, wanted in enumerate(("sigma0/G.linear", "residual/D.blocks.0.conv1", "turn0/G.linear")):
+
+        def moved(name: str, step: int, value: float, wanted: str = wanted) -> float:
+            return math.nextafter(value, 9.0) if (name, step) == (wanted, 8) else value
+
+        run = doctored(base, tmp_path / str(number), moved)
+        found = compare_with_parent(run, base, 4)
+        assert not found.equal
+        assert len(found.differences) == 1
+        assert found.differences[0].startswith(f"step 8: {wanted} is ")
+    same = compare_with_parent(doctored(base, tmp_path / "same", lambda name, step, value: value), base, 4)
+    assert same.equal
+    assert same.singular_values > 0
+
+
+def test_with_other_settings_of_the_monitor_state_and_training_numbers_are_compared(base: Path, tmp_path: Path) -> None:
+    """And it is said; a training number that differs is still found."""
+
+    def other(name: str, step: int, value: float) -> float:
+        return value + 1 if "." in name else value  # what is of a layer or a parameter
+
+    run = doctored(base, tmp_path / "other", other)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("spectra:\n  every: 2\n", "spectra:\n  every: 3\n"))
+    found = compare_with_parent(run, base, 4)
+    assert found.equal, found.differences
+    assert found.singular_values == 0
+    assert found.numbers > 100
+    assert "(spectra.every is 3 here and 2 in the parent). State and training numbers are." in str(found)
+    wrong = doctored(run, tmp_path / "wrong", lambda name, step, value: value + (name == "gradient_norm/G"))
+    assert {line.split()[2] for line in compare_with_parent(wrong, base, 4).differences} == {"gradient_norm/G"}
+
+
+def test_other_versions_are_said(base: Path, tmp_path: Path) -> None:
+    """Of every fact in run.json on which bits depend, and of a session that went on under another torch."""
+    assert not [note for note in compare_with_parent(base, base, 4).notes if "here and" in note]
+    run = tmp_path / "doctored"
+    shutil.copytree(base, run)
+    facts = json.loads((run / "run.json").read_text())
+    assert set(DECISIVE) <= set(facts)
+    (run / "run.json").write_text(json.dumps(facts | dict.fromkeys(DECISIVE, "another")))
+    RunDirectory(run).append_event(
+        {"event": "resumed", "step": 8, "time": 0.0, "other_versions": {"torch": ["2.6.0", "2.13.0"]}}
+    )
+    notes = compare_with_parent(base, run, 4).notes
+    for name in DECISIVE:
+        assert f"note: {name} is {facts[name]} here and another in the parent's run.json." in notes
+    assert "note: the parent was resumed at step 8 with torch 2.6.0 -> 2.13.0." in notes
 
 
 def test_a_control_that_differs_exits_with_one(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

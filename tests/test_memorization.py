@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import pytest
 import torch
 from conftest import assert_same_state
+from scipy.stats import norm
 
 from biggan.data import open_source
 from biggan.evaluation.memorization import (
-    accuracies,
+    auc,
     discriminator_logits,
     fixed_images,
+    gap,
     input_gradient_norms,
+    memorization,
     share_called_real,
 )
 
@@ -45,17 +49,56 @@ def test_logits_and_gradients_leave_the_discriminator_as_it_was(tiny, play, norm
     torch.testing.assert_close(norms, gradient.square().sum(dim=(1, 2, 3)).sqrt())
 
 
-def test_accuracies_by_the_sign(tiny, play) -> None:  # noqa: ANN001
-    state, _ = play(tiny(steps=1))
-    x, y = torch.randn(6, 3, 8, 8), torch.arange(6)
-    one = (x, y)
-    with torch.no_grad():
-        state.D.linear.bias.fill_(1e4)
-        found = {name: value.item() for name, value in accuracies(state.D, one, one, one).items()}
-        assert found == {"D/accuracy/train": 1, "D/accuracy/val": 1, "D/accuracy/fake": 0}
-        state.D.linear.bias.fill_(torch.nan)
-    assert all(value.isnan() for value in accuracies(state.D, one, (x[:0], y[:0]), one).values())
+def test_accuracies_by_the_sign() -> None:
+    high, low = torch.full((6,), 1e4), torch.full((6,), math.nan)
+    found = {name: value.item() for name, value in memorization(high, high, high).items()}
+    shares = {name: value for name, value in found.items() if name.startswith("accuracy/")}
+    assert shares == {"accuracy/train": 1, "accuracy/val": 1, "accuracy/fake": 0}
+    assert all(value.isnan() for value in memorization(low, high[:0], low).values())
     assert share_called_real(torch.tensor([-1.0, 0.0, 2.0, 3.0])) == 0.5
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_auc_is_scikit_learns(ties: bool) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    random = np.random.default_rng(0)
+    above, below = random.normal(0.3, 1, 400), random.normal(0, 2, 300)
+    if ties:
+        above, below = above.round(), below.round()
+    expected = roc_auc_score([1] * 400 + [0] * 300, np.concatenate([above, below]))
+    found = auc(torch.from_numpy(above), torch.from_numpy(below)).item()
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert auc(torch.from_numpy(below), torch.from_numpy(above)).item() == pytest.approx(1 - expected, abs=1e-12)
+
+
+def test_auc_and_gap_of_two_normals_and_of_an_offset_that_drifts() -> None:
+    """N(d, 1) against N(0, 1): the AUC is Phi(d / sqrt 2), the gap d, wherever the threshold stands."""
+    d, many = 0.8, 20_001
+    quantiles = torch.from_numpy(norm.ppf((np.arange(many) + 0.5) / many))
+    for offset in (0.0, 300.0):
+        found = memorization(quantiles + d + offset, quantiles + offset, quantiles - d + offset)
+        assert found["auc/train_val"].item() == pytest.approx(norm.cdf(d / 2**0.5), abs=1e-4)
+        assert found["auc/val_fake"].item() == pytest.approx(norm.cdf(d / 2**0.5), abs=1e-4)
+        assert found["auc/real_fake"].item() == pytest.approx(norm.cdf(2 * d / 2**0.5), abs=1e-4)
+        assert found["gap/train_val"].item() == pytest.approx(d, abs=1e-3)
+    one, other = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0, 5.0])
+    pooled = math.sqrt((1 * 2 + 2 * 7) / 3)  # of their unbiased variances 2 and 7
+    assert gap(one, other).item() == pytest.approx((2 - 2) / pooled)
+    assert gap(one + 4, other).item() == pytest.approx(4 / pooled)
+    assert auc(one, other).item() == pytest.approx((1.5 + 2) / 6)  # 1 beats 0 and ties with 1, 3 beats two
+
+
+def test_what_cannot_be_told_apart_is_not_known_or_half() -> None:
+    alike, infinite = torch.ones(4), torch.tensor([1.0, math.inf])
+    assert auc(alike, alike) == 0.5
+    assert gap(alike, alike).isnan()
+    assert gap(alike, alike[:1]).isnan()
+    assert auc(infinite, infinite) == 0.5
+    for broken in (torch.tensor([1.0, math.nan]), alike[:0]):
+        assert auc(broken, alike).isnan()
+        assert auc(alike, broken).isnan()
+        assert gap(broken, alike).isnan()
 
 
 def test_fixed_images_are_a_function_of_the_generator(tiny) -> None:  # noqa: ANN001

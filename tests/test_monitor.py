@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -182,6 +184,31 @@ def test_nan_inf_and_missing_gradients_are_recorded_as_they_are(tmp_path: Path) 
     assert math.isnan(row(frames, "gradients", parameter="net.1.weight").gradient_norm)  # it had none
 
 
+def test_a_missing_gradient_is_missing_everywhere_and_no_update_of_zero(tmp_path: Path) -> None:
+    """A gradient of zeros is none of these, nor is a parameter that moves without a gradient."""
+    layers = [nn.Linear(3, 3) for _ in range(4)]
+    net = nn.Sequential(*layers)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with closing(spectra.Monitor({"net": net}, tmp_path, every=1)) as monitor:
+        monitor.before_update("net")
+        net[0](torch.ones(3)).sum().backward()
+        net[2].weight.grad = torch.zeros(3, 3)
+        monitor.after_backward("net")
+        optimizer.step()
+        with torch.no_grad():
+            net[3].weight.mul_(2)
+        monitor.after_step(1)
+    names = {name for _, name in recorded(tmp_path)}
+    for quantity in ("relative_update", "rotation", "update_share", "gradient_norm", "gradient_share"):
+        had = {name.split("/")[1].removesuffix(".weight") for name in names if name.startswith(f"{quantity}/")}
+        had = {name for name in had if not name.endswith(".bias")}
+        assert had == ({"net.0", "net.2"} if quantity.startswith("gradient") else {"net.0", "net.2", "net.3"}), quantity
+    frames = spectra.load(tmp_path)
+    assert row(frames, "gradients", parameter="net.2.weight").relative_update == 0
+    assert row(frames, "gradients", parameter="net.3.weight").relative_update == 1
+    assert "relative_update/net.1.bias" not in names
+
+
 def test_bad_input_is_named(tmp_path: Path) -> None:
     net, other = network(), nn.Linear(2, 2)
     for networks, said in [
@@ -300,23 +327,57 @@ def test_a_record_without_a_legend_is_read_by_its_names(tmp_path: Path) -> None:
     assert len(frames["events"]) == len(frames["gradients"]) == 0
 
 
-def test_a_resumed_training_run_records_what_an_unbroken_one_does(tmp_path: Path) -> None:
-    """The trainer's own loop over two D updates a step, from a checkpoint, to the bit and with every probe."""
-    from biggan.cli import train_main
+OPTIONS = [
+    "--model.resolution=8", "--model.ch_G=4", "--model.ch_D=4", "--train.batch=8", "--train.d_steps=2",
+    "--samples.every=0", "--spectra.every=2", "--quiet", "--discriminator_view.every=3",
+]  # fmt: skip
 
-    options = ["--model.resolution=8", "--model.ch_G=4", "--model.ch_D=4", "--train.batch=8", "--train.d_steps=2"]
-    options += ["--checkpoint.every=3", "--samples.every=0", "--spectra.every=2", "--quiet"]
-    options += ["--discriminator_view.every=3"]
-    assert train_main(["--out", str(tmp_path / "whole"), "--steps=8", *options]) == 0
-    assert train_main(["--out", str(tmp_path / "parts"), "--steps=3", *options]) == 0
-    assert train_main(["--resume", str(tmp_path / "parts"), "--steps=8", "--quiet"]) == 0
-    one, other = (spectra.load(tmp_path / run) for run in ("whole", "parts"))
-    assert sorted(set(one["spectra"].step)) == [2, 4, 6, 8]
-    assert one["spectra"].query("step == 6").update_share.notna().all()
-    turned = one["spectra"].groupby("step").turn0.apply(lambda turns: bool(turns.notna().all()))
-    assert turned.to_dict() == {2: False, 4: False, 6: True, 8: False}  # nothing is compared across a checkpoint
-    for frames in (one, other):
-        frames["scalars"] = frames["scalars"].query("name != 'monitor/seconds'")
-        assert frames["scalars"].query("name == 'D/accuracy/train'").step.tolist() == [3, 6]
-    for name in ("spectra", "gradients", "embeddings", "scalars"):
-        assert one[name].astype(str).equals(other[name].astype(str)), name
+
+class Signal:
+    """Ends a run as SIGTERM does, after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def after_step(self, step: int, stats: Mapping[str, float]) -> None:
+        if step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def __getattr__(self, name: str) -> object:
+        return lambda *_: None
+
+
+def test_no_save_resume_or_signal_moves_a_recorded_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other checkpoint schedules, a resume on and off the schedule of measurements, a state saved on SIGTERM."""
+    from biggan.cli import train_main, train_session
+    from biggan.options import parse
+    from biggan.session import open_new
+
+    monkeypatch.setattr("spectra.topk.EXACT_UP_TO", 4)  # by Krylov iterations, which begin somewhere
+    runs = {name: tmp_path / name for name in ("whole", "often", "signalled")}
+    start = {name: ["--out", str(run), *OPTIONS] for name, run in runs.items()}
+    assert train_main([*start["whole"], "--steps=8", "--checkpoint.every=100"]) == 0
+    assert train_main([*start["often"], "--steps=5", "--checkpoint.every=1", "--checkpoint.keep=2"]) == 0
+    assert train_main(["--resume", str(runs["often"]), "--steps=8", "--quiet"]) == 0
+    session = open_new(parse([*start["signalled"], "--steps=8", "--checkpoint.every=6"]).config(), "jar")
+    assert train_session(session, quiet=True, further=[Signal(3)]) == "interrupted"
+    assert train_main(["--resume", str(runs["signalled"]), "--quiet"]) == 0
+    whole, *others = (recorded(run) for run in runs.values())
+    assert {name.partition("/")[0] for _, name in whole} >= {"sigma0", "residual", "turn0", "update_share", "loss", "D"}
+    assert {step for step, name in whole if name.startswith("turn0/")} == {4, 6, 8}
+    for other in others:
+        assert set(other) == set(whole)
+        assert [key for key, value in whole.items() if other[key].tobytes() != value.tobytes()] == []
+    kept = sorted(path.name for path in (runs["often"] / "records").glob("vectors-*"))
+    assert kept == ["vectors-00000006.safetensors", "vectors-00000008.safetensors"]  # for the checkpoints of 7 and 8
+
+
+def recorded(run: Path) -> dict[tuple[int, str], np.float64]:
+    """What a run recorded, but the clock's."""
+    from spectra.records import read_record
+
+    record = read_record(run)
+    keys = zip(record.step, record.name.astype(str), strict=True)
+    found = dict(zip(keys, record.value.to_numpy(), strict=True))
+    assert len(found) == len(record)
+    return {key: value for key, value in found.items() if not key[1].startswith("monitor/")}

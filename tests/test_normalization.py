@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from biggan.batched_normalization import normalized_weights
 from biggan.config import ModelConfig
 from biggan.evaluation.standing import sampling_copy
 from biggan.generator import Generator
 from biggan.initialization import initialize
 from biggan.layers import LayerMaker, NonLocalBlock
 from biggan.normalization import (
+    AffineBatchNorm,
     BatchNorm,
     ConditionalBatchNorm,
     SNConv2d,
@@ -57,6 +59,52 @@ def test_spectral_norm_gradient_is_that_of_the_quotient() -> None:
         (layer.applied * g).sum().backward()
     torch.testing.assert_close(layer.u, u)
     torch.testing.assert_close(layer.weight.grad, (g - (g * W / s).sum() * torch.outer(u, v)) / s)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("scale", [1e-6, 1.0])
+def test_spectral_norm_divides_by_epsilon_where_a_norm_is_smaller(scale: float, batched: bool) -> None:
+    """v = W^T u / max(|W^T u|, eps), u = W v / max(|W v|, eps), sigma = u^T W v: eps far above a tiny W's norms."""
+    eps, layer = 1e-3, SNLinear(6, 4, bias=False).double()
+    layer.prepare_spectral_norm(eps)
+    W, u = scale * normal(4, 6, seed=1).numpy(), torch.nn.functional.normalize(normal(4, seed=3), dim=0)
+    layer.weight.data, layer.u = torch.from_numpy(W), u.clone()
+    v = W.T @ u.numpy()
+    v /= max(np.linalg.norm(v), eps)
+    image = W @ v
+    left = image / max(np.linalg.norm(image), eps)
+    (weight,) = normalized_weights([layer], iterate=True) if batched else (layer.normalized_weight(iterate=True),)
+    np.testing.assert_allclose(weight.detach().numpy(), W / (left @ image), rtol=1e-10)
+    np.testing.assert_allclose(layer.u.numpy(), left, rtol=1e-10)
+
+
+def test_the_epsilons_of_the_configuration_reach_every_layer() -> None:
+    G = Generator(ModelConfig(resolution=8, ch=4, spectral_norm_eps=0.5, batchnorm_eps=0.25))
+    layers = list(G.modules())
+    assert {layer.eps_sn for layer in layers if hasattr(layer, "eps_sn")} == {0.5}
+    assert {layer.eps for layer in layers if isinstance(layer, BatchNorm)} == {0.25}
+
+
+@pytest.mark.parametrize("kind", ["plain", "conditional", "unshared"])
+def test_batchnorm_in_evaluation_mode_adds_its_epsilon(kind: str) -> None:
+    """(x - running mean) / sqrt(running variance + eps), in closed form."""
+    x, eps = normal(5, 3, 4, 4, seed=1), 0.25
+    if kind == "plain":
+        layer = BatchNorm(3, eps=eps, momentum=0.1)
+    elif kind == "unshared":
+        layer = AffineBatchNorm(3, eps=eps, momentum=0.1)
+    else:
+        layer = ConditionalBatchNorm(3, nn.Linear(2, 3), nn.Linear(2, 3), eps=eps, momentum=0.1)
+        for part in (layer.gain, layer.bias):
+            nn.init.zeros_(part.weight)
+            nn.init.zeros_(part.bias)
+    layer = layer.double().eval()
+    mean, variance = normal(3, seed=2), torch.tensor([0.01, 0.5, 2.0], dtype=torch.float64)
+    layer.running_mean.copy_(mean)
+    layer.running_var.copy_(variance)
+    out = layer(x, torch.zeros(5, 2, dtype=torch.float64)) if kind == "conditional" else layer(x)
+    shape = (1, 3, 1, 1)
+    torch.testing.assert_close(out, (x - mean.view(shape)) / (variance + eps).sqrt().view(shape))
 
 
 def test_normalized_weights_are_computed_once_and_only_training_mode_iterates() -> None:

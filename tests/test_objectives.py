@@ -15,7 +15,7 @@ from biggan.clipping import clip_gradients
 from biggan.config import Config, LossConfig, RegularizerConfig, from_dict
 from biggan.data import open_source, training_batches
 from biggan.errors import UserError
-from biggan.gradient_penalties import Batch, between, gradient_penalties, r1, strengths
+from biggan.gradient_penalties import Batch, between, gradient_penalties, r1, squared_gradient_norms, strengths
 from biggan.losses import LOSSES, make_loss
 from biggan.normalization import SpectrallyNormalized, normalized
 from biggan.regularizers import fully_orthogonal, orthogonal, penalties
@@ -154,7 +154,8 @@ def images(count: int, side: int = 2, seed: int = 1) -> Tensor:
 
 def test_gradient_penalties_of_a_linear_D() -> None:
     D, y = LinearD(), torch.tensor([0, 1, 1, 2])
-    batch = Batch(images(4), y.flip(0), images(4, seed=2), y, mix=torch.linspace(0.1, 0.9, 4, dtype=torch.float64))
+    fake_y = torch.tensor([2, 2, 0, 0])  # the penalty is under the real labels
+    batch = Batch(images(4), fake_y, images(4, seed=2), y, mix=torch.linspace(0.1, 0.9, 4, dtype=torch.float64))
     a = D.a.detach()
     counts = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64)[:, None] / 4
     norms = a.norm(dim=1, keepdim=True)
@@ -239,6 +240,12 @@ def test_penalties_use_the_dropout_masks_of_the_update() -> None:
     alone = Batch(plain.fake[:1], y[:1], plain.real[:1], y[:1])
     # One image's features are dropped, the other's doubled: 4 times its square, in a mean of two.
     assert r1(D, masked).item() == pytest.approx(4 * r1(D, alone).item() / 2)
+    mix = torch.tensor([0.3, 0.6], dtype=torch.float64)
+    masked = Batch(plain.fake, y, plain.real, y, mask_fake=torch.ones_like(mask), mask_real=mask, mix=mix)
+    point = 0.3 * plain.real[:1] + 0.7 * plain.fake[:1]
+    slope = squared_gradient_norms(D, point, y[:1], None).sqrt().item()
+    # Between them, the real images' masks: the slope is doubled for one, and 0, which costs 1, for the other.
+    assert between(D, masked).item() == pytest.approx(((2 * slope - 1) ** 2 + 1) / 2)
 
 
 def test_which_penalties_are_on() -> None:

@@ -126,7 +126,7 @@ def test_skipped_updates_change_nothing_but_the_scale(tiny: Callable[..., Config
     for _ in range(3):  # past `ema.start`, so that the average is one
         assert not any(value for name, value in step(game, batches).items() if name.startswith("skipped/"))
     for scaler in state.loss_scalers.values():
-        scaler.scale.fill_(2.0**60)
+        scaler.scale.fill_(scaler.HIGHEST)
     before = clones(state)
     stats = step(game, batches)
     assert stats["skipped/G"] == stats["skipped/D"] == 1
@@ -135,7 +135,7 @@ def test_skipped_updates_change_nothing_but_the_scale(tiny: Callable[..., Config
     scales = {f"loss_scale.{name}.{key}" for name in "GD" for key in ("scale", "finite_updates")}
     after = clones(state)
     assert_same_state(*({name: t for name, t in s.items() if name not in scales} for s in (before, after)))
-    assert after["loss_scale.G.scale"] == after["loss_scale.D.scale"] == 2.0**59
+    assert after["loss_scale.G.scale"] == after["loss_scale.D.scale"] == 2.0**39
     assert before["loss_scale.G.finite_updates"] == 3
     assert after["loss_scale.G.finite_updates"] == 0
     state.loss_scalers["G"].scale.fill_(2.0**8)
@@ -185,6 +185,24 @@ def test_scale_doubles_after_enough_finite_updates(monkeypatch: pytest.MonkeyPat
     for _ in range(100):
         scaler.move(torch.ones(()))
     assert scaler.scale == scaler.LOWEST  # not 0, from which no doubling leads back
+
+
+def test_the_scale_has_an_upper_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After 200 doublings a finite gradient is still used, and one halving lowers the scale; from inf too."""
+    monkeypatch.setattr(LossScaler, "INTERVAL", 1)
+    scaler = LossScaler("cpu")
+    for _ in range(200):
+        scaler.move(torch.zeros(()))
+    assert scaler.scale == scaler.HIGHEST == 2.0**40
+    gradient = 3.0 * scaler.scale[None]
+    assert scaler.unscale([gradient]) == 0
+    assert gradient == 3
+    scaler.move(torch.ones(()))
+    assert scaler.scale == 2.0**39
+    scaler.scale.fill_(torch.inf)  # as a checkpoint from before there was a bound may hold it
+    for expected in (40, 39):
+        scaler.move(torch.ones(()))
+        assert scaler.scale == 2.0**expected
 
 
 def test_a_skipped_update_is_recorded_and_is_no_event(tiny: Callable, train: Callable, tmp_path: Path) -> None:

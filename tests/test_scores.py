@@ -92,6 +92,67 @@ def test_inception_score_equals_its_definition() -> None:
     assert scores.inception_score(samples) == pytest.approx(np.mean(parts), rel=1e-6)
 
 
+@pytest.mark.parametrize(("count", "sizes"), [(20, [10] * 2), (35, [12, 12, 11]), (101, [11] + [10] * 9)])
+def test_the_parts_of_the_inception_score_hold_ten_samples_each(count: int, sizes: list[int]) -> None:
+    """Ten parts, or fewer; cut by torch.chunk 101 samples would have a last part of two."""
+    samples = cloud(count, 4, 6)
+    assert samples.logits is not None
+    assert scores.is_parts(count) == len(sizes)
+    p = samples.logits.softmax(1).numpy()[seeded_permutations(count)[0]]
+    found = []
+    for q in np.split(p, np.cumsum(sizes)[:-1]):
+        found.append(np.exp((q * (np.log(q) - np.log(q.mean(0)))).sum(1).mean()))
+    assert scores.inception_score(samples) == pytest.approx(np.mean(found), rel=1e-6)
+
+
+def test_the_inception_score_is_torchmetrics_for_whole_parts_and_at_most_the_number_of_classes() -> None:
+    from torchmetrics.image.inception import InceptionScore
+
+    samples = cloud(300, 4, 6)
+    with scores._own_draws():
+        metric = InceptionScore(feature=scores._Given(CLASSES), splits=10)
+        metric.update(samples.logits)
+        assert scores.inception_score(samples) == pytest.approx(metric.compute()[0].item(), rel=1e-6)
+    sure = Embedded(samples.features, 2000.0 * torch.eye(CLASSES).double()[samples.labels], samples.labels)
+    assert 1 < scores.inception_score(sure) <= CLASSES + 1e-9  # exp(-2000) is 0, and adds nothing
+
+
+def test_what_too_few_samples_do_not_tell_is_nan_and_known_beforehand() -> None:
+    real = reference_of(cloud(300, 4, 1))
+
+    def unknown(count: int) -> set[str]:
+        samples = cloud(count, 4, 2)
+        samples = Embedded(samples.features, samples.logits, torch.arange(count) % CLASSES)
+        found = scores.unknown_scores(torch.arange(count) % CLASSES, real)
+        numbers = compute_scores(samples, real)
+        assert list(numbers) == list(SCORES)
+        assert {name for name, value in numbers.items() if math.isnan(value)} == set(found)
+        assert all(str(count) in reason or "class" in reason for reason in found.values())
+        return set(found)
+
+    assert unknown(2 * CLASSES) == {"is"}
+    assert unknown(2 * CLASSES - 1) >= {"intra_fid"}
+    assert unknown(CLASSES) >= {"intra_fid", "spread_share"}
+    assert unknown(19) >= {"is"}
+    assert "is" not in unknown(20)
+    assert unknown(3) >= {"is", "recall"}
+    assert "recall" not in unknown(4)
+    assert unknown(1) >= {"fid", "kid"}
+    few = reference_of(cloud(5, 4, 1))
+    assert set(scores.unknown_scores(torch.arange(300) % CLASSES, few)) == {"density", "coverage"}
+
+
+def test_a_class_with_one_sample_costs_the_others_nothing() -> None:
+    samples, real = cloud(60, 4, 3), reference_of(cloud(200, 4, 4))
+    first = (samples.labels == 0).nonzero().flatten()[1:]
+    kept = torch.ones(60, dtype=torch.bool)
+    kept[first] = False
+    whole, lone = scores.class_fids(samples, real), scores.class_fids(samples.take(kept), real)
+    assert math.isnan(lone[0])
+    assert lone[1:] == whole[1:]
+    assert math.isnan(scores.intra_fid(samples.take(kept), real))
+
+
 def test_kid_equals_its_definition() -> None:
     samples, real = cloud(150, 6, 7, shift=0.5), cloud(120, 6, 8)
 
@@ -129,6 +190,13 @@ def test_spread_is_hardly_biased_by_how_few_samples_a_class_has() -> None:
     shares = [scores.spread_share(cloud(3 * CLASSES, 8, seed), real) for seed in range(100, 160)]
     assert 0.9 < np.mean(shares) < 1.03
     assert math.isnan(scores.spread_share(cloud(CLASSES, 8, 12), real))
+
+
+def test_a_class_with_one_sample_is_left_out_of_the_spread() -> None:
+    samples, real = cloud(90, 8, 3), reference_of(cloud(300, 8, 11))
+    lone = torch.cat([(samples.labels == 0).nonzero()[:1, 0], (samples.labels != 0).nonzero()[:, 0]])
+    shares = scores.class_spread_shares(samples, real)
+    assert scores.spread_share(samples.take(lone), real) == pytest.approx(shares[1:].mean().item(), rel=1e-12)
 
 
 def test_spread_is_a_share_of_the_real_images() -> None:

@@ -19,6 +19,7 @@ from torch.nn.utils import parametrizations
 
 import spectra
 from spectra.cli import main
+from spectra.scan import scan
 
 
 class Malicious:
@@ -144,6 +145,62 @@ def test_normalized_layers_in_a_state_dict(tmp_path: Path, capsys: pytest.Captur
     for record in found:
         truth = torch.linalg.svdvals(listed[record["name"]].raw().double())[:3]
         assert record["sigma"] == pytest.approx(truth.tolist(), rel=2e-5)
+
+
+class Every(nn.Module):
+    """Layers of every kind, as out x rest not what a file's first dimension says for all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.lift = nn.ConvTranspose1d(6, 4, 3)
+        self.up = nn.ConvTranspose2d(16, 8, 4)
+        self.grouped = nn.ConvTranspose2d(8, 6, 3, groups=2)
+        self.volume = nn.ConvTranspose3d(5, 3, 2)
+        self.plain = nn.Conv2d(8, 4, 3, groups=4)
+        self.depthwise = nn.Conv2d(6, 6, 3, groups=6)
+        self.line = nn.Conv1d(3, 9, 5)
+        self.old = nn.utils.spectral_norm(nn.ConvTranspose2d(10, 4, 3, bias=False))
+        self.new = parametrizations.spectral_norm(nn.ConvTranspose2d(12, 4, 3, bias=False))
+        self.weighted = parametrizations.weight_norm(nn.ConvTranspose2d(7, 5, 3))
+        self.linear, self.embedding = nn.Linear(4, 6), nn.Embedding(9, 3)
+        self.attention = nn.MultiheadAttention(4, 2, add_bias_kv=True)
+        self.bilinear = nn.Bilinear(3, 4, 2)
+
+
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+def test_a_file_and_a_live_network_have_the_same_matrices(tmp_path: Path, ending: str) -> None:
+    net, path = Every(), tmp_path / f"model.{ending}"
+    state = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
+    torch.save(state, path) if ending == "pt" else save_file(state, path)
+    live = {matrix.name: matrix for matrix in spectra.weight_matrices(net)}
+    assert live["up"].shape == (8, 256)
+    scanned = {one.name: one for one in scan(path, k=1)[0]}
+    assert set(scanned) == set(live)
+    for name, matrix in live.items():
+        assert scanned[name].shape == matrix.shape, name
+        expected = torch.linalg.svdvals(matrix.raw().double())[0].item()
+        assert scanned[name].sigma[0] == pytest.approx(expected, rel=1e-5), name
+    for name in ("lift", "up", "grouped", "volume", "old", "new", "weighted"):
+        assert scanned[name].kind == live[name].kind
+
+
+def test_a_transposed_convolution_that_its_file_does_not_tell_can_be_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    up = nn.ConvTranspose2d(6, 4, 3, bias=False)
+    torch.save({"net.up1.weight": up.weight.detach(), "net.a.weight": torch.ones(2, 3)}, tmp_path / "model.pt")
+    (stored,) = (one for one in records(capsys, tmp_path / "model.pt") if one["name"] == "net.up1")
+    assert (stored["kind"], stored["shape"]) == ("conv2d", [6, 36])
+    (named,) = (
+        one for one in records(capsys, tmp_path / "model.pt", "--transposed", "net.up*") if one["name"] == "net.up1"
+    )
+    assert (named["kind"], named["shape"]) == ("conv_transpose2d", [4, 54])
+    expected = torch.linalg.svdvals(up.weight.detach().transpose(0, 1).flatten(1))[0].item()
+    assert named["sigma"][0] == pytest.approx(expected, rel=1e-5)
+    code, _, error = run(capsys, tmp_path / "model.pt", "--transposed", "net.down")
+    assert code == 2
+    assert "no convolution is called 'net.down'; the file holds net.up1" in error
 
 
 def test_what_is_not_finite_is_valid_json_and_plain_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -42,7 +42,7 @@ def test_every_chart_has_every_layer_as_a_line(tmp_path: Path) -> None:
     plan = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     charts = {chart.title: [t for t in tags if any(re.match(p, t) for p in chart.multiline.tag)] for category in
               plan.category for chart in category.chart}  # fmt: skip
-    assert len(charts) == 2 * 5 + 3
+    assert len(charts) == 2 * 5 + 5
     for title, series in spectra.tensorboard.CHARTS.items():
         assert charts[f"G {title}"] == [f"{series}/G.0", f"{series}/G.1"]
         assert charts[f"D {title}"] == [f"{series}/D"]

@@ -97,19 +97,17 @@ def peak_of_tensors(config: Config) -> Iterator[list[int]]:
 def matrix_rate(config: Config, seconds: float, dtype: torch.dtype | None = None) -> dict[str, float]:
     """The best rate of square matrix products, of growing size while they fit in memory and in the time.
 
-    In float32 unless `dtype` says otherwise; on a GPU then with the shortened mantissa (TF32) where convolutions are
-    allowed it, so that both are of one kind.
+    In float32 unless `dtype` says otherwise; on a GPU then in TF32 where the configuration has it, as the networks.
     """
     import time
 
     import torch
 
+    from spectra.tf32 import tf32
+
     dtype, sync = dtype or torch.float32, synchronizer(config)
-    precision = torch.get_float32_matmul_precision()
-    if config.device == "cuda" and torch.backends.cudnn.allow_tf32:
-        torch.set_float32_matmul_precision("high")
     best, best_size, size, lasted = 0.0, 0, 256, 0.0
-    try:
+    with tf32(config.speed.tf32):
         # A product twice as large takes eight times as long, and is done three times.
         while 24 * lasted < max(seconds, 0.5) and 3 * dtype.itemsize * size**2 < free_memory(config) / 4:
             a, b = (torch.randn(size, size, device=config.device).to(dtype) for _ in range(2))
@@ -122,8 +120,6 @@ def matrix_rate(config: Config, seconds: float, dtype: torch.dtype | None = None
                 if 2 * size**3 / lasted > best:
                     best, best_size = 2 * size**3 / lasted, size
             size *= 2
-    finally:
-        torch.set_float32_matmul_precision(precision)
     return {"matrix_flop_per_second": best, "matrix_size": best_size}
 
 

@@ -12,10 +12,11 @@ from biggan.config import Config
 from biggan.evaluation.features import Embedded, FeatureNetwork, Report, join, load_features
 from biggan.evaluation.generate import Draw, generate
 from biggan.evaluation.ranks import Share, gathered
-from biggan.evaluation.reference import Reference, Split, make_reference, open_complete_source
-from biggan.evaluation.scores import compute_scores
+from biggan.evaluation.reference import MOST_KEPT, Reference, Split, make_reference, open_complete_source
+from biggan.evaluation.scores import compute_scores, is_parts, kid_size
 from biggan.evaluation.standing import sampling_copy
 from biggan.generator import Generator
+from spectra.tf32 import tf32
 
 Weights = Literal["raw", "ema"]
 
@@ -45,9 +46,11 @@ class Settings:
         """As printed."""
         whose = "averaged weights" if self.weights == "ema" else "the generator's own weights"
         law = "z as in training" if self.truncation is None else f"z truncated at {self.truncation:g}"
+        size = kid_size(self.samples, min(self.reference_images, MOST_KEPT))
         return (
             f"features {self.features} ({self.digest}), reference: {self.reference_images:,} {self.reference} images, "
-            f"{self.samples:,} samples, {law}, {self.standing_passes} standing passes, seed {self.seed}, {whose}"
+            f"{self.samples:,} samples, {law}, {self.standing_passes} standing passes, seed {self.seed}, {whose}; "
+            f"IS over {is_parts(self.samples)} parts, KID over subsets of {size:,}"
         )
 
 
@@ -61,6 +64,7 @@ class Evaluator:
     """The run's, for its latents."""
 
     @classmethod
+    @tf32(False)
     def of_run(
         cls,
         config: Config,
@@ -92,6 +96,7 @@ class Evaluator:
             weights=weights,
         )
 
+    @tf32(False)
     def sampler(self, G: Generator, settings: Settings, step: int | None) -> Generator:
         """A copy of `G` under the settings' standing statistics."""
         return sampling_copy(
@@ -103,6 +108,7 @@ class Evaluator:
             refresh_sigma=settings.weights == "ema",
         )
 
+    @tf32(False)
     def embed(self, sampler: Generator, settings: Settings, step: int | None, share: Share | None = None) -> Embedded:
         """The settings' samples of a generator under standing statistics, in the features' eyes.
 

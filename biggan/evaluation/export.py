@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,22 @@ class Order:
     seed: int
     truncation: float | None
     standing_passes: int
+    class_names: list[str] = field(default_factory=list)
+    """By the classes' numbers."""
+
+    def folders(self, classes: int) -> list[str]:
+        """Each class's folder of PNG files: its name, where training would give such folders the same numbers again.
+
+        Else, where the names do not stand in the order of the classes (as text) or are no file names, its number before
+        its name, or alone.
+        """
+        numbers = [f"{c:04d}" for c in range(classes)]
+        if len(self.class_names) != classes:
+            return numbers
+        plain = [re.sub(r"[^\w. -]", "_", name).strip(". ") for name in self.class_names]
+        if plain == self.class_names == sorted(set(plain)) and "" not in plain:
+            return plain
+        return [f"{number}-{name}" for number, name in zip(numbers, plain, strict=True)]
 
 
 def export_samples(
@@ -53,8 +70,9 @@ def export_samples(
 ) -> bool:
     """Make this process's share of the images that are not there yet; whether all are there now.
 
-    `out` ending in .npz is one file with `images` (N, R, R, 3), uint8, and `labels` (N,), int64; anything else a folder
-    with one sub-folder a class, as training reads it. Until all images are there, those of a file lie in OUT.parts/.
+    `out` ending in .npz is one file with `images` (N, R, R, 3), uint8, `labels` (N,), int64, and `class_names` by these
+    numbers; anything else a folder with one sub-folder a class (`Order.folders`), as training reads it. Until all
+    images are there, those of a file lie in OUT.parts/.
     Raises `UserError` where `out` holds samples made otherwise.
     """
     share = share or Share()
@@ -74,11 +92,12 @@ def export_samples(
     )
     draw = Draw(checkpoint.config.latents, order.seed, checkpoint.step, order.truncation)
     is_there, write = (_part_is_there, _write_part) if as_file else (_pictures_are_there, _write_pictures)
-    missing = [block for block in share.blocks(order.num) if not is_there(folder, block, order.num, G.classes)]
+    folders = order.folders(G.classes)
+    missing = [block for block in share.blocks(order.num) if not is_there(folder, block, order.num, folders)]
     for first, images, labels in generate(network, draw, order.num, missing):
-        write(folder, first, to_uint8(images), labels.numpy())
+        write(folder, first, to_uint8(images), labels.numpy(), folders)
         advance(len(labels))
-    if not all(is_there(folder, block, order.num, G.classes) for block in range(block_count(order.num))):
+    if not all(is_there(folder, block, order.num, folders) for block in range(block_count(order.num))):
         return False
     if as_file:
         _put_together(folder, out, order, (G.resolution, G.resolution, 3))
@@ -117,11 +136,11 @@ def _part(folder: Path, block: int) -> Path:
     return folder / f"{block:08d}.npz"
 
 
-def _part_is_there(folder: Path, block: int, num: int, classes: int) -> bool:
+def _part_is_there(folder: Path, block: int, num: int, folders: list[str]) -> bool:
     return _part(folder, block).is_file()
 
 
-def _write_part(folder: Path, first: int, images: np.ndarray, labels: np.ndarray) -> None:
+def _write_part(folder: Path, first: int, images: np.ndarray, labels: np.ndarray, folders: list[str]) -> None:
     path = _part(folder, first // BLOCK)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
@@ -129,20 +148,16 @@ def _write_part(folder: Path, first: int, images: np.ndarray, labels: np.ndarray
     os.replace(temporary, path)
 
 
-def _picture(folder: Path, index: int, label: int) -> Path:
-    return folder / f"{label:04d}" / f"{index:08d}.png"
-
-
-def _pictures_are_there(folder: Path, block: int, num: int, classes: int) -> bool:
+def _pictures_are_there(folder: Path, block: int, num: int, folders: list[str]) -> bool:
     numbers = range(block * BLOCK, min((block + 1) * BLOCK, num))
-    return all(_picture(folder, i, i % classes).is_file() for i in numbers)
+    return all((folder / folders[i % len(folders)] / f"{i:08d}.png").is_file() for i in numbers)
 
 
-def _write_pictures(folder: Path, first: int, images: np.ndarray, labels: np.ndarray) -> None:
+def _write_pictures(folder: Path, first: int, images: np.ndarray, labels: np.ndarray, folders: list[str]) -> None:
     from PIL import Image
 
     for offset, (pixels, label) in enumerate(zip(images, labels.tolist(), strict=True)):
-        path = _picture(folder, first + offset, label)
+        path = folder / folders[label] / f"{first + offset:08d}.png"
         path.parent.mkdir(exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         Image.fromarray(pixels).save(temporary, format="PNG")
@@ -169,7 +184,8 @@ def _put_together(folder: Path, out: Path, order: Order, shape: tuple[int, int, 
             with zipfile.ZipFile(temporary, "w") as archive:
                 _stream(archive, "images", (order.num, *shape), np.uint8, (np.load(p)["images"] for p in parts))
                 _stream(archive, "labels", (order.num,), np.int64, (np.load(p)["labels"] for p in parts))
-                facts = np.array(json.dumps(asdict(order)))
+                names, facts = np.array(order.class_names, dtype=np.str_), np.array(json.dumps(asdict(order)))
+                _stream(archive, "class_names", names.shape, names.dtype, [names])
                 _stream(archive, "facts", (), facts.dtype, [facts])
             os.replace(temporary, out)
             shutil.rmtree(folder, ignore_errors=True)

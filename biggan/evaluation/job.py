@@ -6,9 +6,11 @@ import dataclasses
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import torch.distributed
 
 from biggan.checkpoint import Checkpoint, CheckpointError, checkpoint_paths, newest_checkpoint, read_checkpoint
@@ -21,10 +23,11 @@ from biggan.evaluation.cache import key
 from biggan.evaluation.evaluator import Evaluator, Settings
 from biggan.evaluation.features import Embedded
 from biggan.evaluation.generate import BLOCK, Draw, block_count
+from biggan.evaluation.observer import to_json
 from biggan.evaluation.pictures import class_difficulty, interpolations, nearest_neighbours, truncation_strips
 from biggan.evaluation.ranks import Share
 from biggan.evaluation.reference import Split, make_reference, open_complete_source
-from biggan.evaluation.scores import class_leakage, compute_scores
+from biggan.evaluation.scores import class_leakage, compute_scores, unknown_scores
 from biggan.evaluation.table import Row, ScoreTable, csv_text
 from biggan.evaluation.truncation import Curve, draw_curve, truncation_curve
 from biggan.evaluation.verdicts import Verdicts, draw_verdicts, verdicts
@@ -85,8 +88,12 @@ class Job:
             truncation=arguments.truncation,
             seed=arguments.seed,
         )
-        if share.is_main and (warning := bias_warning(evaluator.reference, arguments.samples)):
-            report(warning)
+        labels = torch.arange(arguments.samples) % config.model.classes  # as `Draw` deals them
+        unknown = unknown_scores(labels, evaluator.reference)
+        if arguments.truncation_curve is not None and "is" in unknown:
+            raise UserError(f"--truncation-curve needs the IS, which {unknown['is']}. Give more --samples.")
+        if share.is_main:
+            report_beforehand(evaluator, arguments.samples, unknown)
         run = paths[0].parent.parent if paths[0].parent.name == "checkpoints" else paths[0].parent
         folder = Path(arguments.out) if arguments.out else run / "evaluations"
         return cls(paths, evaluator, settings, share, folder, config, device)
@@ -104,7 +111,7 @@ class Job:
 
     def _row(self, checkpoint: Checkpoint, *, strict: bool) -> Row:
         embedded = self._embed(checkpoint, strict=strict)
-        found = self._verdicts(checkpoint, min(self.settings.samples, 1000))
+        found = self._verdicts(checkpoint, min(self.settings.samples, 1000)).memorization()
         leakage = None
         classes = self.config.model.classes
         if self.evaluator.reference.own_classes and classes <= MOST_LEAKAGE:
@@ -115,7 +122,8 @@ class Job:
             images=len(embedded),
             scores=compute_scores(embedded, self.evaluator.reference),
             digest=checkpoint.digest,
-            accuracies=found.accuracies(),
+            accuracies={name[9:]: value for name, value in found.items() if name.startswith("accuracy/")},
+            memorization={name: value for name, value in found.items() if not name.startswith("accuracy/")},
             leakage=leakage,
         )
 
@@ -134,6 +142,9 @@ class Job:
         for split in splits:
             subset = make_reference(self.evaluator.network, source, split, self.device).subset
             subset = subset.take(slice(0, self.settings.samples))
+            if self.share.is_main:
+                for name, reason in unknown_scores(subset.labels, self.evaluator.reference).items():
+                    report(f"real {split}: {name} is nan: it {reason}")
             rows.append(Row(f"real {split}", None, len(subset), compute_scores(subset, self.evaluator.reference)))
         return rows
 
@@ -159,7 +170,7 @@ class Job:
             "settings": self.settings.as_dict(),
             "validation_is": curve.validation_is,
             "validation_images": curve.validation_images,
-            "table2": {name: point.as_dict() for name, point in curve.table2().items()},
+            "table2": {name: point and point.as_dict() for name, point in curve.table2().items()},
             "amenable": curve.amenable(),
         }
         facts = {name: value for name, value in self.settings.as_dict().items() if name != "truncation"}
@@ -181,6 +192,7 @@ class Job:
             "settings": self.settings.as_dict(),
             "images": {name: len(logits) for name, logits in found.logits.items()},
             "called_real": found.called_real(),
+            "memorization": to_json(found.memorization()),
             "by_class": dict(zip(found.classes, found.by_class(), strict=True)),
         }
         write_whole(paths[0], json.dumps(whole, indent=1) + "\n")
@@ -237,6 +249,14 @@ class Job:
         except OSError as error:
             raise UserError(f"cannot make {self.folder}: {error}. Give another --out.") from error
         return self.folder / name
+
+
+def report_beforehand(evaluator: Evaluator, samples: int, unknown: Mapping[str, str]) -> None:
+    """What is to be known of the scores of so few samples, before they are made."""
+    if warning := bias_warning(evaluator.reference, samples):
+        report(warning)
+    for name, reason in unknown.items():
+        report(f"{name} will be nan: it {reason}")
 
 
 def find_checkpoints(given: Path, *, every: bool) -> tuple[list[Path], Checkpoint]:

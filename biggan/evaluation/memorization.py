@@ -73,23 +73,50 @@ def fixed_images(split: Images, count: int | None, random: np.random.Generator) 
     return to_float(torch.from_numpy(split.pixels(places))), torch.from_numpy(split.labels[places])
 
 
-def accuracies(
-    D: Discriminator,
-    train: tuple[Tensor, Tensor],
-    val: tuple[Tensor, Tensor],
-    fake: tuple[Tensor, Tensor],
-) -> dict[str, Tensor]:
-    """The shares on which D is right, by the sign of its logit, as scalars.
+def auc(above: Tensor, below: Tensor) -> Tensor:
+    """How well logits tell two sets apart, whatever the threshold: P(a > b) + P(a = b) / 2 of a random pair.
 
-    Args:
-        D: left as it was.
-        train, val: images and labels that should be called real.
-        fake: images of G and their labels, which should not.
+    The area under the ROC curve, ties by mid-ranks: 0.5 for sets that are alike, 1 where every one of `above` (N,) has
+    a larger logit than every one of `below` (M,). A scalar in float64; NaN where a logit is NaN or a set is empty.
+    """
+    above, below = above.double(), below.double()
+    if not len(above) or not len(below) or above.isnan().any() or below.isnan().any():
+        return above.new_full((), torch.nan)
+    order = below.sort().values
+    ranks = torch.searchsorted(order, above) + torch.searchsorted(order, above, right=True)
+    return ranks.sum().double() / (2 * len(above) * len(below))
+
+
+def gap(above: Tensor, below: Tensor) -> Tensor:
+    """The difference of two sets' mean logits in units of their spread: the root of their pooled unbiased variance.
+
+    A scalar in float64; NaN where a logit is NaN or a set has fewer than two.
+    """
+    sets = [above.double(), below.double()]
+    if min(map(len, sets)) < 2:
+        return sets[0].new_full((), torch.nan)
+    squares = sum((one - one.mean()).square().sum() for one in sets)
+    return (sets[0].mean() - sets[1].mean()) / (squares / (len(above) + len(below) - 2)).sqrt()
+
+
+def memorization(train: Tensor, val: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """What D's logits of training, validation and generated images say of its memory, as scalars in float64.
 
     Returns:
-        `D/accuracy/train`, `D/accuracy/val` and `D/accuracy/fake`, each from 0 to 1 (on a logit of exactly 0 D is
-        right about no one but G); NaN where there are no images or a logit is NaN.
+        `accuracy/train`, `/val` and `/fake`: the shares on which D is right, by the sign of its logit (Section 4.2),
+        from 0 to 1 (on a logit of exactly 0 D is right about no one but G). The sign says little where D's offset
+        drifts, which no other measure sees:
+        `auc/train_val`: training against validation images; 0.5 for a D that remembers nothing.
+        `auc/real_fake` and `auc/val_fake`: training images, and images that D never saw, against generated ones.
+        `gap/train_val`: the difference of the mean logits of training and validation images in units of their spread.
+        NaN where a logit is NaN, or there are no images.
     """
-    real = {name: share_called_real(discriminator_logits(D, *one)) for name, one in (("train", train), ("val", val))}
-    called = real | {"fake": 1 - share_called_real(discriminator_logits(D, *fake))}
-    return {f"D/accuracy/{name}": value for name, value in called.items()}
+    return {
+        "accuracy/train": share_called_real(train).double(),
+        "accuracy/val": share_called_real(val).double(),
+        "accuracy/fake": 1 - share_called_real(fake).double(),
+        "auc/train_val": auc(train, val),
+        "auc/real_fake": auc(train, fake),
+        "auc/val_fake": auc(val, fake),
+        "gap/train_val": gap(train, val),
+    }

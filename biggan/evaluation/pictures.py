@@ -156,7 +156,7 @@ def class_difficulty(
         raise UserError("difficulty by class needs moments of each class, and these features have too many for that.")
     fids = torch.tensor(class_fids(embedded, evaluator.reference))
     shares = class_spread_shares(embedded, evaluator.reference)
-    order = fids.argsort()
+    order = fids.argsort()  # those of no known FID, of fewer than two samples, last
     shown = order if len(order) <= 10 else torch.cat([order[:5], order[-5:]])
     images = images_of(sampler, _latents(sampler, draw, len(shown) * 8, "difficulty"), shown.repeat_interleave(8))
     labels = [f"{names[c]}: FID {fids[c]:.3g}, spread {shares[c]:.2f}" for c in shown]

@@ -1,7 +1,8 @@
 """The scores of a set of images against real ones, in the features of one network. A new one is an entry in `SCORES`.
 
-FID, IS and KID are torchmetrics'. The same images always give the same numbers: the permutations that IS and KID draw
-come from a seed of their own, and no global generator is moved. Everything is float64.
+FID and KID are torchmetrics', as is the IS of a multiple of ten samples. The same images always give the same numbers:
+the permutations that IS and KID draw come from a seed of their own, and no global generator is moved. Everything is
+float64.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from biggan.evaluation.features import Embedded
 from biggan.evaluation.reference import Moments, Reference
 
-IS_SPLITS, KID_SUBSETS, KID_SIZE = 10, 20, 1000
+IS_PARTS, IS_PART, KID_SUBSETS, KID_SIZE = 10, 10, 20, 1000
 PRECISION_K, DENSITY_K = 3, 5
 ROWS = 1000  # of a distance matrix at a time
 
@@ -66,22 +67,42 @@ def fid(samples: Embedded, real: Reference) -> float:
     return frechet_distance(Moments.of(samples.features), real.moments)
 
 
-def inception_score(samples: Embedded, real: Reference | None = None) -> float:
-    """exp E KL(p(y|x) || p(y)) over ten parts (Salimans et al., 2016), in the network's own classes."""
-    from torchmetrics.image.inception import InceptionScore
+def is_parts(count: int) -> int:
+    """Over how many parts the IS of so many samples is the mean: ten, or fewer of ten samples each."""
+    return min(IS_PARTS, count // IS_PART)
 
+
+def inception_score(samples: Embedded, real: Reference | None = None) -> float:
+    """exp E KL(p(y|x) || p(y)), the mean over `is_parts` parts (Salimans et al., 2016), in the network's own classes.
+
+    The parts are as equal as can be, of 10 samples and more; NaN where there would be fewer than two.
+    """
     assert samples.logits is not None
+    parts = is_parts(len(samples))
+    if parts < 2:
+        return math.nan
     with _own_draws():
-        metric = InceptionScore(feature=_Given(samples.logits.shape[1]), splits=IS_SPLITS, sync_on_compute=False)
-        metric.update(samples.logits)
-        return float(metric.compute()[0])
+        logits = samples.logits[torch.randperm(len(samples))]
+    found = [_divergence(part).exp() for part in logits.tensor_split(parts)]
+    return float(torch.stack(found).mean())
+
+
+def _divergence(logits: Tensor) -> Tensor:
+    """E KL(p(y|x) || p(y)) of logits (N, K); a class of no probability adds nothing."""
+    p, logs = logits.softmax(dim=1), logits.log_softmax(dim=1)
+    return torch.where(p == 0, 0.0, p * (logs - p.mean(dim=0).log())).sum(dim=1).mean()
+
+
+def kid_size(samples: int, real: int) -> int:
+    """How many of each set a subset of KID holds: 1,000, or all of the smaller set."""
+    return min(KID_SIZE, samples, real)
 
 
 def kid(samples: Embedded, real: Reference) -> float:
-    """Unbiased squared MMD under a cubic kernel (Binkowski et al., 2018), mean over 20 subsets of at most 1,000."""
+    """Unbiased squared MMD under a cubic kernel (Binkowski et al., 2018), mean over 20 subsets of `kid_size`."""
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    size = min(KID_SIZE, len(samples), len(real.subset))
+    size = kid_size(len(samples), len(real.subset))
     with _own_draws():
         metric = KernelInceptionDistance(
             feature=_Given(real.width), subsets=KID_SUBSETS, subset_size=size, sync_on_compute=False
@@ -120,16 +141,19 @@ def coverage(samples: Embedded, real: Reference) -> float:
 
 
 def intra_fid(samples: Embedded, real: Reference) -> float:
-    """Mean over the classes of the FID within each (Miyato and Koyama, 2018)."""
+    """Mean over the classes of the FID within each (Miyato and Koyama, 2018); NaN where one is not known."""
     assert real.by_class is not None
     return sum(class_fids(samples, real)) / len(real.by_class)
 
 
 def class_fids(samples: Embedded, real: Reference) -> list[float]:
-    """The FID of each class against that class's real images."""
+    """The FID of each class against that class's real images; NaN for fewer than two samples: no covariance."""
     assert real.by_class is not None
     found = (samples.features[samples.labels == c] for c in range(len(real.by_class)))
-    return [frechet_distance(Moments.of(own), moments) for own, moments in zip(found, real.by_class, strict=True)]
+    return [
+        frechet_distance(Moments.of(own), moments) if len(own) > 1 else math.nan
+        for own, moments in zip(found, real.by_class, strict=True)
+    ]
 
 
 def spread_share(samples: Embedded, real: Reference) -> float:
@@ -172,8 +196,8 @@ def _share_inside(points: Tensor, centres: Tensor, k: int) -> float:
 
 
 def radii_of(points: Tensor, k: int) -> Tensor:
-    """(N,): each point's distance to its k-th nearest neighbour among the others."""
-    return torch.cat([d.kthvalue(min(k + 1, len(points)), dim=1).values for _, d in _distances(points, points)])
+    """(N,): each point's distance to its k-th nearest neighbour among the others, of which there must be k."""
+    return torch.cat([d.kthvalue(k + 1, dim=1).values for _, d in _distances(points, points)])
 
 
 def _distances(points: Tensor, others: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -192,17 +216,21 @@ class Score:
     """Whether it is cheap enough to be computed in training."""
     needs: str = ""
     """`logits`, `own_classes` (the logits' classes are the data's), `by_class` (moments a class), or nothing."""
+    least: tuple[int, int] = (1, 1)
+    """How many samples and how many real images it takes."""
+    each: bool = False
+    """Whether it takes two samples of every class."""
 
 
 SCORES: dict[str, Score] = {
-    "fid": Score(fid, -1, quick=True),
-    "is": Score(inception_score, 1, quick=True, needs="logits"),
-    "kid": Score(kid, -1),
-    "precision": Score(precision, 1),
-    "recall": Score(recall, 1),
-    "density": Score(density, 1),
-    "coverage": Score(coverage, 1),
-    "intra_fid": Score(intra_fid, -1, needs="by_class"),
+    "fid": Score(fid, -1, quick=True, least=(2, 2)),
+    "is": Score(inception_score, 1, quick=True, needs="logits", least=(2 * IS_PART, 0)),
+    "kid": Score(kid, -1, least=(2, 2)),
+    "precision": Score(precision, 1, least=(1, PRECISION_K + 1)),
+    "recall": Score(recall, 1, least=(PRECISION_K + 1, 1)),
+    "density": Score(density, 1, least=(1, DENSITY_K + 1)),
+    "coverage": Score(coverage, 1, least=(1, DENSITY_K + 1)),
+    "intra_fid": Score(intra_fid, -1, needs="by_class", each=True),
     "spread_share": Score(spread_share, 1, quick=True),
     "class_accuracy": Score(class_accuracy, 1, quick=True, needs="own_classes"),
 }
@@ -210,12 +238,43 @@ SCORES: dict[str, Score] = {
 
 
 def compute_scores(samples: Embedded, real: Reference, names: Iterable[str] | None = None) -> dict[str, float]:
-    """The scores by name, all that these features allow or those asked for; NaN where the samples hold NaN."""
-    available = [name for name, score in SCORES.items() if _is_possible(score, samples, real)]
+    """The scores by name, all that these features allow or those asked for.
+
+    NaN where the samples hold NaN, and for what so few images do not tell (see `unknown_scores`).
+    """
+    has_logits = samples.logits is not None
+    available = [name for name, score in SCORES.items() if _is_possible(score, has_logits, real)]
     chosen = available if names is None else [name for name in names if name in available]
     if not bool(torch.isfinite(samples.features).all()):
         return dict.fromkeys(chosen, math.nan)
-    return {name: SCORES[name].compute(samples, real) for name in chosen}
+    unknown = unknown_scores(samples.labels, real, chosen)
+    return {name: math.nan if name in unknown else SCORES[name].compute(samples, real) for name in chosen}
+
+
+def unknown_scores(labels: Tensor, real: Reference, names: Iterable[str] | None = None) -> dict[str, str]:
+    """Of samples of these classes, known before any is made: the scores that cannot be had, and why.
+
+    Args:
+        labels: (N,), the classes that the samples are meant to be of.
+        real: what they are compared with.
+        names: of scores; None: all.
+    """
+    count, images = len(labels), len(real.subset)
+    classes = torch.bincount(labels, minlength=len(real.spreads))
+    lone, found = int((classes < 2).sum()), {}
+    for name in SCORES if names is None else names:
+        least = SCORES[name].least
+        if not _is_possible(SCORES[name], real.subset.logits is not None, real):
+            continue
+        if count < least[0]:
+            found[name] = f"takes at least {least[0]} samples, and there are {count}"
+        elif images < least[1]:
+            found[name] = f"takes at least {least[1]} real images, and there are {images}"
+        elif SCORES[name].each and lone:
+            found[name] = f"takes two samples of each class, and {lone} of {len(classes)} classes have fewer"
+    if lone == len(classes) and (names is None or "spread_share" in names):
+        found["spread_share"] = "takes two samples of a class, and none has as many"
+    return found
 
 
 def quick_scores() -> list[str]:
@@ -223,8 +282,7 @@ def quick_scores() -> list[str]:
     return [name for name, score in SCORES.items() if score.quick]
 
 
-def _is_possible(score: Score, samples: Embedded, real: Reference) -> bool:
-    has_logits = samples.logits is not None
+def _is_possible(score: Score, has_logits: bool, real: Reference) -> bool:
     return {
         "": True,
         "logits": has_logits,

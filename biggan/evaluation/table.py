@@ -15,6 +15,7 @@ from biggan.errors import UserError
 from biggan.evaluation.cache import key
 from biggan.evaluation.evaluator import Settings
 from biggan.evaluation.observer import from_json, to_json
+from biggan.evaluation.scores import is_parts
 from biggan.rundir import write_whole
 
 
@@ -32,22 +33,28 @@ class Row:
     """The checkpoint's."""
     accuracies: dict[str, float] = field(default_factory=dict)
     """D's: the shares on which it is right, `train`, `val` and `fake`."""
+    memorization: dict[str, float] = field(default_factory=dict)
+    """D's, whatever its offset: `auc/train_val` and so on (`biggan.evaluation.memorization`)."""
     leakage: list[list[float]] | None = None
     """The share of the images meant to be of class i that the classifier takes for j."""
 
     def as_dict(self) -> dict[str, Any]:
         """As stored."""
         found = {"of": self.of, "step": self.step, "images": self.images, "digest": self.digest}
+        found["is_parts"] = is_parts(self.images)
         return found | {
             "scores": to_json(self.scores),
             "accuracies": to_json(self.accuracies),
+            "memorization": to_json(self.memorization),
             "leakage": self.leakage,
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Row:
         """A stored row."""
-        return cls(**{**values, "scores": from_json(values["scores"]), "accuracies": from_json(values["accuracies"])})
+        numbers = {name: from_json(values.get(name, {})) for name in ("scores", "accuracies", "memorization")}
+        own = {name: value for name, value in values.items() if name != "is_parts"}
+        return cls(**{**own, **numbers})
 
 
 @dataclass
@@ -104,9 +111,10 @@ class ScoreTable:
     def _csv(self) -> str:
         return csv_text(
             [
-                {"of": row.of, "step": row.step, "images": row.images}
+                {"of": row.of, "step": row.step, "images": row.images, "is_parts": is_parts(row.images)}
                 | row.scores
                 | {f"D_{name}": value for name, value in row.accuracies.items()}
+                | {f"D_{name.replace('/', '_')}": value for name, value in row.memorization.items()}
                 | {name: value for name, value in self.settings.as_dict().items() if name != "samples"}
                 for row in [*self.rows, *self.real]
             ]
@@ -121,9 +129,16 @@ class ScoreTable:
 
 
 def _shown(row: Row) -> dict[str, str]:
-    start = {"": row.of, "images": f"{row.images:,}"}
+    start = {"": row.of, "images": f"{row.images:,}", "IS parts": str(is_parts(row.images))}
     accuracies = {f"D right on {name}": f"{value:.1%}" for name, value in row.accuracies.items()}
-    return start | {name: short(value) for name, value in row.scores.items()} | accuracies
+    memorization = {f"D {in_words(name)}": f"{value:.3f}" for name, value in row.memorization.items()}
+    return start | {name: short(value) for name, value in row.scores.items()} | accuracies | memorization
+
+
+def in_words(name: str) -> str:
+    """A measure of D's memory as a column's head: `auc/train_val` -> "AUC train/val"."""
+    kind, _, sets = name.partition("/")
+    return f"{kind.upper() if kind == 'auc' else kind} {sets.replace('_', '/')}"
 
 
 def short(value: float) -> str:

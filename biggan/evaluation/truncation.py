@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,14 +47,24 @@ class Curve:
     validation_images: int
     """From how many images that is; an IS of fewer images than samples is biased to a lower value."""
 
-    def table2(self) -> dict[str, Point]:
-        """Table 2's columns: no truncation, best FID, the IS nearest to the validation images', best IS."""
+    def table2(self) -> dict[str, Point | None]:
+        """Table 2's columns: no truncation, best FID, the IS nearest to the validation images', best IS.
+
+        None for what is not to be had: the validation images' IS where all of the curve lies below it, or above, and
+        the best of scores that are all NaN.
+        """
         return {
             "untruncated": self.points[0],
-            "best FID": min(self.points, key=lambda p: p.scores["fid"]),
-            "IS of the validation images": min(self.points, key=lambda p: abs(p.scores["is"] - self.validation_is)),
-            "best IS": max(self.points, key=lambda p: p.scores["is"]),
+            "best FID": _least(self.points, lambda p: p.scores["fid"]),
+            "IS of the validation images": self._at_validation_is(),
+            "best IS": _least(self.points, lambda p: -p.scores["is"]),
         }
+
+    def _at_validation_is(self) -> Point | None:
+        found = [p.scores["is"] for p in self.points if math.isfinite(p.scores["is"])]
+        if not found or not min(found) <= self.validation_is <= max(found):
+            return None
+        return _least(self.points, lambda p: abs(p.scores["is"] - self.validation_is))
 
     def amenable(self) -> tuple[bool, str]:
         """Whether the model is amenable to truncation, and why.
@@ -64,7 +75,7 @@ class Curve:
         all pixels above theirs.
         """
         start = self.points[0]
-        worst = min(self.points, key=lambda p: p.scores["is"])
+        worst = min(self.points, key=lambda p: (not math.isnan(p.scores["is"]), p.scores["is"]))  # NaN is no good
         fullest = max(self.points, key=lambda p: p.saturated)
         good = worst.scores["is"] >= LEAST_IS * start.scores["is"]
         clean = fullest.saturated <= start.saturated + MOST_SATURATED
@@ -73,6 +84,10 @@ class Curve:
             f"most saturated pixels {fullest.saturated:.1%} (untruncated {start.saturated:.1%}, at most "
             f"{MOST_SATURATED:.0%} of all more)"
         )
+
+
+def _least(points: list[Point], of: Callable[[Point], float]) -> Point | None:
+    return min((p for p in points if not math.isnan(of(p))), key=of, default=None)
 
 
 def parse_thresholds(text: str) -> list[float]:
@@ -148,6 +163,10 @@ def draw_curve(curve: Curve, path: Path, title: str) -> None:
     styles |= {"IS of the validation images": ("s", "#1f77b4"), "best IS": ("^", "#ff7f0e")}
     for name, point in curve.table2().items():
         marker, color = styles[name]
+        if point is None:
+            axes.plot([], [], linestyle="", marker=marker, markerfacecolor="none", markeredgecolor=color,
+                      label=f"{name}: not reached")  # fmt: skip
+            continue
         at = "" if point.threshold is None else f", threshold {point.threshold:.2g}"
         label = f"{name}: FID {point.scores['fid']:.3g}, IS {point.scores['is']:.3g}{at}"
         axes.scatter([point.scores["is"]], [point.scores["fid"]], marker=marker, s=110, facecolors="none",

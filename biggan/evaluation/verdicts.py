@@ -13,7 +13,7 @@ from biggan import rng
 from biggan.data.images import Source
 from biggan.discriminator import Discriminator
 from biggan.evaluation.generate import Draw, generate
-from biggan.evaluation.memorization import discriminator_logits, fixed_images, share_called_real
+from biggan.evaluation.memorization import discriminator_logits, fixed_images, memorization, share_called_real
 from biggan.generator import Generator
 
 COLORS = {"training": "#1f77b4", "validation": "#2ca02c", "generated": "#d62728"}
@@ -38,10 +38,10 @@ class Verdicts:
             for c in range(len(self.classes))
         ]
 
-    def accuracies(self) -> dict[str, float]:
-        """The shares on which D is right: it should call generated images not real."""
-        real = self.called_real()
-        return {"train": real["training"], "val": real["validation"], "fake": 1 - real["generated"]}
+    def memorization(self) -> dict[str, float]:
+        """Whether D is right, and what it remembers: see `biggan.evaluation.memorization.memorization`."""
+        logits = (self.logits[name] for name in ("training", "validation", "generated"))
+        return {name: float(value) for name, value in memorization(*logits).items()}
 
 
 def verdicts(D: Discriminator, source: Source, sampler: Generator, draw: Draw, count: int) -> Verdicts:
