@@ -17,12 +17,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from spectra.detect_collapse import Collapse, CollapseJudgement, collapse, judge_collapse
 from spectra.detect_sigma import Explosions, Spikes
 from spectra.findings import Finding
-from spectra.thresholds import CollapseThresholds, DeadDiscriminatorThresholds, LossJumpThresholds
+from spectra.thresholds import DeadDiscriminatorThresholds, LossJumpThresholds
 
 __all__ = [
     "Collapse",
+    "CollapseJudgement",
     "DeadDiscriminator",
     "Explosions",
     "Finding",
@@ -31,89 +33,10 @@ __all__ = [
     "collapse",
     "dead_discriminator",
     "explosions",
+    "judge_collapse",
     "loss_jumps",
     "spikes",
 ]
-
-
-class Collapse:
-    """The collapse of a generator, from evaluations of its own (raw) weights. At most one finding.
-
-    It has collapsed by one of three rules, each for several evaluations in a row:
-
-    - "modes_lost": once healthy, its spread is far below its best, and its FID is not at its best either;
-    - "quality_lost": its FID, as a running median, is far above its best;
-    - "no_modes": its spread is next to nothing while its FID has long ceased to improve: it never got its modes, which
-      a young generator's improving FID rules out.
-
-    Args:
-        thresholds: fields of `spectra.thresholds.CollapseThresholds`.
-    """
-
-    def __init__(self, **thresholds: float) -> None:
-        self.at = CollapseThresholds(**thresholds)  # type: ignore[arg-type]
-        self.finding: Finding | None = None
-        self._spreads: deque[float] = deque(maxlen=self.at.spread_window)
-        self._fids: deque[float] = deque(maxlen=self.at.fid_window)
-        self._best_spread, self._best_fid = 0.0, math.inf
-        self._marked_fid, self._since_better = math.inf, 0  # the last FID that was better by enough
-        self._counts = dict.fromkeys(("modes_lost", "quality_lost", "no_modes"), 0)
-        self._good: dict[str, int] = {}
-
-    def update(self, step: int, spread_share: float, fid: float) -> Finding | None:
-        """One evaluation: `spread_share` of the real images' (1 is as real), a single `fid`. NaN: not known."""
-        if self.finding is not None or not (math.isfinite(spread_share) or math.isfinite(fid)):
-            return None
-        spread, now = self._take(spread_share, fid)
-        improved = now < self.at.better * self._marked_fid
-        if improved:
-            self._marked_fid = now
-        self._since_better = 0 if improved else self._since_better + 1
-        # In this order min and max pass over NaN.
-        self._best_fid, self._best_spread = min(self._best_fid, now), max(self._best_spread, min(spread, self.at.full))
-        known = math.isfinite(self._best_fid)
-        bad = {
-            "modes_lost": self._best_spread >= self.at.healthy
-            and spread <= self.at.spread_lost * self._best_spread
-            and not (known and improved),
-            "quality_lost": known and now >= self.at.fid_worse * self._best_fid,
-            "no_modes": spread <= self.at.modeless,
-        }
-        begun = {
-            "modes_lost": spread > 0.8 * self._best_spread,
-            "quality_lost": now <= 1.2 * self._best_fid,
-            "no_modes": improved or spread > self.at.modeless,
-        }
-        for rule, is_bad in bad.items():
-            self._counts[rule] = self._counts[rule] + 1 if is_bad else 0
-            if begun[rule] or rule not in self._good:
-                self._good[rule] = step
-        enough = {
-            "modes_lost": self.at.patience,
-            "quality_lost": self.at.patience,
-            "no_modes": self.at.patience if known else self.at.modeless_alone,
-        }
-        for rule, count in self._counts.items():
-            stale = rule != "no_modes" or not known or self._since_better >= self.at.stale
-            if count >= enough[rule] and stale:
-                self.finding = Finding("collapse", step, self._good[rule], self._details(rule, spread, now))
-                return self.finding
-        return None
-
-    def _take(self, spread_share: float, fid: float) -> tuple[float, float]:
-        """The running medians with one more evaluation; NaN until there are enough."""
-        for values, value in ((self._spreads, spread_share), (self._fids, fid)):
-            if math.isfinite(value):
-                values.append(value)
-        whole = [len(values) == values.maxlen for values in (self._spreads, self._fids)]
-        return tuple(  # type: ignore[return-value]
-            median(values) if full else math.nan
-            for values, full in zip((self._spreads, self._fids), whole, strict=True)
-        )
-
-    def _details(self, rule: str, spread: float, fid: float) -> dict[str, Any]:
-        numbers = {"spread": spread, "best_spread": self._best_spread, "fid": fid, "best_fid": self._best_fid}
-        return {"rule": rule} | {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 
 class LossJump:
@@ -213,15 +136,6 @@ class DeadDiscriminator:
             self._streaks[sign] = (step, 1, value)
         else:
             self._streaks.pop(sign, None)
-
-
-def collapse(
-    steps: Sequence[int], spread_share: Sequence[float], fid: Sequence[float], **thresholds: float
-) -> Finding | None:
-    """`Collapse` over the whole series of a run's evaluations."""
-    detector = Collapse(**thresholds)
-    series = zip(steps, spread_share, fid, strict=True)
-    return next((f for step, spread, one in series if (f := detector.update(int(step), spread, one))), None)
 
 
 def spikes(steps: Sequence[int], layers: Mapping[str, Sequence[float]], **thresholds: float) -> list[Finding]:

@@ -12,8 +12,6 @@ class CollapseThresholds:
     fid_window: int = 5
     """FID is a running median of so many evaluations: single ones jump by 1.2 to 1.4 times, and up to 2.4 times,
     without any change in the pictures."""
-    spread_window: int = 3
-    """Spread is steadier; a median of three keeps one odd evaluation out."""
     healthy: float = 0.3
     """A generator that never reached this spread has not been healthy: runs that keep their modes stay at 0.65 to 0.85,
     and those that lose them early have passed 0.3 at most briefly."""
@@ -25,8 +23,15 @@ class CollapseThresholds:
     fid_worse: float = 2.0
     """And FID, where spread stays, is at least so many times its best: medians of healthy runs ended at most 1.3 times
     above theirs, the paper's collapses at ten times."""
-    patience: int = 3
-    """For so many evaluations in a row."""
+    patience: float = 3
+    """So much evidence is enough. A spread that is lost is 1 of it an evaluation, and a FID by how many doublings it is
+    too high: 4 times the best is 1."""
+    most_evidence: float = 1.5
+    """No single evaluation is more than this."""
+    lasting: int = 10
+    """A collapse that has not ended so many evaluations after it could be said is for good."""
+    latency: int = 5
+    """What begins within so many evaluations of the end of a series may not be said by then."""
     modeless: float = 0.15
     """At this spread a generator draws about one picture a class, whatever it had before."""
     stale: int = 10
