@@ -13,9 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 MOST_SUMS = 100_000
 """Sums that are counted at most; more of them are not enumerated."""
+LEVEL = 0.05
 
 Stratum = tuple[Sequence[float], Sequence[float]]
 """The changed runs' values of one base run, and the unchanged ones'."""
@@ -93,7 +95,7 @@ def least_p(sizes: Iterable[tuple[int, int]]) -> float:
     return float(min(Fraction(2, _arrangements(sizes)), Fraction(1)))
 
 
-def bases_needed(sizes: Sequence[tuple[int, int]], family: int = 1, level: float = 0.05) -> int | None:
+def bases_needed(sizes: Sequence[tuple[int, int]], family: int = 1, level: float = LEVEL) -> int | None:
     """How many base runs like these make `level` reachable after Holm's correction over `family` tests.
 
     Like these: each with as many arrangements as these have in the (geometric) mean. None where no number would do,
@@ -110,14 +112,33 @@ def _arrangements(sizes: Iterable[tuple[int, int]]) -> int:
     return math.prod(math.comb(changed + unchanged, changed) for changed, unchanged in sizes)
 
 
-def holm(values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, in the same order; NaN is no test, stays NaN and does not count."""
+def holm(values: Sequence[float], tests: int | None = None) -> list[float]:
+    """Holm's adjusted p values, in the same order, of a family of so many tests (else: as many as there are values).
+
+    NaN, a test in which nothing could be told apart, stays NaN and counts in the family: what belongs to it must not
+    depend on what was seen.
+    """
+    tests = max(tests or 0, len(values))
     order = sorted((i for i, p in enumerate(values) if not math.isnan(p)), key=lambda i: values[i])
     adjusted, largest = [math.nan] * len(values), 0.0
     for place, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - place) * values[i]))
+        largest = max(largest, min(1.0, (tests - place) * values[i]))
         adjusted[i] = largest
     return adjusted
+
+
+def correct(rows: list[dict[str, Any]], tests: int | None = None) -> None:
+    """Add p_holm, least_p and bases_needed to the rows of one family of (at least) so many tests; takes `sizes` away.
+
+    `least_p` is `permutation.least_p` times the number of tests, at most 1: p_holm of the family's smallest p, if no
+    test could do better.
+    """
+    tests = max(tests or 0, len(rows))
+    for row, adjusted in zip(rows, holm([row["p"] for row in rows], tests), strict=True):
+        sizes = row.pop("sizes")
+        least = min(1.0, tests * least_p(sizes))
+        row |= {"p_holm": adjusted, "least_p": least}
+        row["bases_needed"] = bases_needed(sizes, tests) if least > LEVEL else None
 
 
 @dataclass(frozen=True)
