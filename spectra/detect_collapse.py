@@ -1,4 +1,4 @@
-"""The collapse of a generator, and its recovery, found online. Public as `spectra.detect.Collapse`, `judge_collapse`."""
+"""The collapse of a generator, and its recovery, found online. Public as `spectra.detect.Collapse` and the rest."""
 
 from __future__ import annotations
 
@@ -80,6 +80,17 @@ class Collapse:
         self._begun = 0  # the place of the last evaluation without evidence
         self._collapsed, self._recoveries = False, 0
         self._well_again, self._again_since = 0, 0
+
+    @property
+    def evaluations(self) -> int:
+        """How many of them told something."""
+        return len(self._past)
+
+    @property
+    def judged_until(self) -> int | None:
+        """The last evaluation after which an onset could have been found by now; None: there is none."""
+        place = len(self._past) - 1 - self.at.latency
+        return self._past[place].step if place >= self.at.fid_window - 1 else None
 
     def update(self, step: int, spread_share: float, fid: float) -> Finding | None:
         """One evaluation: `spread_share` of the real images' (1 is as real), a single `fid`. NaN: not known.
@@ -217,21 +228,18 @@ def judge_collapse(
 ) -> CollapseJudgement:
     """`Collapse` over the whole series of a run's evaluations, and what that comes to."""
     detector = Collapse(**thresholds)
-    known, found, places = [], [], []  # the steps of evaluations that told something; the findings, where they were said
+    found, places = [], []  # the place of a finding is the number of evaluations by when it was said
     for step, spread, one in zip(steps, spread_share, fid, strict=True):
-        if math.isfinite(spread) or math.isfinite(one):
-            known.append(int(step))
         if finding := detector.update(int(step), float(spread), float(one)):
             found.append(finding)
-            places.append(len(known))
+            places.append(detector.evaluations)
     lasting = None
     for place, finding in enumerate(found):
         recovered = places[place + 1] if place + 1 < len(found) else math.inf
         if finding.kind == "collapse" and recovered - places[place] > detector.at.lasting:
             lasting = finding
             break
-    until = len(known) - 1 - detector.at.latency
-    return CollapseJudgement(found, lasting, known[until] if until >= detector.at.fid_window - 1 else None)
+    return CollapseJudgement(found, lasting, detector.judged_until)
 
 
 def collapse(

@@ -17,7 +17,6 @@ from biggan.evaluation import observer
 from biggan.evaluation.observer import Evaluation
 from biggan.retention import CheckpointStore, _Best
 from biggan.rundir import RunDirectory
-from spectra.detect import Finding
 from spectra.records import read_record
 
 OPTIONS = ["--quiet", "--eval.every=2", "--checkpoint.every=2", "--ema.start=1", *TINY]
@@ -99,33 +98,40 @@ def test_no_best_is_kept_where_it_is_not_wanted(tmp_path: Path) -> None:
     assert not (run / "checkpoints" / "best.safetensors").exists()
 
 
-class Scripted:
-    """A detector that finds a collapse at its third evaluation."""
-
-    def __init__(self) -> None:
-        self.seen: list[int] = []
-
-    def update(self, step: int, spread_share: float, fid: float) -> Finding | None:
-        self.seen.append(step)
-        return Finding("collapse", step, self.seen[0], {"rule": "scripted"}) if len(self.seen) == 3 else None
-
-
-def test_a_collapse_is_told_once_raises_an_alarm_and_freezes_the_ring(
+def test_a_collapse_and_its_recovery_are_told_and_each_collapse_freezes_a_state_from_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same whether the run is resumed before it or behind it."""
-    monkeypatch.setattr(observer, "Collapse", Scripted)
-    run = tmp_path / "run"
-    ring = ["--checkpoint.ring_every=1", "--checkpoint.ring_keep=3"]
-    assert train_main(["--out", str(run), "--steps=5", *OPTIONS, *ring]) == 0
-    assert not [e for e in RunDirectory(run).events() if e["event"] == "collapse"]
-    for steps in (7, 9):
-        assert train_main(["--resume", str(run), f"--steps={steps}", "--quiet"]) == 0
-    events = [e for e in RunDirectory(run).events() if e["event"] in ("collapse", "alarm")]
-    assert [(e["event"], e["step"], e["onset"]) for e in events] == [("collapse", 6, 2), ("alarm", 6, 2)]
-    assert events[0]["details"] == {"rule": "scripted"}
-    assert events[1]["cause"] == "collapse"
-    assert (run / "checkpoints" / "frozen-00000006").is_dir()
+    """Two falls, with evaluations far apart: each is said when a ring of three steps has long left its onset behind.
+
+    The same in one piece and resumed before, within and behind the first collapse.
+    """
+    fids = [20.0] * 6 + [500.0] * 2 + [20.0] * 3 + [500.0] * 5
+    ring = ["--checkpoint.ring_every=1", "--checkpoint.ring_keep=3", "--checkpoint.keep=1", "--eval.every=4"]
+    told: dict[str, list] = {}
+    for name, stops in {"whole": (64,), "parts": (26, 30, 42, 64)}.items():
+        scripted(monkeypatch, *fids)
+        run = tmp_path / name
+        for number, steps in enumerate(stops):
+            begin = ["--resume", str(run), "--quiet"] if number else ["--out", str(run), *OPTIONS, *ring]
+            assert train_main([*begin, f"--steps={steps}"]) == 0
+        events = RunDirectory(run).events()
+        told[name] = [(e["event"], e["step"], e["onset"]) for e in events if "onset" in e]
+        assert [e.get("well_until") for e in events if e["event"] == "evaluation" and e["weights"] == "raw"][4:8] == [
+            20, 24, 24, 24,
+        ]  # fmt: skip
+        frozen = {
+            folder.name: sorted(int(p.stem.removeprefix("step-")) for p in folder.iterdir())
+            for folder in (run / "checkpoints").glob("frozen-*")
+        }
+        assert frozen == {"frozen-00000032": [24, 30, 31], "frozen-00000060": [44, 58, 59]}
+    assert told["parts"] == told["whole"] == [
+        ("collapse", 32, 24), ("alarm", 32, 24), ("recovered", 44, 36), ("collapse", 60, 44), ("alarm", 60, 44),
+    ]  # fmt: skip
+    collapse, alarm = (next(e for e in events if e["event"] == kind) for kind in ("collapse", "alarm"))
+    assert alarm["cause"] == "collapse"
+    assert collapse["details"] == {
+        "rule": "quality_lost", "fid": 500, "fid_median": 20, "best_fid_median": 20, "spread": 0.5, "best_spread": 0.5,
+    }  # fmt: skip
 
 
 def test_a_run_whose_weights_become_nan_is_evaluated_to_nan(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
