@@ -101,32 +101,24 @@ def test_no_best_is_kept_where_it_is_not_wanted(tmp_path: Path) -> None:
 def test_a_collapse_and_its_recovery_are_told_and_each_collapse_freezes_a_state_from_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two falls, with evaluations far apart: each is said when a ring of three steps has long left its onset behind.
-
-    The same in one piece and resumed before, within and behind the first collapse.
-    """
-    fids = [20.0] * 6 + [500.0] * 2 + [20.0] * 3 + [500.0] * 5
-    ring = ["--checkpoint.ring_every=1", "--checkpoint.ring_keep=3", "--checkpoint.keep=1", "--eval.every=4"]
-    told: dict[str, list] = {}
-    for name, stops in {"whole": (64,), "parts": (26, 30, 42, 64)}.items():
-        scripted(monkeypatch, *fids)
-        run = tmp_path / name
-        for number, steps in enumerate(stops):
-            begin = ["--resume", str(run), "--quiet"] if number else ["--out", str(run), *OPTIONS, *ring]
-            assert train_main([*begin, f"--steps={steps}"]) == 0
-        events = RunDirectory(run).events()
-        told[name] = [(e["event"], e["step"], e["onset"]) for e in events if "onset" in e]
-        assert [e.get("well_until") for e in events if e["event"] == "evaluation" and e["weights"] == "raw"][4:8] == [
-            20, 24, 24, 24,
-        ]  # fmt: skip
-        frozen = {
-            folder.name: sorted(int(p.stem.removeprefix("step-")) for p in folder.iterdir())
-            for folder in (run / "checkpoints").glob("frozen-*")
-        }
-        assert frozen == {"frozen-00000032": [24, 30, 31], "frozen-00000060": [44, 58, 59]}
-    assert told["parts"] == told["whole"] == [
-        ("collapse", 32, 24), ("alarm", 32, 24), ("recovered", 44, 36), ("collapse", 60, 44), ("alarm", 60, 44),
+    """Two falls, each said when a ring of two steps has left its onset behind; resumed within a fall and a recovery."""
+    scripted(monkeypatch, *[20.0] * 5, *[500.0] * 2, *[20.0] * 3, *[500.0] * 4)
+    run = tmp_path / "run"
+    ring = ["--checkpoint.ring_every=1", "--checkpoint.ring_keep=2", "--checkpoint.every=0", "--checkpoint.keep=1"]
+    for number, steps in enumerate((13, 17, 28)):
+        begin = ["--resume", str(run), "--quiet"] if number else ["--out", str(run), *OPTIONS, *ring]
+        assert train_main([*begin, f"--steps={steps}"]) == 0
+    events = RunDirectory(run).events()
+    assert [(e["event"], e["step"], e["onset"]) for e in events if "onset" in e] == [
+        ("collapse", 14, 10), ("alarm", 14, 10), ("recovered", 20, 16), ("collapse", 28, 20), ("alarm", 28, 20),
     ]  # fmt: skip
+    well = [e.get("well_until") for e in events if e["event"] == "evaluation" and e["weights"] == "raw"]
+    assert well == [2, 4, 6, 8, 10, 10, 10, 10, 10, 20, 20, 20, 20, 20]
+    frozen = {
+        folder.name: sorted(int(path.stem.removeprefix("step-")) for path in folder.iterdir())
+        for folder in (run / "checkpoints").glob("frozen-*")
+    }
+    assert frozen == {"frozen-00000014": [10, 13], "frozen-00000028": [20, 27]}
     collapse, alarm = (next(e for e in events if e["event"] == kind) for kind in ("collapse", "alarm"))
     assert alarm["cause"] == "collapse"
     assert collapse["details"] == {
