@@ -1,9 +1,8 @@
-"""The collapse of a generator, and its recovery, found online. Public as `spectra.detect.Collapse`, `judge_collapse`."""
+"""The collapse of a generator, and its recovery, found online. Public as `spectra.detect.Collapse` and the rest."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -72,13 +71,26 @@ class Collapse:
         self.at = CollapseThresholds(**thresholds)  # type: ignore[arg-type]
         self.well_until: int | None = None
         self._past: list[_Evaluation] = []
-        self._fids: deque[float] = deque(maxlen=self.at.fid_window)
+        self._fids: list[float] = []
+        self._spreads: list[float] = []
+        self._length = self.at.fid_window
         self._median, self._best_fid, self._best_spread = math.nan, math.inf, 0.0
         self._marked_fid, self._since_better = math.inf, 0  # the last FID that was better by enough
         self._evidence = dict.fromkeys(("quality_lost", "modes_lost", "no_modes"), 0.0)
         self._begun = 0  # the place of the last evaluation without evidence
-        self._collapsed = False
-        self._well_again: list[int] = []
+        self._collapsed, self._recoveries = False, 0
+        self._well_again, self._again_since = 0, 0
+
+    @property
+    def evaluations(self) -> int:
+        """How many of them told something."""
+        return len(self._past)
+
+    @property
+    def judged_until(self) -> int | None:
+        """The last evaluation after which an onset could have been found by now; None: there is none."""
+        place = len(self._past) - 1 - self.at.latency
+        return self._past[place].step if place >= self.at.fid_window - 1 else None
 
     def update(self, step: int, spread_share: float, fid: float) -> Finding | None:
         """One evaluation: `spread_share` of the real images' (1 is as real), a single `fid`. NaN: not known.
@@ -105,20 +117,33 @@ class Collapse:
 
     def _refer(self, now: _Evaluation) -> bool:
         """Bring what the evaluation is compared with up to date; whether it made the running FID better by enough."""
-        if math.isfinite(now.fid):
+        best = self._best_fid
+        if not math.isnan(now.fid):
             self._fids.append(now.fid)
-            if len(self._fids) == self.at.fid_window:
-                self._median = median(self._fids)
+            length = max(self.at.fid_window, min(self.at.fid_window_late, len(self._fids) // self.at.fid_window))
+            if length != self._length:  # the best of many medians is a lucky one, so they become those of more
+                self._length, self._best_fid = length, math.inf
+                for end in range(length, len(self._fids)):
+                    self._best_fid = min(self._best_fid, median(self._fids[end - length : end]))
+            if len(self._fids) >= length:
+                self._median = median(self._fids[-length:])
+                self._best_fid = min(self._best_fid, self._median)
         improved = self._median < self.at.better * self._marked_fid
         if improved:
             self._marked_fid = self._median
         self._since_better = 0 if improved else self._since_better + 1
-        self._best_fid = min(self._best_fid, self._median)  # in this order min passes over NaN
-        # A spread counts while the FID was good: that of a generator that has learnt nothing is the spread of noise.
-        good = [e.spread for e in self._past if not self._fid_is_lost(e.fid)]
-        triples = [median(good[i : i + 3]) for i in range(len(good) - 2)] if self._best_fid else []
-        self._best_spread = max((s for s in triples if math.isfinite(s)), default=0.0)
+        self._refer_spread(now, again=self._best_fid != best)
         return improved
+
+    def _refer_spread(self, now: _Evaluation, *, again: bool) -> None:
+        """A spread counts while the FID was good: of a generator that has learnt nothing it is the spread of noise."""
+        if again:
+            self._spreads, self._best_spread = [], 0.0
+        for one in self._past if again else [now]:
+            if not math.isnan(one.spread) and not self._fid_is_lost(one.fid):
+                self._spreads.append(one.spread)
+                if len(self._spreads) >= self.at.spread_window:
+                    self._best_spread = max(self._best_spread, median(self._spreads[-self.at.spread_window :]))
 
     def _weigh(self, now: _Evaluation, improved: bool) -> dict[str, float]:
         """The evidence of one evaluation, by rule: positive for a collapse, negative against it."""
@@ -135,30 +160,33 @@ class Collapse:
         return {"quality_lost": quality, "modes_lost": modes, "no_modes": without}
 
     def _enough(self) -> dict[str, float]:
+        """The evidence that a collapse takes, by rule: more of it for a generator that has recovered before."""
+        often = min(1 + self._recoveries, 3)
         known = math.isfinite(self._best_fid)
         return {
-            "quality_lost": self.at.patience,
-            "modes_lost": self.at.patience,
+            "quality_lost": self.at.patience * often,
+            "modes_lost": self.at.patience * often,
             "no_modes": self.at.stale if known else self.at.modeless_alone,
         }
 
     def _fall(self, rule: str) -> Finding:
-        self._collapsed, self._well_again = True, []
+        self._collapsed, self._well_again = True, 0
         now = self._past[-1]
         place = self._begun if rule == "no_modes" else self._last_well()
         return Finding("collapse", now.step, self._past[place].step, {"rule": rule, **self._numbers(now)})
 
     def _recovery(self, now: _Evaluation) -> Finding | None:
-        if not self._is_well(now.fid, now.spread) or now.spread <= self.at.modeless:
-            self._well_again.clear()
-            return None
-        self._well_again.append(now.step)
-        if len(self._well_again) < self.at.patience:
+        well = self._is_well(now.fid, now.spread) and not now.spread <= self.at.modeless
+        if not self._well_again:
+            self._again_since = now.step
+        self._well_again = max(0, self._well_again + (1 if well else -1))
+        if self._well_again < self.at.patience:
             return None
         self._collapsed = False
+        self._recoveries += 1
         self._evidence = dict.fromkeys(self._evidence, 0.0)
         self._begun, self.well_until = len(self._past) - 1, now.step
-        return Finding("recovered", now.step, self._well_again[0], self._numbers(now))
+        return Finding("recovered", now.step, self._again_since, self._numbers(now))
 
     def _last_well(self) -> int:
         """The place of the last evaluation at which all was well, in itself and among its neighbours."""
@@ -200,21 +228,18 @@ def judge_collapse(
 ) -> CollapseJudgement:
     """`Collapse` over the whole series of a run's evaluations, and what that comes to."""
     detector = Collapse(**thresholds)
-    known, found, places = [], [], []  # the steps of evaluations that told something; the findings, where they were said
+    found, places = [], []  # the place of a finding is the number of evaluations by when it was said
     for step, spread, one in zip(steps, spread_share, fid, strict=True):
-        if math.isfinite(spread) or math.isfinite(one):
-            known.append(int(step))
         if finding := detector.update(int(step), float(spread), float(one)):
             found.append(finding)
-            places.append(len(known))
+            places.append(detector.evaluations)
     lasting = None
     for place, finding in enumerate(found):
         recovered = places[place + 1] if place + 1 < len(found) else math.inf
         if finding.kind == "collapse" and recovered - places[place] > detector.at.lasting:
             lasting = finding
             break
-    until = len(known) - 1 - detector.at.latency
-    return CollapseJudgement(found, lasting, known[until] if until >= detector.at.fid_window - 1 else None)
+    return CollapseJudgement(found, lasting, detector.judged_until)
 
 
 def collapse(

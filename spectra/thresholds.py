@@ -12,6 +12,10 @@ class CollapseThresholds:
     fid_window: int = 5
     """FID is a running median of so many evaluations: single ones jump by 1.2 to 1.4 times, and up to 2.4 times,
     without any change in the pictures."""
+    fid_window_late: int = 9
+    """And of more, a fifth of all that there were, up to so many: the best of many medians is a lucky one."""
+    spread_window: int = 3
+    """The best spread is one of medians of three, which keep one odd evaluation out."""
     healthy: float = 0.3
     """A generator that never reached this spread has not been healthy: runs that keep their modes stay at 0.65 to 0.85,
     and those that lose them early have passed 0.3 at most briefly."""
@@ -28,7 +32,7 @@ class CollapseThresholds:
     too high: 4 times the best is 1."""
     most_evidence: float = 1.5
     """No single evaluation is more than this."""
-    lasting: int = 10
+    lasting: int = 15
     """A collapse that has not ended so many evaluations after it could be said is for good."""
     latency: int = 5
     """What begins within so many evaluations of the end of a series may not be said by then."""
