@@ -139,8 +139,8 @@ def _peak(loss: pd.Series) -> float | None:
         return None
     if not np.isfinite(values).all():
         return float(values.max())  # NaN before Inf
-    window = min(LOSS_STEPS, len(values))
-    return float(np.convolve(values, np.full(window, 1 / window), mode="valid").max())
+    windows = np.lib.stride_tricks.sliding_window_view(values, min(LOSS_STEPS, len(values)))
+    return float(windows.mean(axis=1).max())
 
 
 def _accuracies(after: pd.DataFrame) -> Numbers:
