@@ -61,8 +61,8 @@ def has_gaps(scalars: pd.DataFrame) -> bool:
 
 
 def read_sigmas(path: Path, spectra: pd.DataFrame) -> pd.DataFrame:
-    """sigma0 and sigma1 as recorded: step, layer, network, out, rest, sigma0, sigma1, and has_sigma1, whether the latter
-    was recorded. `spectra` is the frame of `spectra.load`, in which NaN also stands for what was not measured."""
+    """sigma0 and sigma1 as recorded: step, layer, network, out, rest, sigma0, sigma1, and has_sigma1, whether that was
+    recorded. `spectra` is the frame of `spectra.load`, in which NaN also stands for what was not measured."""
     import pandas as pd
 
     from spectra.records import read_record
@@ -78,7 +78,14 @@ def read_sigmas(path: Path, spectra: pd.DataFrame) -> pd.DataFrame:
     facts = spectra[["layer", "network", "out", "rest"]].drop_duplicates("layer")
     of = {str(one.layer): (str(one.network), one.out, one.rest) for one in facts.itertuples()}
     rows = [
-        (step, layer, *of[layer], value, values["sigma1"].get((step, layer), math.nan), (step, layer) in values["sigma1"])
+        (
+            step,
+            layer,
+            *of[layer],
+            value,
+            values["sigma1"].get((step, layer), math.nan),
+            (step, layer) in values["sigma1"],
+        )
         for (step, layer), value in values["sigma0"].items()
         if layer in of
     ]

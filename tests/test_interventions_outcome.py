@@ -101,3 +101,58 @@ def test_a_collapse_before_the_branch_is_no_death_at_zero(tmp_path: Path) -> Non
     assert across.collapse == 80
     assert not across.collapsed_before
     assert across.at_risk
+
+
+def test_a_run_that_falls_at_its_end_is_not_a_survivor(tmp_path: Path) -> None:
+    """From 37 to 156 in its last evaluations: too late to be said, and censored before."""
+    fids = [37.0] * 16 + [80.0, 110.0, 130.0, 156.0]
+    whole = outcome(tmp_path, [*fids, 170.0, 180.0, 190.0, 200.0])
+    assert whole.collapse == 160
+    for cut in range(17, 24):
+        found = outcome(tmp_path / str(cut), [*fids, 170.0, 180.0, 190.0, 200.0][:cut])
+        assert found.collapse == 160 or found.judged_until < 160, cut
+        assert found.survived <= 160
+
+
+def test_a_branch_of_few_evaluations_is_too_short_to_judge(tmp_path: Path) -> None:
+    found = outcome(tmp_path, [9.0] * 12, begin=100)
+    assert (found.at_risk, found.too_short) == (False, True)
+    longer = outcome(tmp_path / "longer", [9.0] * 30, begin=100)
+    assert longer.at_risk
+    assert 100 < longer.judged_until < 300
+    assert longer.survived == longer.judged_until - 100
+
+
+def test_a_dip_that_recovers_is_no_death(tmp_path: Path) -> None:
+    dip = outcome(tmp_path, [9.0] * 15 + [90.0] * 5 + [9.0] * 20)
+    assert (dip.collapse, dip.at_risk) == (None, True)
+    assert dip.survived > 250
+    for_good = outcome(tmp_path / "good", [9.0] * 15 + [90.0] * 25 + [9.0] * 20)
+    assert for_good.collapse == 150
+
+
+def test_what_was_collapsed_at_the_branch_was_never_at_risk_whatever_came_of_it(tmp_path: Path) -> None:
+    """A change that saves a collapsed parent and a control that stays collapsed are both left out."""
+    parent = [9.0] * 15 + [90.0] * 6
+    saved, lost = (outcome(tmp_path / name, parent + tail, begin=210) for name, tail in
+                   (("saved", [9.0] * 20), ("lost", [90.0] * 20)))  # fmt: skip
+    assert saved.collapsed_before
+    assert lost.collapsed_before
+    # One that the parent had recovered from is past: the branch may collapse once more.
+    healed = [9.0] * 15 + [90.0] * 20 + [9.0] * 15
+    again = outcome(tmp_path / "again", healed + [90.0] * 20, begin=500)
+    assert (again.collapsed_before, again.collapse) == (False, 500)
+    assert outcome(tmp_path / "well", healed + [9.0] * 20, begin=500).collapse is None
+
+
+def test_scores_that_were_not_computed_are_no_collapse(tmp_path: Path) -> None:
+    """FID every other time: what is not there is not NaN."""
+    path = write_run(tmp_path / "run", [9.0] * 40)
+    events = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
+    for event in events[2:41:2]:
+        event["scores"] = {"class_accuracy": 0.5, "fid": None}
+    (path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    found = read_outcome(path, 0)
+    assert found.collapse is None
+    assert found.numbers["final_fid_raw_median5"] == 9
+    assert found.numbers["last_spread_raw"] == 0.8

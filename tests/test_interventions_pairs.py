@@ -14,7 +14,6 @@ from interventions.outcome import RunOutcome
 from interventions.report import sections, write_report
 from interventions.statistics import effects, luck, survival_tests
 
-
 FID = "final_fid_raw_median5"
 
 

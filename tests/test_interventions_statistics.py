@@ -1,4 +1,4 @@
-"""Effects on made-up outcomes: against all unchanged runs, with runs that are not finite, with runs cut off too early."""
+"""Effects on made-up outcomes: against all unchanged runs, with runs that are not finite, with runs cut off early."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def row(base: str, entry: str, value: float | None, measure: str = FID, **facts:
     return Row(base, entry, kind, outcome)
 
 
-def study(changed: list[float | None], measure: str = FID, unchanged: tuple[float, ...] = (10, 11, 12, 13)) -> Comparison:
+def study(
+    changed: list[float | None], measure: str = FID, unchanged: tuple[float, ...] = (10, 11, 12, 13)
+) -> Comparison:
     """One changed run a base run beside the same four unchanged ones."""
     rows = []
     for number, value in enumerate(changed):

@@ -12,7 +12,14 @@ import pytest
 from scipy import stats
 
 from interventions.permutation import (
-    bases_needed, correct, doubled_ranks, holm, least_p, logrank_scores, logrank_test, rank_test,
+    bases_needed,
+    correct,
+    doubled_ranks,
+    holm,
+    least_p,
+    logrank_scores,
+    logrank_test,
+    rank_test,
     stratified_logrank_test,
 )  # fmt: skip
 
