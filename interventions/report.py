@@ -276,6 +276,7 @@ STYLE = """<style>
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1200px; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
 th, td { padding: 3px 10px; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
+th { white-space: normal; vertical-align: bottom }
 th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left }
 .wide { overflow-x: auto } img { max-width: 100% } .warn { background: #fff3cd; padding: .5em 1em }
 </style>"""
