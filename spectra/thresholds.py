@@ -93,14 +93,20 @@ class LossJumpThresholds:
     """The level before the jump is the median of so many steps."""
     least_window: int = 200
     """Until there are so many, nothing is a jump: a D that wins the first steps is soon caught up with."""
-    recent: int = 5
-    """The level after it is the median of so many: a single bad batch is no jump."""
+    recent: int = 30
+    """The level after it is the median of so many."""
     least: float = 0.5
     """Least rise: the hinge loss of a discriminator that knows nothing is 2."""
-    factor: float = 1.0
-    """And so many times the level before, or more: a loss that has come near 0 doubles at least."""
-    scales: float = 6.0
+    factor: float = 0.3
+    """And so much of the level before."""
+    scales: float = 2.5
     """And so many robust standard deviations of the steps before."""
+    block: int = 50
+    """A climb is followed from one median of so many steps to the next."""
+    climb: int = 2000
+    """It may take so many steps."""
+    least_climb: float = 2.0
+    """Least rise of a climb."""
 
 
 @dataclass(frozen=True)
