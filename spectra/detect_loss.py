@@ -47,7 +47,7 @@ class LossJump:
         for rise in found:
             if rise is not None:
                 onset, before, after = rise
-                self._low_again = (before + after) / 2
+                self._low_again = (before + min(after, self._jump.level)) / 2
                 self._climb.restart()
                 return Finding("loss_jump", step, onset, {"before": before, "after": after})
         return None
