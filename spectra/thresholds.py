@@ -57,6 +57,10 @@ class SpikeThresholds:
     to 50 steps apart stayed below 0.16 after the first steps."""
     scales: float = 6.0
     """And so many robust standard deviations above the layer's usual rise."""
+    level: int = 9
+    """A rise counts above the median of so many values too: coming back from a dip is none."""
+    least_length: int = 2
+    """So many measurements must lie above half of its height: a single one may be an outlier."""
     history: int = 50
     """How many rises say what is usual."""
     least_history: int = 12
@@ -75,8 +79,12 @@ class ExplosionThresholds:
     """Growth is the median rate of so many steps from measurement to measurement: one jump alone is none."""
     rise: float = 0.2
     """Least rise of log sigma0 over the window, about 22 %."""
+    long_window: int = 20
+    long_rise: float = 0.4
+    """The same over a longer time, which tells a slower growth from noise."""
     factor: float = 3.0
-    """And so many times the layer's usual rate: sigma0 grows through all of training (Section 4.1)."""
+    """And so many times the slowest of the layer's usual rates: sigma0 grows through all of training (Section 4.1), and
+    a usual rate of late would follow a growth that gets faster by and by."""
     scales: float = 4.0
     """And so many robust standard deviations above it."""
     history: int = 60
