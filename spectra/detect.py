@@ -11,16 +11,14 @@ NaN and Inf never raise. A loss or a singular value that is not finite is a find
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
 from typing import Any
 
 from spectra.detect_collapse import Collapse, CollapseJudgement, collapse, judge_collapse
+from spectra.detect_loss import LossJump
 from spectra.detect_sigma import Explosions, Spikes
 from spectra.findings import Finding
-from spectra.thresholds import DeadDiscriminatorThresholds, LossJumpThresholds
+from spectra.thresholds import DeadDiscriminatorThresholds
 
 __all__ = [
     "Collapse",
@@ -37,54 +35,6 @@ __all__ = [
     "loss_jumps",
     "spikes",
 ]
-
-
-class LossJump:
-    """D's loss approaches 0 while D wins, and jumps up at collapse (Section 4.2, Figure 27c).
-
-    A finding has the medians `before` and `after`; a loss that is not finite is one at once, with `after` as text.
-
-    Args:
-        thresholds: fields of `spectra.thresholds.LossJumpThresholds`.
-    """
-
-    def __init__(self, **thresholds: float) -> None:
-        self.at = LossJumpThresholds(**thresholds)  # type: ignore[arg-type]
-        self._recent: deque[tuple[int, float]] = deque(maxlen=self.at.recent)
-        self._before: deque[float] = deque()
-        self._sorted: list[float] = []
-        self._high = self._broken = False
-
-    def update(self, step: int, loss: float) -> Finding | None:
-        """D's whole loss after one step."""
-        if not math.isfinite(loss):
-            broken, self._broken = self._broken, True
-            onset = self._recent[-1][0] if self._recent else step
-            return None if broken else Finding("loss_jump", step, onset, {"after": str(loss)})
-        self._broken = False
-        if len(self._recent) == self.at.recent:
-            self._remember(self._recent[0][1])
-        self._recent.append((step, loss))
-        if len(self._before) < self.at.least_window:
-            return None
-        place = len(self._sorted)
-        before = self._sorted[place // 2]
-        scale = (self._sorted[3 * place // 4] - self._sorted[place // 4]) / 1.349
-        after = median(value for _, value in self._recent)
-        rise = max(self.at.least, self.at.factor * abs(before), self.at.scales * scale)
-        if self._high:
-            self._high = after - before > rise / 2
-            return None
-        self._high = after - before > rise
-        if not self._high:
-            return None
-        return Finding("loss_jump", step, self._recent[0][0], {"before": before, "after": after})
-
-    def _remember(self, loss: float) -> None:
-        if len(self._before) == self.at.window:
-            del self._sorted[bisect_left(self._sorted, self._before.popleft())]
-        self._before.append(loss)
-        insort(self._sorted, loss)
 
 
 class DeadDiscriminator:

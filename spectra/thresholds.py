@@ -57,6 +57,10 @@ class SpikeThresholds:
     to 50 steps apart stayed below 0.16 after the first steps."""
     scales: float = 6.0
     """And so many robust standard deviations above the layer's usual rise."""
+    level: int = 9
+    """A rise counts above the median of so many values too: coming back from a dip is none."""
+    least_length: int = 2
+    """So many measurements must lie above half of its height: a single one may be an outlier."""
     history: int = 50
     """How many rises say what is usual."""
     least_history: int = 12
@@ -75,8 +79,12 @@ class ExplosionThresholds:
     """Growth is the median rate of so many steps from measurement to measurement: one jump alone is none."""
     rise: float = 0.2
     """Least rise of log sigma0 over the window, about 22 %."""
+    long_window: int = 20
+    long_rise: float = 0.4
+    """The same over a longer time, which tells a slower growth from noise."""
     factor: float = 3.0
-    """And so many times the layer's usual rate: sigma0 grows through all of training (Section 4.1)."""
+    """And so many times the slowest of the layer's usual rates: sigma0 grows through all of training (Section 4.1), and
+    a usual rate of late would follow a growth that gets faster by and by."""
     scales: float = 4.0
     """And so many robust standard deviations above it."""
     history: int = 60
@@ -93,14 +101,20 @@ class LossJumpThresholds:
     """The level before the jump is the median of so many steps."""
     least_window: int = 200
     """Until there are so many, nothing is a jump: a D that wins the first steps is soon caught up with."""
-    recent: int = 5
-    """The level after it is the median of so many: a single bad batch is no jump."""
+    recent: int = 30
+    """The level after it is the median of so many."""
     least: float = 0.5
     """Least rise: the hinge loss of a discriminator that knows nothing is 2."""
-    factor: float = 1.0
-    """And so many times the level before, or more: a loss that has come near 0 doubles at least."""
-    scales: float = 6.0
+    factor: float = 0.3
+    """And so much of the level before."""
+    scales: float = 2.5
     """And so many robust standard deviations of the steps before."""
+    block: int = 50
+    """A climb is followed from one median of so many steps to the next."""
+    climb: int = 2000
+    """It may take so many steps."""
+    least_climb: float = 2.0
+    """Least rise of a climb."""
 
 
 @dataclass(frozen=True)
