@@ -20,6 +20,8 @@ Numbers = dict[str, float | None]
 
 LOSS_STEPS = 10
 ACCURACIES = ("accuracy/D_real", "accuracy/D_fake", "D/accuracy/train", "D/accuracy/val", "D/accuracy/fake")
+MEMORY = ("D/auc/train_val", "D/auc/real_fake", "D/auc/val_fake", "D/gap/train_val")
+"""What D remembers, whatever its offset, of fixed images."""
 NETWORKS = ("G", "D")
 STORED = "outcome.json"
 """The numbers of the whole record, which lie beside a thinned one."""
@@ -151,8 +153,9 @@ def _peak(loss: pd.Series) -> float | None:
 
 
 def _accuracies(after: pd.DataFrame) -> Numbers:
-    """D's accuracies at the end: on the batches it was trained on (a mean over ten), and on fixed images (the last)."""
-    series = {name: _series(after, name) for name in ACCURACIES}
+    """D's accuracies at the end: on the batches it was trained on (a mean over ten), and on fixed images (the last),
+    with what it remembers of them."""
+    series = {name: _series(after, name) for name in (*ACCURACIES, *MEMORY)}
     return {name: _mean(one[-LOSS_STEPS if name.startswith("accuracy") else -1 :]) for name, one in series.items()}
 
 

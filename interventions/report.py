@@ -37,6 +37,9 @@ SHOWN = {
     "D/accuracy/train": "D right: train",
     "D/accuracy/val": "val",
     "D/accuracy/fake": "fake",
+    "D/auc/train_val": "D's AUC train/val",
+    "D/auc/real_fake": "real/fake",
+    "D/gap/train_val": "D's gap train/val",
 }
 """Columns of the table of runs, and their heads."""
 HEADS = {

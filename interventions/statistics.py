@@ -39,6 +39,9 @@ COMPARED = {
     "D_spikes_per_1000": 1,
     "D/accuracy/train": -1,  # right on nothing
     "D/accuracy/val": -1,
+    "D/auc/train_val": 1,  # remembers all
+    "D/auc/real_fake": -1,  # tells nothing apart
+    "D/gap/train_val": 1,
 }
 """What is compared with the unchanged runs, base run by base run; 1 where larger is worse, -1 where smaller is. It is
 the side on which a run that is not finite stands beyond all others, and says nothing else."""

@@ -17,7 +17,7 @@ from biggan.cli import EXIT_DONE, guarded
 from biggan.errors import UserError
 
 KEPT = ("loss/", "accuracy/", "gradient_norm/")
-KEPT_WHOLE = ("D/accuracy/",)  # of fixed images, now and then: few already
+KEPT_WHOLE = ("D/accuracy/", "D/auc/", "D/gap/")  # of fixed images, now and then: few already
 SPECTRA = ("sigma0/", "sigma1/")
 
 

@@ -49,6 +49,8 @@ def write(
     for step in range(BEGIN + 1, LAST + 1):
         values = of(step) if step % every == 0 else {}
         values |= spectra(step) if step % measured == 0 else {"sigma_estimate/D.out": 1.0}
+        if step % 60 == 0:
+            values |= {"D/auc/train_val": step / LAST, "D/gap/train_val": math.inf, "D/accuracy/val": 0.5}
         writer.append(step, values)
     writer.close()
     events = [
@@ -69,6 +71,12 @@ def test_growth_and_shape_are_each_networks_own(tmp_path: Path) -> None:
     assert found.numbers["G_sigma_ratio_end"] == pytest.approx(3.6)
     assert (found.numbers["D_sigma_ratio_end"], found.layers["D_sigma_ratio_end_layer"]) == (8, "D.conv")
     assert found.numbers["D_spikes_per_1000"] == 0
+
+
+def test_what_d_remembers_is_that_of_the_last_measurement(tmp_path: Path) -> None:
+    found = read_outcome(write(tmp_path / "run"), BEGIN).numbers
+    assert (found["D/auc/train_val"], found["D/gap/train_val"], found["D/accuracy/val"]) == (0.9, math.inf, 0.5)
+    assert found["D/auc/real_fake"] is None
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
@@ -152,5 +160,5 @@ def test_a_run_that_was_stopped_has_no_score_of_before(tmp_path: Path) -> None:
     """Its last evaluation came before its numbers broke, and was good."""
     found = read_outcome(write(tmp_path / "run", ended="stopped"), BEGIN).numbers
     assert all(math.isnan(found[name]) for name in ("last_fid_raw", "best_fid_raw_median5", "last_spread_raw"))
-    assert found["D/accuracy/val"] is None  # never recorded
+    assert found["D/auc/val_fake"] is None  # never recorded
     assert found["D_loss_start"] == 1
