@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detector_series import evaluations, losses, sigmas
 from torch import nn
 
 import spectra
 from spectra import detect
 from spectra.cli import main
 from spectra.detect import Collapse
-from spectra.detectors import detect_run
+from spectra.detectors import collapse_of, detect_run, judge_events
+from spectra.findings_table import finding_rows
+from spectra.records import read_event_lines
 
 STEPS = list(range(100, 6100, 100))
 NAN = math.nan
@@ -77,16 +80,145 @@ def test_a_run_that_never_got_its_modes() -> None:
     assert detect.collapse(STEPS, np.full(60, 0.03), np.full(60, NAN)).details["rule"] == "no_modes"
 
 
-def test_collapse_online_is_collapse_on_the_whole_series_and_comes_once() -> None:
+def test_collapse_online_is_collapse_on_the_whole_series() -> None:
     spread, fid = spreads(), fids(100)
     spread[30:], fid[12], spread[15] = 0.05, NAN, math.inf
     detector = Collapse()
     online = [f for row in zip(STEPS, spread, fid, strict=True) if (f := detector.update(*row))]
-    assert online == [detect.collapse(STEPS, spread, fid)]
+    assert online == detect.judge_collapse(STEPS, spread, fid).findings == [detect.collapse(STEPS, spread, fid)]
     assert detect.collapse(STEPS, spread, fid, patience=8).step == online[0].step + 500
     json.dumps(online[0].details, allow_nan=False)
     with pytest.raises(TypeError, match="pateince"):
         Collapse(pateince=3)
+
+
+GOOD, BAD = (0.8, 20.0), (0.7, 200.0)
+
+
+def judged(*evaluations: tuple[float, float], **thresholds: float) -> detect.CollapseJudgement:
+    """Of (spread, FID) at steps 10, 20, ..."""
+    steps = range(10, 10 * len(evaluations) + 1, 10)
+    return detect.judge_collapse(steps, *zip(*evaluations, strict=True), **thresholds)
+
+
+def test_a_deep_fall_is_said_after_two_evaluations_and_dated_to_the_last_good_one() -> None:
+    judgement = judged(*[GOOD] * 8, (0.8, 45.0), GOOD, *[BAD] * 2)
+    (fall,) = judgement.findings
+    assert (fall.kind, fall.onset, fall.step) == ("collapse", 100, 120)
+    assert judgement.lasting == fall
+    assert fall.details == {
+        "rule": "quality_lost", "fid": 200, "fid_median": 45, "best_fid_median": 20, "spread": 0.7, "best_spread": 0.8,
+    }  # fmt: skip
+    assert judged(*[GOOD] * 10, BAD).findings == judged(*[GOOD] * 10, BAD, *[GOOD] * 10, BAD, GOOD).findings == []
+    assert judged(*[GOOD] * 10, (0.8, math.inf), (0.8, math.inf)).findings[0].onset == 100
+
+
+def test_the_best_spread_is_the_true_one_while_the_generator_was_good() -> None:
+    """Neither the cap up to which spread is judged nor the spread of a generator that has learnt nothing, 1.6."""
+    young, fall = [(1.6, 900.0)] * 4 + [(1.2, 300.0)] * 2, [(0.1, 200.0)] * 2
+    assert judged(*young, *[(0.95, 20.0)] * 8, *fall).findings[0].details["best_spread"] == 0.95
+    assert judged(*young, *[(0.6, 20.0)] * 8, *fall).findings[0].details["best_spread"] == 0.6
+
+
+def test_a_fall_to_three_times_the_best_is_one() -> None:
+    (fall,) = judged(*[GOOD] * 10, *[(0.8, 60.0)] * 8).findings
+    assert (fall.onset, fall.step) == (100, 160)  # log2(3 / 2) an evaluation, until there is 3 of it
+    assert judged(*[GOOD] * 10, *[(0.8, 38.0)] * 30).findings == []
+
+
+def test_a_spread_below_half_is_no_collapse_while_the_fid_gets_better() -> None:
+    better = [(0.35, 20 * 0.95**i) for i in range(1, 13)]
+    assert judged(*[GOOD] * 6, *better).findings == []
+    (fall,) = judged(*[GOOD] * 6, *[(0.35, 20.0)] * 12).findings
+    assert (fall.details["rule"], fall.onset, fall.step) == ("modes_lost", 60, 90)
+
+
+def test_a_dip_is_a_collapse_that_recovers_and_no_lasting_one() -> None:
+    dip = [*[GOOD] * 10, *[BAD] * 5, *[GOOD] * 5]
+    once = judged(*dip, *[GOOD] * 20)
+    assert [(f.kind, f.onset, f.step) for f in once.findings] == [("collapse", 100, 120), ("recovered", 160, 180)]
+    assert once.lasting is None
+    again = judged(*dip, *[BAD] * 10)  # once recovered it is given twice the evidence
+    assert [(f.kind, f.onset, f.step) for f in again.findings[2:]] == [("collapse", 200, 240)]
+    assert again.lasting == again.findings[2]
+    # A recovery that comes after so many evaluations is one all the same, but the collapse had been for good.
+    late = judged(*[GOOD] * 10, *[BAD] * 20, *[GOOD] * 5)
+    assert [f.kind for f in late.findings] == ["collapse", "recovered"]
+    assert late.lasting == late.findings[0]
+    assert judged(*[GOOD] * 10, *[BAD] * 20, *[GOOD] * 5, lasting=22).lasting is None
+
+
+def test_until_when_an_onset_could_have_been_found() -> None:
+    assert judged(*[GOOD] * 20).judged_until == 150
+    assert judged(*[GOOD] * 10).judged_until == 50
+    assert judged(*[GOOD] * 9).judged_until is None  # there would be no best before it
+    assert judged(*[GOOD] * 20, *[(NAN, NAN)] * 5).judged_until == 150
+    assert detect.judge_collapse([], [], []) == detect.CollapseJudgement([], None, None)
+
+
+def test_well_until_stands_still_from_the_first_doubt_to_the_recovery() -> None:
+    detector, seen = Collapse(), []
+    for step, (spread, fid) in enumerate([*[GOOD] * 6, *[BAD] * 3, *[GOOD] * 4], 1):
+        detector.update(step, spread, fid)
+        seen.append(detector.well_until)
+    assert seen == [1, 2, 3, 4, 5, 6, 6, 6, 6, 6, 6, 12, 13]
+
+
+@pytest.mark.parametrize("every", [50, 100, 200, 500])
+@pytest.mark.parametrize("kind", ["x3", "x10", "slow", "frozen D", "modes only"])
+def test_onsets_under_noise(kind: str, every: int) -> None:
+    """A share of the table in campaigns/: the last good evaluation but for one, or a softening's noise of 600 steps."""
+    for seed in range(3):
+        run = evaluations(kind, "lognormal", 0.15, every, seed)
+        judgement = detect.judge_collapse(run.steps, run.spread, run.fid)
+        assert judgement.lasting is not None
+        error = judgement.lasting.onset - run.well_until
+        assert -max(every, 600 * (kind == "slow")) <= error <= max(every, 300 * (kind == "slow"))
+        assert judgement.lasting.step - run.well_until <= 10 * every
+
+
+@pytest.mark.parametrize("kind", ["healthy", "oscillating"])
+def test_no_lasting_collapse_of_healthy_and_oscillating_runs(kind: str) -> None:
+    for seed in range(10):
+        run = evaluations(kind, "lognormal", 0.15, 100, seed)
+        assert detect.judge_collapse(run.steps, run.spread, run.fid).lasting is None
+
+
+STUDIES = Path(__file__).parents[1] / "notebooks" / "data"
+
+
+def test_recorded_runs() -> None:
+    """Of 54 recorded branches the four whose D was frozen and whose FID grew collapse, right after the branching point
+    (FID there 54, 31, 35 and 345); they were dated to the evaluation behind it (1137, 698, 391 and 1,270)."""
+    found = {}
+    for events in sorted(STUDIES.glob("*/base-*/*/events.jsonl")):
+        judgement = judge_events(read_event_lines(events.parent))
+        if judgement.findings:
+            assert judgement.findings == [judgement.lasting]
+            place = events.parent.relative_to(STUDIES).as_posix()
+            found[place] = (judgement.lasting.onset, judgement.lasting.step)
+    assert found == {
+        "example-plan/base-1/freeze-D": (100, 180),
+        "small-study/base-0/freeze-D": (1000, 1200),
+        "small-study/base-1/freeze-D": (1000, 1200),
+        "small-study/base-2/freeze-D": (1000, 1200),
+    }
+
+
+def test_the_collapse_of_a_run_is_the_lasting_one(tmp_path: Path) -> None:
+    """And where nothing was evaluated, what an event says."""
+    rows = [*[GOOD] * 10, *[BAD] * 5, *[GOOD] * 5, *[BAD] * 10]
+    events = [
+        {"event": "evaluation", "step": step, "weights": "raw", "scores": {"spread_share": spread, "fid": fid}}
+        for step, (spread, fid) in enumerate(rows, 1)
+    ]
+    told = {"event": "collapse", "step": 9, "onset": 7}
+    assert collapse_of([told, *events]).onset == 20
+    assert collapse_of([told, *events[:20]]).onset == 10
+    assert (collapse_of([told, *events[:4]]).onset, collapse_of([told]).step, collapse_of(events[:9])) == (7, 9, None)
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    rows = finding_rows(tmp_path)
+    assert [(row["kind"], row["onset"]) for row in rows] == [("collapse", 10), ("recovered", 16), ("collapse", 20)]
 
 
 def sigma(steps: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -166,6 +298,73 @@ def test_a_sigma_that_is_not_finite_is_an_explosion_once() -> None:
     assert detect.spikes(steps, {"a": values}) == []
 
 
+def test_a_decay_is_counted_from_the_peak() -> None:
+    """A spike that climbs for 200 steps from its onset on and then halves in 100."""
+    steps = np.arange(20, 3000, 20)
+    since = steps - 1500
+    response = np.where(since < 0, 0, np.where(since <= 200, 0.5 + since / 400, 0.5 ** ((since - 200) / 100)))
+    (found,) = detect.spikes(steps, {"a": sigma(steps) * np.exp(0.6 * response)})
+    spike = found.details["layers"]["a"]
+    assert (found.onset, spike["peak"]) == (1480, pytest.approx(1700, abs=20))
+    assert spike["decay"] == pytest.approx(100, abs=30)
+
+
+def test_a_layer_that_turns_nan_while_it_is_high_silences_nobody() -> None:
+    for seed in range(3):
+        run = sigmas("jump, then NaN", "gaussian", 0.01, seed)
+        found = detect.spikes(run.steps, run.layers)
+        assert [f.onset for f in found] == pytest.approx(run.spikes, abs=40)
+        assert [list(f.details["layers"]) for f in found] == [["a"], ["b"], ["b"]]
+        assert [f.details["layers"][n]["decay"] is None for f, n in zip(found, "abb", strict=True)] == [
+            True,
+            False,
+            False,
+        ]
+        assert found[0].step == run.steps[64]  # the first NaN
+
+
+def test_a_layer_that_is_measured_no_more_and_one_on_a_new_level_hold_others_back_for_a_while_only() -> None:
+    run = sigmas("new level", "gaussian", 0.01, 0)
+    begin = run.spikes[0]
+    rows = list(zip(run.steps.tolist(), *(run.layers[n].tolist() for n in "ab"), strict=True))
+    detector = detect.Spikes()
+    found = [
+        f for step, a, b in rows if (f := detector.update(step, {"b": b} | ({"a": a} if step <= begin + 40 else {})))
+    ]
+    assert [(list(f.details["layers"]), f.onset) for f in found] == [(["a"], pytest.approx(begin, abs=40))]
+    # Layers that jump one after the other, each for good: what is over is given all the same.
+    steps = np.arange(20, 8000, 20)
+    layers = {name: sigma(steps, i) * np.where(steps >= 1500 + 800 * i, 1.5, 1) for i, name in enumerate("abcd")}
+    found = detect.spikes(steps, layers)
+    assert all(f.step - f.onset <= 1.1 * 20 * 60 for f in found)
+    assert sorted(name for f in found for name in f.details["layers"]) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("kind", ["steady", "power", "exponential"])
+def test_outliers_are_no_spikes(kind: str) -> None:
+    """Noise of which one value in fifty lies beyond three deviations gave spikes in a third of such series."""
+    for seed in range(8):
+        run = sigmas(kind, "heavy", 0.03, seed)
+        assert detect.spikes(run.steps, run.layers) == []
+
+
+def test_growth_that_gets_faster_by_and_by_is_an_explosion() -> None:
+    """log sigma0 as t^3: its rate of late is never far above that of shortly before."""
+    for seed in range(3):
+        run = sigmas("cubic", "walk", 0.01, seed)
+        found = detect.explosions(run.steps, run.layers)
+        assert [list(f.details["layers"]) for f in found] == [["a"]]
+        assert found[0].step <= 0.7 * run.steps[-1]
+
+
+def test_growth_twice_as_fast_as_usual_is_no_explosion() -> None:
+    steps = np.arange(20, 4001, 20)
+    for factor, expected in ((2.0, 0), (4.0, 1)):
+        rate = np.where(steps > 2000, factor, 1.0) * 0.05
+        logs = np.cumsum(rate) + 1e-4 * np.random.default_rng(0).standard_normal(200)
+        assert len(detect.explosions(steps, {"a": np.exp(logs)})) == expected
+
+
 def test_a_loss_that_nears_zero_and_jumps() -> None:
     """Claim 7; a single bad batch, and the noise of a hinge loss near 2, are none."""
     steps = np.arange(1, 2001)
@@ -180,6 +379,47 @@ def test_a_loss_that_nears_zero_and_jumps() -> None:
     loss[1800:] = NAN
     assert detect.loss_jumps(steps, loss)[1:] == [detect.Finding("loss_jump", 1801, 1800, {"after": "nan"})]
     assert detect.loss_jumps(steps, 2 + 0.3 * np.random.default_rng(0).standard_normal(2000)) == []
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.1, 3.0), (0.5, 1.5), (2.0, 3.0), (1.0, 300.0)])
+def test_a_step_of_the_loss_is_said_once_and_dated_to_it(before: float, after: float) -> None:
+    """Also where the loss then moves about the level at which it is said."""
+    steps = np.arange(1, 2001)
+    loss = np.where(steps > 1200, after, before) + 0.3 * np.random.default_rng(1).standard_normal(2000)
+    (found,) = detect.loss_jumps(steps, loss)
+    assert found.onset == pytest.approx(1200, abs=2)
+    assert found.step <= 1240
+    assert found.details["before"] == pytest.approx(before, abs=0.1)
+    assert found.details["after"] == pytest.approx(after, abs=0.3)
+
+
+def test_a_jump_is_said_again_only_when_the_loss_has_come_down_or_stood_still() -> None:
+    def jumps(*levels: tuple[int, float]) -> list[int]:
+        loss = np.concatenate([np.full(n, level) for n, level in levels])
+        return [f.onset for f in detect.loss_jumps(range(1, len(loss) + 1), loss)]
+
+    assert jumps((400, 0.1), (60, 3.0), (60, 2.9), (60, 3.1), (400, 3.0)) == [400]
+    assert jumps((400, 0.1), (60, 3.0), (60, 1.8), (60, 3.0)) == [400]  # not by half
+    assert jumps((400, 0.1), (60, 3.0), (200, 0.2), (60, 3.0)) == [400, 660]
+    assert jumps((400, 0.1), (40, 3.0), (100, 0.2), (60, 3.0)) == [400, 540]  # and has not stood still
+    assert jumps((400, 0.1), (300, 3.0), (60, 9.0)) == [400, 700]
+    assert jumps((400, 0.1), (10, 3.0), (400, 0.1)) == []  # a burst
+
+
+@pytest.mark.parametrize("over", [300, 1000])
+def test_a_climb_of_the_loss_is_said_once(over: int) -> None:
+    for seed in range(3):
+        steps, loss, onset = losses(f"0.5 to 10 over {over}", "gaussian", 0.3, seed)
+        (found,) = detect.loss_jumps(steps, loss)
+        assert abs(found.onset - onset) <= 0.1 * over
+        assert onset < found.step <= onset + 0.3 * over
+
+
+@pytest.mark.parametrize("kind", ["stationary", "decay to 0", "offset drift", "recovers"])
+def test_losses_that_do_not_jump(kind: str) -> None:
+    for seed in range(3):
+        steps, loss, _ = losses(kind, "heavy", 0.3, seed)
+        assert detect.loss_jumps(steps, loss) == []
 
 
 def test_a_dead_discriminator() -> None:
