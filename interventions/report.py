@@ -102,38 +102,29 @@ def with_texts(frame: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
 
 def sections(comparison: Comparison) -> list[tuple[str, str, pd.DataFrame | None]]:
     """(Title, words below, table) of each part of the report, luck first."""
-    found: list[tuple[str, str, pd.DataFrame | None]] = []
     bases = len({row.base for row in comparison.rows})
-    spread = luck(comparison)
-    found.append(
-        (
-            "Luck: unchanged continuations of one parent under other seeds",
-            "Nothing below means more than its size beside this. n of of_n: those in which the measure is known (a "
-            "collapse: those that collapsed; all else: those that have come to their end).",
-            _for_show(spread),
-        )
-    )
-    found.append(("Runs", _censoring(comparison), _runs(comparison)))
     changes = effects(comparison)
-    found.append(
+    found: list[tuple[str, str, pd.DataFrame | None]] = [
+        ("Luck: unchanged continuations of one parent under other seeds", LUCK, _for_show(luck(comparison))),
+        ("Runs", _censoring(comparison), _runs(comparison)),
         (
             f"Changes against the unchanged runs, within base runs (n is the number of base runs, {bases} in all)",
             f"{EFFECTS} {_verdict(changes)}".strip(),
             _effects_for_show(changes),
-        )
-    )
+        ),
+    ]
     if comparison.scored:
         tests = survival_tests(comparison)
-        found.append(
-            (
-                "Survival: log-rank against the unchanged runs, within base runs",
-                f"{SURVIVAL} {_verdict(tests)}".strip(),
-                _for_show(tests.rename(columns={"p": "p (log-rank)"})),
-            )
-        )
+        title = "Survival: log-rank against the unchanged runs, within base runs"
+        shown = _for_show(tests.rename(columns={"p": "p (log-rank)"}))
+        found.append((title, f"{SURVIVAL} {_verdict(tests)}".strip(), shown))
     return found
 
 
+LUCK = (
+    "Nothing below means more than its size beside this. n of of_n: those in which the measure is known (a collapse: "
+    "those that collapsed; all else: those that have come to their end)."
+)
 EFFECTS = (
     "p: exact rank test of the entry's runs against all unchanged runs of their base run, stratified by base run (of a "
     "delay, the log-rank test in the same way); 1 where a change did nothing. p (Holm): corrected over the entries of "
