@@ -122,7 +122,7 @@ def test_the_best_spread_is_the_true_one_while_the_generator_was_good() -> None:
 
 def test_a_fall_to_three_times_the_best_is_one() -> None:
     (fall,) = judged(*[GOOD] * 10, *[(0.8, 60.0)] * 8).findings
-    assert (fall.onset, fall.step) == (100, 160)  # log2(3 / 2) an evaluation, until there is 3 of it
+    assert (fall.onset, fall.step) == (100, 150)  # log2(3 / 2) an evaluation, until there is 2.5 of it
     assert judged(*[GOOD] * 10, *[(0.8, 38.0)] * 30).findings == []
 
 
@@ -138,7 +138,7 @@ def test_a_dip_is_a_collapse_that_recovers_and_no_lasting_one() -> None:
     once = judged(*dip, *[GOOD] * 20)
     assert [(f.kind, f.onset, f.step) for f in once.findings] == [("collapse", 100, 120), ("recovered", 160, 180)]
     assert once.lasting is None
-    again = judged(*dip, *[BAD] * 10)  # once recovered it is given twice the evidence
+    again = judged(*dip, *[BAD] * 10)  # once recovered it takes twice the evidence
     assert [(f.kind, f.onset, f.step) for f in again.findings[2:]] == [("collapse", 200, 240)]
     assert again.lasting == again.findings[2]
     # A recovery that comes after so many evaluations is one all the same, but the collapse had been for good.
