@@ -91,9 +91,9 @@ class ExplosionThresholds:
     rise: float = 0.2
     """Least rise of log sigma0 over the window, about 22 %."""
     long_window: int = 20
-    """The same over a longer time, which tells a slower growth from noise: of growth by 3 % a measurement under noise of
-    3 % the short window alone found three in four, both all, and log sigma0 as t^3 was said after 81 % of the series, by
-    both after 64 %."""
+    """The same over a longer time, which tells a slower growth from noise: of growth by 3 % a measurement under noise
+    of 3 % the short window alone found three in four, both all, and log sigma0 as t^3 was said after 81 % of the
+    series, by both after 64 %."""
     long_rise: float = 0.4
     """Least rise over it."""
     factor: float = 3.0
