@@ -443,7 +443,7 @@ def test_a_dead_discriminator() -> None:
     }.items():
         series = alive | {name: np.where(steps > 300, value, alive[name]) for name, value in dead.items()}
         (found,) = detect.dead_discriminator(steps, series)
-        assert (found.kind, found.onset, found.step) == ("dead_discriminator", 301, 400)
+        assert (found.kind, found.onset, found.step) == ("dead_discriminator", 300, 400)
         assert found.details["signs"] == [sign]
     assert detect.dead_discriminator(steps, {name: np.full(500, NAN) for name in alive}) == []
 
