@@ -50,7 +50,8 @@ class DeadDiscriminator:
 
     def __init__(self, **thresholds: float) -> None:
         self.at = DeadDiscriminatorThresholds(**thresholds)  # type: ignore[arg-type]
-        self._streaks: dict[str, tuple[int, int, Any]] = {}  # sign -> (first step, length, first value)
+        self._streaks: dict[str, tuple[int, int, Any]] = {}  # sign -> (the step before, length, first value)
+        self._last: int | None = None
         self._dead = False
 
     def update(
@@ -63,27 +64,28 @@ class DeadDiscriminator:
         spread: float = math.nan,
     ) -> Finding | None:
         """What is known at one step; `spread` is the standard deviation of a batch's logits. NaN: not known."""
+        before, self._last = step if self._last is None else self._last, step
         pair = (accuracy_real, accuracy_fake)
         won = min(pair) >= self.at.winning
-        self._streak("output constant", step, 0, spread <= self.at.spread)
+        self._streak("output constant", before, 0, spread <= self.at.spread)
         still = self._streaks.get("loss constant", (0, 0, loss))[2]
         near = abs(loss - still) <= self.at.loss * max(1.0, abs(still)) and not won
-        self._streak("loss constant", step, loss, near, restart=math.isfinite(loss) and not won)
+        self._streak("loss constant", before, loss, near, restart=math.isfinite(loss) and not won)
         same = self._streaks.get("accuracies frozen", (0, 0, pair))[2] == pair
         telling = all(map(math.isfinite, pair)) and any(0 < share < 1 for share in pair)
-        self._streak("accuracies frozen", step, pair, same and telling, restart=telling)
+        self._streak("accuracies frozen", before, pair, same and telling, restart=telling)
         signs = {sign: start for sign, (start, length, _) in self._streaks.items() if length >= self.at.patience}
         dead, self._dead = self._dead, bool(signs)
         if dead or not signs:
             return None
         return Finding("dead_discriminator", step, min(signs.values()), {"signs": sorted(signs)})
 
-    def _streak(self, sign: str, step: int, value: Any, goes_on: bool, *, restart: bool = False) -> None:
+    def _streak(self, sign: str, before: int, value: Any, goes_on: bool, *, restart: bool = False) -> None:
         if goes_on:
-            start, length, first = self._streaks.get(sign, (step, 0, value))
+            start, length, first = self._streaks.get(sign, (before, 0, value))
             self._streaks[sign] = (start, length + 1, first)
         elif restart:
-            self._streaks[sign] = (step, 1, value)
+            self._streaks[sign] = (before, 1, value)
         else:
             self._streaks.pop(sign, None)
 
