@@ -435,7 +435,7 @@ def _sample_parser() -> argparse.ArgumentParser:
         "--around",
         type=int,
         metavar="STEP",
-        help="its middle; default: the first collapse, alarm or spike, else the last step",
+        help="its middle; default: the onset of the collapse, the first alarm or spike, else the last step",
     )
     strip("--frames", type=int, default=9, metavar="N", help="how many checkpoints (default 9)")
     return parser

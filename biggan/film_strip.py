@@ -11,9 +11,10 @@ from biggan.checkpoint import read_checkpoint, step_of
 from biggan.errors import UserError
 from biggan.rundir import class_names_of
 from biggan.sampling import class_images, draw_grid, load_generator, save_picture
+from spectra.detectors import collapse_of
 from spectra.records import read_event_lines
 
-TELLING = ("collapse", "alarm", "spike")  # what a strip is drawn around where no step is given, the first kind first
+TELLING = ("alarm", "spike")  # what a strip is drawn around without a step or a collapse, the first kind first
 
 
 def draw_film_strip(
@@ -32,7 +33,8 @@ def draw_film_strip(
     Args:
         run: the run directory; its checkpoints, rings frozen by alarms among them, are the frames.
         out: the picture; None: RUN/figures/film-strip-STEP.png.
-        around: the step in the middle; None: that of the run's first collapse, else alarm, else spike, else its last.
+        around: the step in the middle; None: the onset of the run's collapse, of its first alarm or spike, or its last
+            step, and at any rate one that its checkpoints reach.
         frames: how many checkpoints, those nearest to `around`.
         classes: None: the first 10.
         seed: of the latents, the same in every frame.
@@ -48,7 +50,8 @@ def draw_film_strip(
         raise UserError(f"{run} has no checkpoints. Give a run directory, or train with a smaller checkpoint.every.")
     if frames < 1 or passes < 1:
         raise UserError(f"--frames is {frames} and --standing-passes {passes}, expected at least 1.")
-    around = _telling_step(run, max(files)) if around is None else around
+    if around is None:
+        around = min(max(_telling_step(run, max(files)), min(files)), max(files))
     if not min(files) <= around <= max(files):
         raise UserError(
             f"--around is {around}, and the checkpoints of {run} reach from step {min(files)} to {max(files)}. "
@@ -87,6 +90,8 @@ def checkpoints_of(run: Path) -> dict[int, Path]:
 
 def _telling_step(run: Path, last: int) -> int:
     events = [event for event in read_event_lines(run) if not event.get("superseded")]
+    if (collapse := collapse_of(events)) is not None:
+        return collapse.onset
     for kind in TELLING:
         for event in events:
             if event["event"] == kind:

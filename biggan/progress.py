@@ -54,7 +54,7 @@ class Progress(Observer):
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Say what matters in a line of its own."""
-        if event["event"] in ("non_finite", "spike", "alarm", "collapse"):
+        if event["event"] in ("non_finite", "spike", "alarm", "collapse", "recovered"):
             details = ", ".join(f"{name} {value}" for name, value in event.get("values", {}).items())
             line = f"{event['event']} at step {event['step']}{': ' + details if details else ''}"
             if self.live is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +43,11 @@ class CheckpointStore(Observer):
     """Saves the state where `checkpoint.*` says so, and at the end; deletes what retention no longer holds.
 
     An `alarm` hard-links the ring's files into checkpoints/frozen-STEP/, so that states from before the trouble stay.
-    Alarms that follow each other within the ring's length are one trouble and freeze once; of more than three frozen
-    rings the oldest goes.
+    Alarms that follow each other within the ring's length are one trouble and freeze once, but a collapse always
+    freezes; of more than three frozen rings the oldest goes.
+
+    A collapse is said some evaluations after it began, by when a dense ring would have moved on. So one place of the
+    ring is for the newest state at or before the last evaluation without a doubt (an evaluation's `well_until`).
 
     With `checkpoint.best`, checkpoints/best.safetensors is the state whose averaged weights, those that are sampled
     from, have the lowest FID of all evaluations so far under the settings of the last one.
@@ -58,6 +61,10 @@ class CheckpointStore(Observer):
         self._finite: dict[Path, bool] = {}
         alarms = [e["step"] for e in trainer.run.events() if e["event"] == "alarm" and not e.get("superseded")]
         self._last_alarm = max(alarms, default=None)
+        self._well: int | None = None
+        for event in trainer.run.events():
+            if event["event"] == "evaluation" and event["step"] <= trainer.state.step and not event.get("superseded"):
+                self._consider(event)
         for left in self.folder.glob(".*.tmp"):
             left.unlink()
         rings = {path: int(path.name.removeprefix("frozen-")) for path in self.folder.glob("frozen-*")}
@@ -76,11 +83,14 @@ class CheckpointStore(Observer):
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Freeze the ring on an alarm; remember the best evaluation."""
-        if event["event"] == "evaluation" and self.config.best:
-            self._best.consider(event)
+        if event["event"] == "evaluation":
+            self._consider(event)
+            if self.config.best:
+                self._best.consider(event)
         if event["event"] == "alarm" and self.config.ring_every:
             span = self.config.ring_every * self.config.ring_keep
-            if self._last_alarm is None or event["step"] - self._last_alarm > span:
+            new = self._last_alarm is None or event["step"] - self._last_alarm > span
+            if new or event.get("cause") == "collapse":
                 self._freeze(event["step"])
             self._last_alarm = event["step"]
 
@@ -101,6 +111,10 @@ class CheckpointStore(Observer):
         self.trainer.observers.on_checkpoint(state.step, path)
         self._prune()
         return path
+
+    def _consider(self, evaluation: Mapping[str, Any]) -> None:
+        if evaluation["weights"] == "raw":
+            self._well = evaluation.get("well_until", self._well)
 
     def _set_aside(self, path: Path) -> None:
         """Move what belongs to a future that is about to be lived again into checkpoints/passed-over/."""
@@ -133,7 +147,7 @@ class CheckpointStore(Observer):
     def _prune(self) -> None:
         paths = {step_of(path): path for path in checkpoint_paths(self.trainer.run.path)}
         finite = {step: self._is_finite(path) for step, path in paths.items()}
-        for step in set(paths) - retained(finite, self.config):
+        for step in set(paths) - retained(finite, self.config, self._well):
             paths[step].unlink()
 
     def _is_finite(self, path: Path) -> bool:
@@ -142,13 +156,14 @@ class CheckpointStore(Observer):
         return self._finite[path]
 
     def _freeze(self, step: int) -> None:
-        ring = [p for p in checkpoint_paths(self.trainer.run.path) if step_of(p) % self.config.ring_every == 0]
+        paths = {step_of(path): path for path in checkpoint_paths(self.trainer.run.path)}
+        ring = ring_of(sorted(paths), self.config, self._well)
         if not ring:  # an alarm before the first checkpoint
             return
         frozen = self.folder / f"frozen-{step:08d}"
         frozen.mkdir(exist_ok=True)
-        for path in ring[-self.config.ring_keep :]:
-            link_or_copy(path, frozen / path.name)
+        for one in ring:
+            link_or_copy(paths[one], frozen / paths[one].name)
         for old in sorted(self.folder.glob("frozen-*"))[:-MOST_FROZEN_RINGS]:
             shutil.rmtree(old)
 
@@ -164,24 +179,36 @@ def may_be_saved(step: int, config: Config) -> bool:
     return is_due(step, config.checkpoint) or bool(may_be_best)
 
 
-def retained(finite: Mapping[int, bool], config: CheckpointConfig) -> set[int]:
+def ring_of(steps: Sequence[int], config: CheckpointConfig, well: int | None = None) -> list[int]:
+    """The steps of the ring, of those that exist, in order: the newest `ring_keep`, or one fewer and the newest state
+    at or before `well`, the last evaluation without a doubt, where these do not hold it."""
+    if not config.ring_every:
+        return []
+    ring = [step for step in steps if step % config.ring_every == 0][-config.ring_keep :]
+    sound = [step for step in steps if well is not None and step <= well][-1:]
+    if not sound or sound[0] in ring:
+        return ring
+    return sorted({*sound, *ring[max(len(ring) + 1 - config.ring_keep, 0) :]})
+
+
+def retained(finite: Mapping[int, bool], config: CheckpointConfig, well: int | None = None) -> set[int]:
     """The steps whose checkpoints stay, of those that exist (step -> whether it is finite).
 
     The newest `keep` of the regular ones and of those on no interval, finite ones first; every permanent one; the
-    newest `ring_keep` of the ring; and always the newest of all, and the newest finite one.
+    ring (`ring_of`); and always the newest of all, and the newest finite one.
     """
 
     def falls_on(step: int, every: int) -> bool:
         return bool(every) and step % every == 0
 
     steps = sorted(finite)
-    ring = [step for step in steps if falls_on(step, config.ring_every)]
+    ring = ring_of(steps, config, well)
     permanent = {step for step in steps if falls_on(step, config.permanent_every)}
     # Steps on no interval (a best evaluation's, a last one) are kept likewise, and push none of the regular ones out.
     regular = [s for s in steps if falls_on(s, config.every)]
     others = [s for s in steps if not is_due(s, config)]
     newest = [sorted(part, key=lambda s: (finite[s], s), reverse=True)[: config.keep] for part in (regular, others)]
-    stay = {*newest[0], *newest[1], *permanent, *ring[-config.ring_keep :], *steps[-1:]}
+    stay = {*newest[0], *newest[1], *permanent, *ring, *steps[-1:]}
     return stay | set([step for step in steps if finite[step]][-1:])
 
 

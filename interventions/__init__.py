@@ -18,7 +18,8 @@ _HOMES = {
     "interventions.plan": ["read_plan", "shipped_plans"],
     "interventions.layout": ["resolve"],
     "interventions.compare": ["compare_plan", "compare_runs", "table"],
-    "interventions.statistics": ["effects", "luck", "survival", "survival_tests"],
+    "interventions.statistics": ["effects", "luck"],
+    "interventions.lifetimes": ["survival", "survival_tests"],
     "interventions.figures": ["FIGURES"],
     "interventions.report": ["print_report", "write_report"],
 }

@@ -73,7 +73,7 @@ def compare(argv: list[str]) -> int:
     parser = Parser(
         prog=f"{PROGRAM} compare",
         description="Compare branches with their control, or all runs of a plan's directory: luck first, then each "
-        "change, the base run being the unit of statistics.",
+        "change, tested within base runs against all unchanged runs.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, or one plan's directory")
     parser.add_argument("--out", metavar="DIR", help="write compare.csv, luck.csv, effects.csv and report.html there")

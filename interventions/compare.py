@@ -84,6 +84,10 @@ class Comparison:
         seeded = mine.get(f"{root}-seed-{row.seed}") if row.seed and not is_luck(row) else None
         return seeded or mine.get(root)
 
+    def unchanged(self, base: str, root: str) -> list[Row]:
+        """The unchanged runs of a base run, `root` itself and those under other seeds; copies are the same runs."""
+        return [row for row in self.rows if row.base == base and row.family == root]
+
     def entries(self) -> list[str]:
         """The changed entries in order, each once with all its seeds."""
         return list(dict.fromkeys(row.family for row in self.rows if not is_luck(row)))
@@ -186,7 +190,33 @@ def notes_on(rows: list[Row], parents: Mapping[str, Path] | None = None) -> list
     if left:
         said = "1 run had" if left == 1 else f"{left} runs had"
         notes.append(f"{said} collapsed before the branching point: left out of survival, delays and luck of collapse")
+    return notes + _notes_on_records(rows)
+
+
+def _notes_on_records(rows: list[Row]) -> list[str]:
+    """What some runs are too short, or their records too thin, to tell."""
+    notes = []
+    if short := [row for row in rows if row.outcome.too_short and not row.outcome.collapsed_before]:
+        notes.append(
+            f"too few evaluations after the branching point to see a collapse ({_listed(short)}): left out of survival "
+            f"and delays. Train further, or evaluate more often."
+        )
+    if thinned := [row for row in rows if row.outcome.record == "thinned"]:
+        notes.append(
+            f"records are thinned ({_listed(thinned)}): the peak of D's loss and its spikes need every step and are "
+            f"not known; growth of sigma_0 is that over the measurements that stayed"
+        )
+    if whole := [row for row in rows if row.outcome.record.startswith("thinned,")]:
+        notes.append(
+            f"records are thinned ({_listed(whole)}): the numbers of losses, accuracies and spectra are those of the "
+            f"whole records, from when they were thinned; figures show what stayed"
+        )
     return notes
+
+
+def _listed(rows: list[Row]) -> str:
+    first = f"{rows[0].base}/{rows[0].entry}"
+    return first + (f" and {len(rows) - 1} more" if rows[1:] else "")
 
 
 def _named(names: dict[tuple[str, Any], str], key: tuple[str, Any], name: str) -> str:
@@ -239,13 +269,16 @@ def failures(folder: Path) -> dict[str, str]:
 
 
 def table(comparison: Comparison) -> pd.DataFrame:
-    """One row a run: base, entry, kind, collapse (a step or none), censored, delay, and every number."""
+    """One row a run: base, entry, kind, collapse (a step or none), censored, judged_until, delay, and every number.
+
+    NaN stands where a number is not known, and where it is NaN itself: then `not_finite` names it.
+    """
     import pandas as pd
 
     rows = []
     for row in comparison.rows:
         one = row.outcome
-        known = one.scored or one.collapse is not None
+        known = one.at_risk or one.collapse is not None
         rows.append(
             {
                 "base": row.base,
@@ -253,17 +286,25 @@ def table(comparison: Comparison) -> pd.DataFrame:
                 "kind": row.kind,
                 "begin": one.begin,
                 "last": one.last,
+                "judged_until": math.nan if one.judged_until is None else one.judged_until,
                 "collapse": math.nan if one.collapse is None else one.collapse,
                 "rule": one.collapse_rule,
                 "collapsed_before": one.collapsed_before,
                 "censored": (one.collapse is None) if known else None,
                 "delay": delay(row, comparison.control_of(row)),
-                "growth_layer": one.growth_layer,
                 "ended": one.ended,
+                "record": one.record,
+                "not_finite": " ".join(not_finite(one.numbers)),
             }
-            | one.numbers
+            | {name: math.nan if value is None else value for name, value in one.numbers.items()}
+            | one.layers
         )
     return pd.DataFrame(rows)
+
+
+def not_finite(numbers: Mapping[str, float | None]) -> list[str]:
+    """The names of those that are known, and NaN or Inf."""
+    return [name for name, value in numbers.items() if value is not None and not math.isfinite(value)]
 
 
 def delay(row: Row, control: Row | None) -> float:
@@ -277,14 +318,19 @@ def delay(row: Row, control: Row | None) -> float:
 
 
 def later(row: Row, control: Row | None) -> float:
-    """The sign of its delay, known also where one of the two collapsed and the other outlived that step: 1 later than
-    the control, -1 earlier, 0 at once; NaN where it is not known."""
+    """The sign of its delay, known also where one of the two collapsed and the other would have been seen to collapse
+    by that step: 1 later than the control, -1 earlier, 0 at once; NaN where it is not known."""
     both = delay(row, control)
     if not math.isnan(both):
         return float((both > 0) - (both < 0))
     if control is None or not (row.outcome.at_risk and control.outcome.at_risk):
         return math.nan
     mine, other = row.outcome, control.outcome
-    if other.collapse is not None and mine.last > other.collapse:
-        return 1.0
-    return -1.0 if mine.collapse is not None and other.last > mine.collapse else math.nan
+    if other.collapse is not None:
+        return 1.0 if _outlived(mine, other.collapse) else math.nan
+    return -1.0 if mine.collapse is not None and _outlived(other, mine.collapse) else math.nan
+
+
+def _outlived(survivor: RunOutcome, step: int) -> bool:
+    """Whether an onset up to `step` would have been seen in it by now."""
+    return survivor.judged_until is not None and survivor.judged_until >= step

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from interventions.compare import CONTROL, Comparison, Row, is_luck
-from interventions.outcome import d_loss, read_scores
-from interventions.statistics import survival
+from interventions.lifetimes import survival
+from interventions.measures import d_loss
+from interventions.outcome import recorded_scores
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -119,6 +121,7 @@ def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | s
             if found:
                 seen = True
                 axes.plot(*found, label=_label(row), **_style_of(row, entries))
+                _mark_broken(axes, found, _style_of(row, entries))
         if begin:
             axes.axvline(begin, color="black", linewidth=0.5)
         axes.set(title=base, xlabel="step")
@@ -137,25 +140,42 @@ def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | s
 
 
 def _score(frames: dict[str, Any], begin: int, name: str) -> tuple[list[int], list[float]] | None:
-    scores = read_scores(frames["events"])
-    mine = scores[(scores["weights"] == "raw") & (scores["step"] >= begin)]
-    return None if mine.empty or name not in mine else (mine["step"].tolist(), mine[name].tolist())
+    scores = [one for one in recorded_scores(frames["events"]) if one["weights"] == "raw" and name in one]
+    mine = [one for one in scores if one["step"] >= begin]
+    return ([one["step"] for one in mine], [one[name] for one in mine]) if mine else None
 
 
 def _d_loss(frames: dict[str, Any], begin: int) -> tuple[list[int], list[float]] | None:
+    import numpy as np
     import pandas as pd
 
     loss = d_loss(frames["scalars"][frames["scalars"]["step"] > begin])
     # A step counts as a second, for a window of steps however many of them a thinned record holds.
-    smooth = loss.set_axis(pd.to_timedelta(loss.index, unit="s")).rolling("25s").mean()
+    timed = loss.set_axis(pd.to_timedelta(loss.index, unit="s"))
+    broken = (~np.isfinite(timed)).astype(float).rolling("25s").max() > 0  # a rolling mean would pass over NaN
+    smooth = timed.rolling("25s").mean().mask(broken)
     return None if loss.empty else (loss.index.tolist(), smooth.tolist())
 
 
 def _sigma(frames: dict[str, Any], begin: int, network: str) -> tuple[list[int], list[float]] | None:
     frame = frames["spectra"]
     mine = frame[(frame["network"] == network) & (frame["step"] > begin)]
-    largest = mine.groupby("step")["sigma0"].max()
+    largest = mine.groupby("step")["sigma0"].agg(_largest)
     return None if largest.empty else (largest.index.tolist(), largest.tolist())
+
+
+def _largest(values: pd.Series) -> float:
+    """Of one step; NaN where some layer's is NaN beside others that were measured."""
+    return float(values.max(skipna=bool(values.isna().all())))
+
+
+def _mark_broken(axes: Axes, found: tuple[list[int], list[float]], style: dict[str, Any]) -> None:
+    """A cross at the top where a series ceases to be finite: a line just ends there, which would not be seen."""
+    finite = [math.isfinite(value) for value in found[1]]
+    broken = [step for step, before, now in zip(found[0], [True, *finite], finite, strict=False) if before and not now]
+    if broken:
+        marker = {"color": style["color"], "linestyle": "none", "marker": "x", "clip_on": False, "label": "not finite"}
+        axes.plot(broken, [1.0] * len(broken), transform=axes.get_xaxis_transform(), **marker)
 
 
 def _label(row: Row) -> str | None:

@@ -5,21 +5,28 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from interventions.measures import Numbers, has_gaps, read_sigmas, record_numbers, stored_numbers
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
-LOSS_STEPS = 10
+    from spectra.findings import Finding
+
 MEDIAN_OF = 5
-ACCURACIES = ("accuracy/D_real", "accuracy/D_fake", "D/accuracy/train", "D/accuracy/val", "D/accuracy/fake")
 
 
 @dataclass
 class RunOutcome:
-    """The numbers of one run from step `begin` on; NaN where nothing was recorded."""
+    """The numbers of one run from step `begin` on.
+
+    A number is None, or not there, where nothing was recorded or this record cannot tell it; NaN or Inf where the run
+    was not finite there: it then counts as worse than every finite one.
+    """
 
     path: Path
     begin: int
@@ -28,18 +35,25 @@ class RunOutcome:
     scored: bool
     """Whether it holds scores of raw weights after `begin`."""
     collapse: int | None = None
-    """The step at which its collapse began; none: it had not by `last` (censored), or nothing is known."""
+    """The step at which its collapse began, one that it did not recover from; none: there was no such collapse by
+    `judged_until` (censored), or nothing is known."""
     collapse_rule: str | None = None
     """By which rule of `spectra.detect.Collapse`; "non_finite": its numbers became NaN or Inf, and stayed so."""
     collapsed_before: bool = False
-    """Whether it had collapsed by `begin` already: a branch of it was never at risk."""
+    """Whether it was collapsed at `begin` already: a branch of it was never at risk."""
+    judged_until: int | None = None
+    """The last step at which an onset could still have been seen by the end; none with too little to judge."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What its scores depend on; empty where nothing was scored, or the record does not say."""
     mixed: int = 0
     """Evaluations under other settings, such as its parent's: they are left out."""
-    numbers: dict[str, float] = field(default_factory=dict)
+    numbers: Numbers = field(default_factory=dict)
     """The columns of the comparison by name."""
-    growth_layer: str | None = None
+    layers: dict[str, str | None] = field(default_factory=dict)
+    """Which layer a number of the spectra is of, as NUMBER_layer."""
+    record: str = "whole"
+    """"whole"; "thinned", so that what needs every step is not known; "thinned, numbers of the whole", which were
+    stored beside it when it was thinned."""
     ended: str | None = None
     """Its last event: finished, interrupted, stopped, or none."""
 
@@ -50,13 +64,23 @@ class RunOutcome:
 
     @property
     def at_risk(self) -> bool:
-        """Whether it counts in questions of survival: something is known of it, and it began whole."""
-        return (self.scored or self.collapse is not None) and not self.collapsed_before
+        """Whether it counts in questions of survival: it began whole, and it collapsed or could have been seen to."""
+        return not self.collapsed_before and (self.collapse is not None or self._judged)
+
+    @property
+    def too_short(self) -> bool:
+        """Whether it has scores, and yet too few evaluations after `begin` for any collapse to be seen by its end."""
+        return self.scored and self.collapse is None and not self._judged
+
+    @property
+    def _judged(self) -> bool:
+        return self.scored and self.judged_until is not None and self.judged_until > self.begin
 
     @property
     def survived(self) -> int:
-        """Steps from `begin` to the collapse, or to the last step where there was none."""
-        return max((self.last if self.collapse is None else self.collapse) - self.begin, 0)
+        """Steps from `begin` to the collapse, or to the last step at which one could have been seen to begin."""
+        end = self.judged_until if self.collapse is None else self.collapse
+        return max((self.begin if end is None else end) - self.begin, 0)
 
 
 def read_outcome(path: str | Path, begin: int) -> RunOutcome:
@@ -72,37 +96,63 @@ def read_outcome(path: str | Path, begin: int) -> RunOutcome:
         raise UserError(f"{error}. Give run directories, or a plan's.") from error
     scalars, events = frames["scalars"], frames["events"]
     evaluations = _evaluations(events)
-    scores = read_scores(events)
+    scored = recorded_scores(events)
+    own = [scores for scores in scored if scores["step"] > begin]
     steps = scalars.loc[scalars["step"] > begin, "step"]
-    own = scores[scores["step"] > begin]
-    last = int(max([begin, *([int(steps.max())] if len(steps) else []), *own["step"].tolist()]))
-    found = RunOutcome(path, begin, last, scored=bool((own["weights"] == "raw").any()))
+    last = int(max([begin, *([int(steps.max())] if len(steps) else []), *(one["step"] for one in own)]))
+    found = RunOutcome(path, begin, last, scored=any(one["weights"] == "raw" for one in own))
     found.settings = next((settings for e in reversed(evaluations) if (settings := settings_of(e))), {})
     found.mixed = len(evaluations) - len(same_settings(evaluations))
     held = events[~events["superseded"].astype(bool)]
     if len(held) and held["event"].iloc[-1] in ("finished", "interrupted", "stopped"):
         found.ended, found.last = held["event"].iloc[-1], max(last, int(held["step"].iloc[-1]))
-    _collapse(scores, found)
-    found.numbers |= _scores(own) | _losses(scalars, begin) | _accuracies(scalars, begin)
-    found.numbers |= _spectra(frames["spectra"], begin, found)
+    _collapse(scored, found)
+    numbers, found.layers, found.record = read_numbers(path, frames, begin)
+    found.numbers |= _scores(own) | numbers
+    if found.ended == "stopped":
+        _break_off(found)
     return found
 
 
-def read_scores(events: pd.DataFrame) -> pd.DataFrame:
-    """The `evaluation` events as a frame: step, weights, and a column a score; in order of their steps.
+def read_numbers(path: Path, frames: Mapping[str, Any], begin: int) -> tuple[Numbers, dict[str, str | None], str]:
+    """The numbers of the record in `path`, loaded as `frames`, their layers, and what they were made from (see
+    `RunOutcome.record`): of a thinned one the numbers that were stored beside it."""
+    scalars = frames["scalars"]
+    numbers, layers = record_numbers(scalars, read_sigmas(path, frames["spectra"]), begin)
+    if stored := stored_numbers(path, begin):
+        return numbers | stored[0], layers | stored[1], "thinned, numbers of the whole"
+    return numbers, layers, "thinned" if has_gaps(scalars[scalars["step"] > begin]) else "whole"
+
+
+def _break_off(found: RunOutcome) -> None:
+    """A run that was stopped because its numbers were not finite has no others at its end, whatever an evaluation
+    before that gave."""
+    for name, value in found.numbers.items():
+        if value is not None and math.isfinite(value) and name != "D_loss_start":
+            found.numbers[name] = math.nan
+
+
+def recorded_scores(events: pd.DataFrame) -> list[dict[str, Any]]:
+    """The scores of every `evaluation` event in order of steps: step, weights, and each score that was computed.
 
     Those under other settings than the last are left out (`spectra.detectors.same_settings`).
     """
-    import pandas as pd
-
     from spectra.detectors import same_settings
 
-    rows = []
+    found: dict[tuple[int, str], dict[str, Any]] = {}
     for event in same_settings(_evaluations(events)):
-        scores = {name: _number(value) for name, value in event["scores"].items()}
-        rows.append({"step": event["step"], "weights": event["weights"]} | scores)
-    frame = pd.DataFrame(rows, columns=None if rows else ["step", "weights"])
-    return frame.drop_duplicates(["step", "weights"], keep="last").sort_values("step", kind="stable", ignore_index=True)
+        # NaN and Inf stand there as texts.
+        scores = {name: float(value) for name, value in event["scores"].items() if value is not None}
+        found[event["step"], event["weights"]] = {"step": event["step"], "weights": event["weights"]} | scores
+    return sorted(found.values(), key=lambda one: one["step"])
+
+
+def read_scores(events: pd.DataFrame) -> pd.DataFrame:
+    """`recorded_scores` as a frame: step, weights, and a column a score; NaN also where it was not computed."""
+    import pandas as pd
+
+    rows = recorded_scores(events)
+    return pd.DataFrame(rows, columns=None if rows else ["step", "weights"])
 
 
 def _evaluations(events: pd.DataFrame) -> list[Mapping[str, Any]]:
@@ -111,119 +161,81 @@ def _evaluations(events: pd.DataFrame) -> list[Mapping[str, Any]]:
     return [{**event.details, "step": int(event.step)} for event in held.itertuples()]
 
 
-def d_loss(scalars: pd.DataFrame) -> pd.Series:
-    """D's loss, real and fake parts added, by step."""
-    parts = scalars[scalars["name"].isin(["loss/D_real", "loss/D_fake"])]
-    # A part that is NaN makes the sum NaN: it is data.
-    table = parts.pivot_table(index="step", columns="name", values="value", observed=True, dropna=False)
-    return table.sum(axis=1, skipna=False)
-
-
-def _collapse(scores: pd.DataFrame, found: RunOutcome) -> None:
-    """By `spectra.detect.collapse` over the whole series of raw scores, that before the branching point too.
+def _collapse(scored: Sequence[Mapping[str, Any]], found: RunOutcome) -> None:
+    """By `spectra.detect.judge_collapse` over the whole series of raw scores, that before the branching point too.
 
     A run whose numbers became NaN or Inf and stayed so, or that was stopped for it, has not survived either.
     """
-    from spectra.detect import collapse
+    from spectra.detect import judge_collapse
 
-    raw, finding = scores[scores["weights"] == "raw"], None
-    if "spread_share" in raw and "fid" in raw:
-        finding = collapse(raw["step"].tolist(), raw["spread_share"].tolist(), raw["fid"].tolist())
+    raw = [one for one in scored if one["weights"] == "raw" and ("fid" in one or "spread_share" in one)]
+    steps = [one["step"] for one in raw]
+    spreads, fids = ([one.get(name, math.nan) for one in raw] for name in ("spread_share", "fid"))
+    judged = judge_collapse(steps, spreads, fids)
+    found.judged_until = judged.judged_until
+    before = [one for one in judged.findings if one.step <= found.begin]
+    found.collapsed_before = bool(before) and before[-1].kind == "collapse"
+    finding = before[-1] if found.collapsed_before else lasting_after(judged.findings, steps, found.begin)
     if finding is not None:
         found.collapse, found.collapse_rule = finding.onset, str(finding.details.get("rule", ""))
-        found.collapsed_before = finding.step <= found.begin
         return
-    broken = _trailing_non_finite(raw)
+    broken = _trailing_non_finite(steps, spreads, fids)
     if broken is None and found.ended == "stopped":
         broken = found.last
     if broken is not None:
         found.collapse, found.collapse_rule, found.collapsed_before = broken, "non_finite", broken <= found.begin
 
 
-def _trailing_non_finite(raw: pd.DataFrame) -> int | None:
+def lasting_after(findings: Sequence[Finding], steps: Sequence[int], begin: int) -> Finding | None:
+    """The first collapse said after `begin` that lasts (see `spectra.detect.judge_collapse`, whose findings these are:
+    its `lasting` is the first of the whole series, which may have ended before `begin`)."""
+    from spectra.thresholds import CollapseThresholds
+
+    for number, finding in enumerate(findings):
+        if finding.kind != "collapse" or finding.step <= begin:
+            continue
+        ends = [one.step for one in findings[number + 1 : number + 2]]
+        if not ends or sum(finding.step < step <= ends[0] for step in steps) > CollapseThresholds().lasting:
+            return finding
+    return None
+
+
+def _trailing_non_finite(steps: Sequence[int], spreads: Sequence[float], fids: Sequence[float]) -> int | None:
     """The first step from which on neither FID nor spread is finite; none where the last evaluation gave one."""
-    import numpy as np
-
-    known = [name for name in ("spread_share", "fid") if name in raw]
-    if raw.empty or not known:
-        return None
-    finite = np.isfinite(raw[known].to_numpy(dtype=float)).any(axis=1)
-    broken = len(finite) - int(np.argmax(finite[::-1])) if finite.any() else 0
-    return int(raw["step"].iloc[broken]) if broken < len(finite) else None
+    broken = None
+    for step, spread, fid in zip(reversed(steps), reversed(spreads), reversed(fids), strict=True):
+        if math.isfinite(spread) or math.isfinite(fid):
+            break
+        broken = step
+    return broken
 
 
-def _scores(own: pd.DataFrame) -> dict[str, float]:
-    """Best and final scores; an FID of one evaluation is noisy, so both are of the running median over five.
+def _scores(own: Sequence[Mapping[str, Any]]) -> Numbers:
+    """Best and final scores as running medians over five evaluations (of fewer than five, the median of all), since
+    one FID alone is noisy; and the last ones alone.
 
-    Of fewer than five it is the median of all. A run whose last score is NaN or Inf has that for its best and final
-    one: it did not keep any other.
+    An evaluation that is not finite counts as worse than any other in its median. A run whose last score is NaN or Inf
+    has that for its best one too: it did not keep any other.
     """
-    numbers: dict[str, float] = {}
+    numbers: Numbers = {}
     for weights in ("raw", "ema"):
-        mine = own[own["weights"] == weights]
-        for score, best in (("fid", "min"), ("is", "max")):
-            series = mine[score] if score in mine else mine["step"].iloc[:0].astype(float)
-            last = series.iloc[-1] if len(series) else math.nan
-            names = (f"best_{score}_{weights}", f"final_{score}_{weights}")
-            if not math.isfinite(last):
-                numbers |= dict.fromkeys(names, last)
-                continue
-            finite = series[series.map(math.isfinite)]
-            window = min(MEDIAN_OF, len(finite))
-            smooth = finite.rolling(window, min_periods=window).median()
-            numbers |= dict(zip(names, (getattr(smooth, best)(), smooth.iloc[-1]), strict=True))
-        spread = mine.get("spread_share", [])
-        numbers[f"final_spread_{weights}"] = spread.iloc[-1] if len(spread) else math.nan
-    return {name: float(value) for name, value in numbers.items()}
-
-
-def _losses(scalars: pd.DataFrame, begin: int) -> dict[str, float]:
-    """D's loss as a mean over the first and the last ten steps, and its largest; its parts at the end."""
-    import numpy as np
-
-    after = scalars[scalars["step"] > begin]
-    loss = d_loss(after)
-    names = ("D_loss_start", "D_loss_end", "D_loss_max", "D_loss_real_end", "D_loss_fake_end")
-    if loss.empty:
-        return dict.fromkeys(names, math.nan)
-    ends = [_last(after, name, LOSS_STEPS) for name in ("loss/D_real", "loss/D_fake")]
-    largest = math.nan if np.isnan(loss).any() else loss.max()
-    start, end = loss[:LOSS_STEPS].mean(), loss[-LOSS_STEPS:].mean(skipna=False)
-    return dict(zip(names, map(float, (start, end, largest, *ends)), strict=True))
-
-
-def _accuracies(scalars: pd.DataFrame, begin: int) -> dict[str, float]:
-    """D's accuracies at the end: on the batches it was trained on (a mean over ten), and on fixed images."""
-    after = scalars[scalars["step"] > begin]
-    return {name: _last(after, name, LOSS_STEPS if name.startswith("accuracy") else 1) for name in ACCURACIES}
-
-
-def _last(scalars: pd.DataFrame, name: str, count: int) -> float:
-    values = scalars.loc[scalars["name"] == name, "value"]
-    return float(values.iloc[-count:].mean(skipna=False)) if len(values) else math.nan
-
-
-def _spectra(frame: pd.DataFrame, begin: int, found: RunOutcome) -> dict[str, float]:
-    """The largest growth of a layer's sigma_0 from its first measurement after `begin` on, and D's spikes."""
-    from spectra.detect import spikes
-
-    after = frame[frame["step"] > begin]
-    numbers = {"sigma0_growth": math.nan, "D_spikes_per_1000": math.nan}
-    if after.empty:
-        return numbers
-    table = after.pivot_table(index="step", columns="layer", values="sigma0", observed=True)
-    growth = (table.max() / table.iloc[0]).dropna()
-    if len(growth):
-        found.growth_layer = str(growth.idxmax())
-        numbers["sigma0_growth"] = float(growth.max())
-    mine = set(after.loc[after["network"] == "D", "layer"].astype(str))
-    layers = {str(name): table[name].tolist() for name in table if str(name) in mine}
-    span = int(table.index[-1]) - begin
-    if layers and span > 0:
-        numbers["D_spikes_per_1000"] = 1000 * len(spikes([int(s) for s in table.index], layers)) / span
+        mine = [scores for scores in own if scores["weights"] == weights]
+        for score, worst in (("fid", math.inf), ("is", -math.inf)):
+            values = [one[score] for one in mine if score in one]
+            best, final = _medians(values, worst)
+            suffix = f"{weights}_median{MEDIAN_OF}"
+            numbers |= {f"best_{score}_{suffix}": best, f"final_{score}_{suffix}": final}
+            numbers[f"last_{score}_{weights}"] = values[-1] if values else None
+        spreads = [one["spread_share"] for one in mine if "spread_share" in one]
+        numbers[f"last_spread_{weights}"] = spreads[-1] if spreads else None
     return numbers
 
 
-def _number(value: Any) -> float:
-    """A score of an event: NaN and Inf stand there as texts."""
-    return math.nan if value is None else float(value)
+def _medians(values: Sequence[float], worst: float) -> tuple[float | None, float | None]:
+    """The best and the last running median."""
+    if not values or not math.isfinite(values[-1]):
+        return (values[-1], values[-1]) if values else (None, None)
+    ordered = [value if math.isfinite(value) else worst for value in values]
+    window = min(MEDIAN_OF, len(ordered))
+    smooth = [median(ordered[i : i + window]) for i in range(len(ordered) - window + 1)]
+    return (min if worst > 0 else max)(smooth), smooth[-1]

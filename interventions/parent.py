@@ -99,10 +99,9 @@ def _in_run(run: Path, at: int | None, before_collapse: int | None) -> Path | No
 
 
 def collapse_onset(run: Path) -> int | None:
-    """The step at which the run's collapse began, by its `collapse` event or else its scores; none where it did not."""
+    """The onset of the run's collapse, by its scores or else its `collapse` event; none where it did not collapse."""
     from interventions.outcome import read_outcome
+    from spectra.detectors import collapse_of
 
-    events = [e for e in RunDirectory(run).events() if e["event"] == "collapse" and not e.get("superseded")]
-    if events:
-        return min(event.get("onset", event["step"]) for event in events)
-    return read_outcome(run, 0).collapse
+    found = collapse_of(RunDirectory(run).events())
+    return read_outcome(run, 0).collapse if found is None else found.onset

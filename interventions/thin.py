@@ -1,7 +1,7 @@
 """`python -m interventions.thin PLAN OUT`: a plan's directory small enough to send: records thinned, no checkpoints.
 
-The comparison of what is left is that of the whole but for numbers that are read from every step (the largest loss).
-The tables of the whole are copied beside.
+Beside each run lie the numbers of its whole record (`outcome.json`), which a comparison takes and says so: what needs
+every step cannot be told from what is left. The tables of the whole are copied too.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from pathlib import Path
 from biggan.cli import EXIT_DONE, guarded
 from biggan.errors import UserError
 
-KEPT = ("loss/", "accuracy/", "D/accuracy/", "D/auc/", "D/gap/", "gradient_norm/")
-SPECTRA = ("sigma0/",)
+KEPT = ("loss/", "accuracy/", "gradient_norm/")
+KEPT_WHOLE = ("D/accuracy/", "D/auc/", "D/gap/")  # of fixed images, now and then: few already
+SPECTRA = ("sigma0/", "sigma1/")
 
 
 def thin_plan(plan: Path, out: Path, every: int = 20, spectra_every: int = 100) -> Path:
     """Copy a plan's directory to `out`, with the losses, accuracies and gradient norms of G and D every so many steps
-    and sigma_0 of every layer now and then. Raises `UserError` where `plan` is none or `out` is taken."""
+    and sigma_0 and sigma_1 of every layer now and then. Raises `UserError` where `plan` is none or `out` is taken."""
     from interventions.layout import load_resolved
 
     resolved = load_resolved(plan)
@@ -52,8 +53,10 @@ def _rename(run: Path, places: dict[str, str]) -> None:
 
 
 def thin_run(run: Path, out: Path, begin: int, every: int, spectra_every: int) -> None:
-    """Copy one run's lineage, events (scores without their settings) and thinned record."""
-    from interventions.outcome import LOSS_STEPS
+    """Copy one run's lineage, events (scores without their settings) and thinned record, with the whole's numbers."""
+    from interventions.measures import LOSS_STEPS, store_numbers
+    from interventions.outcome import read_numbers
+    from spectra import load
     from spectra.records import RecordWriter, read_event_lines, read_legend, read_record
 
     out.mkdir(parents=True)
@@ -66,14 +69,19 @@ def thin_run(run: Path, out: Path, begin: int, every: int, spectra_every: int) -
     record = read_record(run)
     if record.empty:
         return
+    numbers, layers, made_from = read_numbers(run, load(run), begin)
+    if made_from != "thinned":
+        store_numbers(out, begin, numbers, layers)
     names = record["name"].astype(str)
     measured = sorted(record.loc[names.str.startswith(SPECTRA), "step"].unique())
     ends = [record["step"].min(), record["step"].max(), *measured[:1], *measured[-1:]]
     last = record["step"].max()  # the first and last steps stay whole: means over them are compared
     at_an_end = (record["step"] <= begin + LOSS_STEPS) | (record["step"] > last - LOSS_STEPS)
     dense = names.str.startswith(KEPT) & ((record["step"] % every == 0) | record["step"].isin(ends) | at_an_end)
+    dense |= names.str.startswith(KEPT_WHOLE)
     sparse = names.str.startswith(SPECTRA) & ((record["step"] % spectra_every == 0) | record["step"].isin(ends))
-    legend = {"layers": read_legend(run).get("layers", {}), "parameters": {}, "frames": {"sigma0": "spectra"}}
+    frames = dict.fromkeys(("sigma0", "sigma1"), "spectra")
+    legend = {"layers": read_legend(run).get("layers", {}), "parameters": {}, "frames": frames}
     writer = RecordWriter(out, begin, legend)
     for step, rows in record[dense | sparse].groupby("step"):
         writer.append(int(step), dict(zip(rows["name"].astype(str), rows["value"], strict=True)))

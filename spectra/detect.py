@@ -11,18 +11,18 @@ NaN and Inf never raise. A loss or a singular value that is not finite is a find
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
 from typing import Any
 
+from spectra.detect_collapse import Collapse, CollapseJudgement, collapse, judge_collapse
+from spectra.detect_loss import LossJump
 from spectra.detect_sigma import Explosions, Spikes
 from spectra.findings import Finding
-from spectra.thresholds import CollapseThresholds, DeadDiscriminatorThresholds, LossJumpThresholds
+from spectra.thresholds import DeadDiscriminatorThresholds
 
 __all__ = [
     "Collapse",
+    "CollapseJudgement",
     "DeadDiscriminator",
     "Explosions",
     "Finding",
@@ -31,137 +31,10 @@ __all__ = [
     "collapse",
     "dead_discriminator",
     "explosions",
+    "judge_collapse",
     "loss_jumps",
     "spikes",
 ]
-
-
-class Collapse:
-    """The collapse of a generator, from evaluations of its own (raw) weights. At most one finding.
-
-    It has collapsed by one of three rules, each for several evaluations in a row:
-
-    - "modes_lost": once healthy, its spread is far below its best, and its FID is not at its best either;
-    - "quality_lost": its FID, as a running median, is far above its best;
-    - "no_modes": its spread is next to nothing while its FID has long ceased to improve: it never got its modes, which
-      a young generator's improving FID rules out.
-
-    Args:
-        thresholds: fields of `spectra.thresholds.CollapseThresholds`.
-    """
-
-    def __init__(self, **thresholds: float) -> None:
-        self.at = CollapseThresholds(**thresholds)  # type: ignore[arg-type]
-        self.finding: Finding | None = None
-        self._spreads: deque[float] = deque(maxlen=self.at.spread_window)
-        self._fids: deque[float] = deque(maxlen=self.at.fid_window)
-        self._best_spread, self._best_fid = 0.0, math.inf
-        self._marked_fid, self._since_better = math.inf, 0  # the last FID that was better by enough
-        self._counts = dict.fromkeys(("modes_lost", "quality_lost", "no_modes"), 0)
-        self._good: dict[str, int] = {}
-
-    def update(self, step: int, spread_share: float, fid: float) -> Finding | None:
-        """One evaluation: `spread_share` of the real images' (1 is as real), a single `fid`. NaN: not known."""
-        if self.finding is not None or not (math.isfinite(spread_share) or math.isfinite(fid)):
-            return None
-        spread, now = self._take(spread_share, fid)
-        improved = now < self.at.better * self._marked_fid
-        if improved:
-            self._marked_fid = now
-        self._since_better = 0 if improved else self._since_better + 1
-        # In this order min and max pass over NaN.
-        self._best_fid, self._best_spread = min(self._best_fid, now), max(self._best_spread, min(spread, self.at.full))
-        known = math.isfinite(self._best_fid)
-        bad = {
-            "modes_lost": self._best_spread >= self.at.healthy
-            and spread <= self.at.spread_lost * self._best_spread
-            and not (known and improved),
-            "quality_lost": known and now >= self.at.fid_worse * self._best_fid,
-            "no_modes": spread <= self.at.modeless,
-        }
-        begun = {
-            "modes_lost": spread > 0.8 * self._best_spread,
-            "quality_lost": now <= 1.2 * self._best_fid,
-            "no_modes": improved or spread > self.at.modeless,
-        }
-        for rule, is_bad in bad.items():
-            self._counts[rule] = self._counts[rule] + 1 if is_bad else 0
-            if begun[rule] or rule not in self._good:
-                self._good[rule] = step
-        enough = {
-            "modes_lost": self.at.patience,
-            "quality_lost": self.at.patience,
-            "no_modes": self.at.patience if known else self.at.modeless_alone,
-        }
-        for rule, count in self._counts.items():
-            stale = rule != "no_modes" or not known or self._since_better >= self.at.stale
-            if count >= enough[rule] and stale:
-                self.finding = Finding("collapse", step, self._good[rule], self._details(rule, spread, now))
-                return self.finding
-        return None
-
-    def _take(self, spread_share: float, fid: float) -> tuple[float, float]:
-        """The running medians with one more evaluation; NaN until there are enough."""
-        for values, value in ((self._spreads, spread_share), (self._fids, fid)):
-            if math.isfinite(value):
-                values.append(value)
-        whole = [len(values) == values.maxlen for values in (self._spreads, self._fids)]
-        return tuple(  # type: ignore[return-value]
-            median(values) if full else math.nan
-            for values, full in zip((self._spreads, self._fids), whole, strict=True)
-        )
-
-    def _details(self, rule: str, spread: float, fid: float) -> dict[str, Any]:
-        numbers = {"spread": spread, "best_spread": self._best_spread, "fid": fid, "best_fid": self._best_fid}
-        return {"rule": rule} | {name: value for name, value in numbers.items() if math.isfinite(value)}
-
-
-class LossJump:
-    """D's loss approaches 0 while D wins, and jumps up at collapse (Section 4.2, Figure 27c).
-
-    A finding has the medians `before` and `after`; a loss that is not finite is one at once, with `after` as text.
-
-    Args:
-        thresholds: fields of `spectra.thresholds.LossJumpThresholds`.
-    """
-
-    def __init__(self, **thresholds: float) -> None:
-        self.at = LossJumpThresholds(**thresholds)  # type: ignore[arg-type]
-        self._recent: deque[tuple[int, float]] = deque(maxlen=self.at.recent)
-        self._before: deque[float] = deque()
-        self._sorted: list[float] = []
-        self._high = self._broken = False
-
-    def update(self, step: int, loss: float) -> Finding | None:
-        """D's whole loss after one step."""
-        if not math.isfinite(loss):
-            broken, self._broken = self._broken, True
-            onset = self._recent[-1][0] if self._recent else step
-            return None if broken else Finding("loss_jump", step, onset, {"after": str(loss)})
-        self._broken = False
-        if len(self._recent) == self.at.recent:
-            self._remember(self._recent[0][1])
-        self._recent.append((step, loss))
-        if len(self._before) < self.at.least_window:
-            return None
-        place = len(self._sorted)
-        before = self._sorted[place // 2]
-        scale = (self._sorted[3 * place // 4] - self._sorted[place // 4]) / 1.349
-        after = median(value for _, value in self._recent)
-        rise = max(self.at.least, self.at.factor * abs(before), self.at.scales * scale)
-        if self._high:
-            self._high = after - before > rise / 2
-            return None
-        self._high = after - before > rise
-        if not self._high:
-            return None
-        return Finding("loss_jump", step, self._recent[0][0], {"before": before, "after": after})
-
-    def _remember(self, loss: float) -> None:
-        if len(self._before) == self.at.window:
-            del self._sorted[bisect_left(self._sorted, self._before.popleft())]
-        self._before.append(loss)
-        insort(self._sorted, loss)
 
 
 class DeadDiscriminator:
@@ -177,7 +50,8 @@ class DeadDiscriminator:
 
     def __init__(self, **thresholds: float) -> None:
         self.at = DeadDiscriminatorThresholds(**thresholds)  # type: ignore[arg-type]
-        self._streaks: dict[str, tuple[int, int, Any]] = {}  # sign -> (first step, length, first value)
+        self._streaks: dict[str, tuple[int, int, Any]] = {}  # sign -> (the step before, length, first value)
+        self._last: int | None = None
         self._dead = False
 
     def update(
@@ -190,38 +64,30 @@ class DeadDiscriminator:
         spread: float = math.nan,
     ) -> Finding | None:
         """What is known at one step; `spread` is the standard deviation of a batch's logits. NaN: not known."""
+        before, self._last = step if self._last is None else self._last, step
         pair = (accuracy_real, accuracy_fake)
         won = min(pair) >= self.at.winning
-        self._streak("output constant", step, 0, spread <= self.at.spread)
+        self._streak("output constant", before, 0, spread <= self.at.spread)
         still = self._streaks.get("loss constant", (0, 0, loss))[2]
         near = abs(loss - still) <= self.at.loss * max(1.0, abs(still)) and not won
-        self._streak("loss constant", step, loss, near, restart=math.isfinite(loss) and not won)
+        self._streak("loss constant", before, loss, near, restart=math.isfinite(loss) and not won)
         same = self._streaks.get("accuracies frozen", (0, 0, pair))[2] == pair
         telling = all(map(math.isfinite, pair)) and any(0 < share < 1 for share in pair)
-        self._streak("accuracies frozen", step, pair, same and telling, restart=telling)
+        self._streak("accuracies frozen", before, pair, same and telling, restart=telling)
         signs = {sign: start for sign, (start, length, _) in self._streaks.items() if length >= self.at.patience}
         dead, self._dead = self._dead, bool(signs)
         if dead or not signs:
             return None
         return Finding("dead_discriminator", step, min(signs.values()), {"signs": sorted(signs)})
 
-    def _streak(self, sign: str, step: int, value: Any, goes_on: bool, *, restart: bool = False) -> None:
+    def _streak(self, sign: str, before: int, value: Any, goes_on: bool, *, restart: bool = False) -> None:
         if goes_on:
-            start, length, first = self._streaks.get(sign, (step, 0, value))
+            start, length, first = self._streaks.get(sign, (before, 0, value))
             self._streaks[sign] = (start, length + 1, first)
         elif restart:
-            self._streaks[sign] = (step, 1, value)
+            self._streaks[sign] = (before, 1, value)
         else:
             self._streaks.pop(sign, None)
-
-
-def collapse(
-    steps: Sequence[int], spread_share: Sequence[float], fid: Sequence[float], **thresholds: float
-) -> Finding | None:
-    """`Collapse` over the whole series of a run's evaluations."""
-    detector = Collapse(**thresholds)
-    series = zip(steps, spread_share, fid, strict=True)
-    return next((f for step, spread, one in series if (f := detector.update(int(step), spread, one))), None)
 
 
 def spikes(steps: Sequence[int], layers: Mapping[str, Sequence[float]], **thresholds: float) -> list[Finding]:

@@ -11,7 +11,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from spectra.detect import Collapse, DeadDiscriminator, Explosions, Finding, LossJump, Spikes
+from spectra.detect import (
+    CollapseJudgement,
+    DeadDiscriminator,
+    Explosions,
+    Finding,
+    LossJump,
+    Spikes,
+    judge_collapse,
+)
 from spectra.records import read_event_lines, read_table
 
 if TYPE_CHECKING:
@@ -155,17 +163,29 @@ def recorded(run: str | Path) -> Iterator[tuple[int, dict[str, float]]]:
         yield step, {names[codes[i]]: values[i] for i in range(begin, end)}
 
 
-def collapse_of(events: Iterable[Mapping[str, Any]]) -> Finding | None:
-    """The collapse, from a run's `evaluation` events (raw weights; those that a resume superseded are passed over, and
-    those under other settings than the last, as while it trained)."""
-    detector = Collapse()
+def judge_events(events: Iterable[Mapping[str, Any]]) -> CollapseJudgement:
+    """Collapses and recoveries, from a run's `evaluation` events (raw weights; those that a resume superseded are
+    left out, and those under other settings than the last, as while it trained)."""
+    rows = []
     for event in same_settings([e for e in events if e["event"] == "evaluation" and not e.get("superseded")]):
-        if event.get("weights") != "raw":
-            continue
-        scores = event.get("scores") or {}
-        numbers = [math.nan if scores.get(name) is None else float(scores[name]) for name in ("spread_share", "fid")]
-        if found := detector.update(event["step"], *numbers):
-            return found
+        if event.get("weights") == "raw":
+            scores = event.get("scores") or {}
+            numbers = [math.nan if scores.get(n) is None else float(scores[n]) for n in ("spread_share", "fid")]
+            rows.append((event["step"], *numbers))
+    return judge_collapse(*(zip(*rows, strict=True) if rows else ((), (), ())))
+
+
+def collapse_of(events: Iterable[Mapping[str, Any]]) -> Finding | None:
+    """The collapse of a run: the lasting one by its evaluations, else the first that it recovered from; where there are
+    no evaluations to judge by, its first `collapse` event."""
+    events = list(events)
+    judged = judge_events(events)
+    if judged.findings or judged.judged_until is not None:
+        return judged.lasting or next(iter(judged.findings), None)
+    for event in events:
+        if event["event"] == "collapse" and not event.get("superseded"):
+            onset = int(event.get("onset", event["step"]))
+            return Finding("collapse", event["step"], onset, dict(event.get("details") or {}))
     return None
 
 
@@ -195,6 +215,5 @@ def detect_run(run: str | Path) -> list[Finding]:
     if not (run / "events.jsonl").is_file() and not any((run / "records").glob("spectra-*.arrow")):
         raise FileNotFoundError(f"{run} is no run directory: it has neither records/spectra-*.arrow nor events.jsonl")
     found = Detectors().replay(run)
-    if collapsed := collapse_of(read_event_lines(run)):
-        found.append(collapsed)
+    found += judge_events(read_event_lines(run)).findings
     return sorted(found, key=lambda finding: (finding.onset, finding.step))

@@ -14,9 +14,10 @@ class Finding:
     """Something that happened.
 
     Attributes:
-        kind: "spike", "explosion", "loss_jump", "dead_discriminator" or "collapse".
+        kind: "spike", "explosion", "loss_jump", "dead_discriminator", "collapse" or "recovered".
         step: when it could be said.
-        onset: when it began: the last step at which all was well, as far as the series tells.
+        onset: when it began: the last step at which all was well, as far as the series tells; of "recovered", the
+            first step at which it was again.
         details: what there is to say of it, in numbers and texts that JSON can hold.
     """
 

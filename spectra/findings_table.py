@@ -7,22 +7,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from spectra.detectors import detect_run
+from spectra.detectors import collapse_of, detect_run
+from spectra.records import read_event_lines
 
 HEADINGS = ("onset", "said at", "lead", "what", "height", "decay", "where and how")
 
 
 def finding_rows(run: str | Path) -> list[dict[str, Any]]:
-    """Every finding in a run as plain data, with its `lead`: steps from its step to the collapse's onset, or None.
+    """Every finding in a run as plain data, with its `lead`: steps from its step to the onset of the collapse
+    (the lasting one, or else the first), or None.
 
     Raises:
         FileNotFoundError: `run` is no run directory.
     """
     found = detect_run(run)
-    collapsed = next((finding.onset for finding in found if finding.kind == "collapse"), None)
+    collapse = collapse_of(read_event_lines(run))
+    collapsed = None if collapse is None else collapse.onset
 
     def lead(kind: str, step: int) -> int | None:
-        return None if collapsed is None or kind == "collapse" else collapsed - step
+        return None if collapsed is None or kind in ("collapse", "recovered") else collapsed - step
 
     return [{**asdict(finding), "lead": lead(finding.kind, finding.step)} for finding in found]
 

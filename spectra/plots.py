@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 Frames = Mapping[str, "pd.DataFrame"]
 
-MARKED = {"alarm": "red", "collapse": "darkred", "spike": "darkorange", "non_finite": "magenta", "changed": "black"}
+MARKED = {
+    "alarm": "red", "collapse": "darkred", "recovered": "green", "spike": "darkorange", "non_finite": "magenta",
+    "changed": "black",
+}  # fmt: skip
 LABELS = {
     "sigma0": r"$\sigma_0$",
     "sigma1": r"$\sigma_1$",

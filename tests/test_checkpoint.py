@@ -172,6 +172,15 @@ def test_retention() -> None:
     assert retained({5: True, 10: False}, CheckpointConfig(every=5, keep=1)) == {5, 10}
 
 
+def test_one_place_of_the_ring_is_for_the_last_state_that_was_well() -> None:
+    config = CheckpointConfig(every=0, ring_every=5, ring_keep=3)
+    finite = dict.fromkeys([40, 45, *range(80, 101, 5)], True)
+    assert retained(finite, config, well=97) == {90, 95, 100}
+    assert retained(finite, config, well=47) == {45, 95, 100}
+    assert retained(finite, config, well=39) == {90, 95, 100}
+    assert retained(finite, CheckpointConfig(every=0, ring_every=5, ring_keep=1), well=47) == {45, 100}
+
+
 class Alarms(Observer):
     """Raises an alarm at given steps."""
 

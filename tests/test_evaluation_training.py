@@ -17,7 +17,6 @@ from biggan.evaluation import observer
 from biggan.evaluation.observer import Evaluation
 from biggan.retention import CheckpointStore, _Best
 from biggan.rundir import RunDirectory
-from spectra.detect import Finding
 from spectra.records import read_record
 
 OPTIONS = ["--quiet", "--eval.every=2", "--checkpoint.every=2", "--ema.start=1", *TINY]
@@ -99,33 +98,32 @@ def test_no_best_is_kept_where_it_is_not_wanted(tmp_path: Path) -> None:
     assert not (run / "checkpoints" / "best.safetensors").exists()
 
 
-class Scripted:
-    """A detector that finds a collapse at its third evaluation."""
-
-    def __init__(self) -> None:
-        self.seen: list[int] = []
-
-    def update(self, step: int, spread_share: float, fid: float) -> Finding | None:
-        self.seen.append(step)
-        return Finding("collapse", step, self.seen[0], {"rule": "scripted"}) if len(self.seen) == 3 else None
-
-
-def test_a_collapse_is_told_once_raises_an_alarm_and_freezes_the_ring(
+def test_a_collapse_and_its_recovery_are_told_and_each_collapse_freezes_a_state_from_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same whether the run is resumed before it or behind it."""
-    monkeypatch.setattr(observer, "Collapse", Scripted)
+    """Two falls, each said when a ring of two steps has left its onset behind; resumed within a fall and a recovery."""
+    scripted(monkeypatch, *[20.0] * 5, *[500.0] * 2, *[20.0] * 3, *[500.0] * 4)
     run = tmp_path / "run"
-    ring = ["--checkpoint.ring_every=1", "--checkpoint.ring_keep=3"]
-    assert train_main(["--out", str(run), "--steps=5", *OPTIONS, *ring]) == 0
-    assert not [e for e in RunDirectory(run).events() if e["event"] == "collapse"]
-    for steps in (7, 9):
-        assert train_main(["--resume", str(run), f"--steps={steps}", "--quiet"]) == 0
-    events = [e for e in RunDirectory(run).events() if e["event"] in ("collapse", "alarm")]
-    assert [(e["event"], e["step"], e["onset"]) for e in events] == [("collapse", 6, 2), ("alarm", 6, 2)]
-    assert events[0]["details"] == {"rule": "scripted"}
-    assert events[1]["cause"] == "collapse"
-    assert (run / "checkpoints" / "frozen-00000006").is_dir()
+    ring = ["--checkpoint.ring_every=1", "--checkpoint.ring_keep=2", "--checkpoint.every=0", "--checkpoint.keep=1"]
+    for number, steps in enumerate((13, 17, 28)):
+        begin = ["--resume", str(run), "--quiet"] if number else ["--out", str(run), *OPTIONS, *ring]
+        assert train_main([*begin, f"--steps={steps}"]) == 0
+    events = RunDirectory(run).events()
+    assert [(e["event"], e["step"], e["onset"]) for e in events if "onset" in e] == [
+        ("collapse", 14, 10), ("alarm", 14, 10), ("recovered", 20, 16), ("collapse", 28, 20), ("alarm", 28, 20),
+    ]  # fmt: skip
+    well = [e.get("well_until") for e in events if e["event"] == "evaluation" and e["weights"] == "raw"]
+    assert well == [2, 4, 6, 8, 10, 10, 10, 10, 10, 20, 20, 20, 20, 20]
+    frozen = {
+        folder.name: sorted(int(path.stem.removeprefix("step-")) for path in folder.iterdir())
+        for folder in (run / "checkpoints").glob("frozen-*")
+    }
+    assert frozen == {"frozen-00000014": [10, 13], "frozen-00000028": [20, 27]}
+    collapse, alarm = (next(e for e in events if e["event"] == kind) for kind in ("collapse", "alarm"))
+    assert alarm["cause"] == "collapse"
+    assert collapse["details"] == {
+        "rule": "quality_lost", "fid": 500, "fid_median": 20, "best_fid_median": 20, "spread": 0.5, "best_spread": 0.5,
+    }  # fmt: skip
 
 
 def test_a_run_whose_weights_become_nan_is_evaluated_to_nan(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001

@@ -42,6 +42,11 @@ def test_a_strip_is_drawn_around_a_step(finished: Path, tmp_path: Path, monkeypa
     with open(finished / "events.jsonl", "a") as file:
         file.write('{"event": "alarm", "step": 3, "onset": 1}\n')
     assert draw_film_strip(finished, frames=1, passes=1).name == "film-strip-00000001.png"
+    with open(finished / "events.jsonl", "a") as file:
+        file.write('{"event": "collapse", "step": 9, "onset": 7}\n')  # beyond the checkpoints: as near as they reach
+    assert draw_film_strip(finished, frames=1, passes=1).name == "film-strip-00000003.png"
+    with pytest.raises(UserError, match="--around is 7"):
+        draw_film_strip(finished, around=7)
     with pytest.raises(UserError, match="--classes has"):
         draw_film_strip(finished, classes=[10], passes=1)
 

@@ -83,26 +83,30 @@ def runs(tmp_path: Path) -> list[Path]:
 def test_the_numbers_of_a_run(tmp_path: Path) -> None:
     one = read_outcome(make_run(tmp_path / "run", worse_at=250, loss=2), BEGIN)
     assert one.collapse is not None
-    assert 240 <= one.collapse <= 280
+    assert one.collapse == 240  # the last step at which all was well
     assert one.survived == one.collapse - BEGIN
     assert (one.last, one.ended, one.collapse_rule) == (400, "finished", "quality_lost")
     numbers = one.numbers
-    assert numbers["D_loss_start"] == numbers["D_loss_end"] == numbers["D_loss_max"] == pytest.approx(2)
+    assert numbers["D_loss_start"] == numbers["D_loss_end"] == numbers["D_loss_peak_mean10"] == pytest.approx(2)
     assert numbers["D_loss_real_end"] == pytest.approx(0.5)
-    assert (one.growth_layer, numbers["sigma0_growth"]) == ("G.linear", pytest.approx(4 / 1.1))
+    assert (one.layers["G_sigma0_growth_layer"], numbers["G_sigma0_growth"]) == ("G.linear", pytest.approx(4 / 1.1))
+    assert (one.layers["D_sigma0_growth_layer"], numbers["D_sigma0_growth"]) == ("D.out", 1)  # each network its own
+    assert numbers["G_sigma_ratio_end"] is None  # no sigma1 recorded
     assert numbers["D_spikes_per_1000"] == 0
     assert numbers["accuracy/D_real"] == 0.75
     assert numbers["D/accuracy/val"] == 0.5
-    assert math.isnan(numbers["D/accuracy/train"])  # never recorded: not known
-    assert numbers["best_fid_raw"] == pytest.approx(10, rel=0.02)
-    assert numbers["final_fid_raw"] == pytest.approx(100, rel=0.02)
+    assert numbers["D/accuracy/train"] is None  # never recorded: not known
+    assert numbers["best_fid_raw_median5"] == pytest.approx(10, rel=0.02)
+    assert numbers["final_fid_raw_median5"] == pytest.approx(100, rel=0.02)
+    assert numbers["last_fid_raw"] == 100 * (1 + 1 / 400)
 
 
 def test_a_loss_that_is_not_finite_stays_so(tmp_path: Path) -> None:
     one = read_outcome(make_run(tmp_path / "run", loss=math.nan), BEGIN)
-    assert math.isnan(one.numbers["D_loss_max"])
+    assert math.isnan(one.numbers["D_loss_peak_mean10"])
     assert math.isnan(one.numbers["D_loss_end"])
-    assert read_outcome(make_run(tmp_path / "inf", loss=math.inf), BEGIN).numbers["D_loss_max"] == math.inf
+    assert math.isnan(one.numbers["D_loss_start"])
+    assert read_outcome(make_run(tmp_path / "inf", loss=math.inf), BEGIN).numbers["D_loss_peak_mean10"] == math.inf
 
 
 def test_branches_are_told_from_their_lineage(runs: list[Path]) -> None:
@@ -129,15 +133,18 @@ def test_effects_are_paired_by_base_run(runs: list[Path]) -> None:
     from scipy import stats
 
     found = effects(compare_runs(runs)).set_index(["entry", "measure"])
-    row = found.loc["r1 10", "final_fid_raw"]
+    row = found.loc["r1 10", "final_fid_raw_median5"]
     differences = np.array([8, 10, 12]) * (1 + 1 / 380) - np.array([10, 11, 12]) * (1 + 1 / 380)
     assert row["n"] == 3
     assert row["mean"] == pytest.approx(differences.mean(), abs=0.01)
     low, high = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
     assert (row["low"], row["high"]) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
     loss = found.loc["freeze D", "D_loss_end"]
-    assert (loss["mean"], loss["positive"], loss["p"]) == (pytest.approx(8), 3, pytest.approx(0.25))
-    assert loss["lucks"] == pytest.approx(8 / np.std([1, 1.5], ddof=1))
+    assert (loss["mean"], loss["positive"], loss["p_sign"]) == (pytest.approx(8), 3, pytest.approx(0.25))
+    assert (loss["changed"], loss["unchanged"], loss["p"]) == (3, 6, pytest.approx(2 / 3**3))
+    assert (loss["p_holm"], loss["least_p"]) == (pytest.approx(4 / 3**3), pytest.approx(4 / 3**3))  # of two entries
+    assert loss["bases_needed"] == 4  # 2 * 2 / 3^4 = 0.049
+    assert loss["effect_sd"] == pytest.approx((9 - 1.25) / np.std([1, 1.5], ddof=1))
 
 
 SIGN_TESTS = [
@@ -150,8 +157,7 @@ SIGN_TESTS = [
 def test_the_sign_test_is_exact(differences: list[float], p: float) -> None:
     """2 / 2^n where all agree; differences of zero do not count."""
     found = paired(differences)
-    assert found["p"] == pytest.approx(p)
-    assert found["n"] == len(differences)
+    assert found["p_sign"] == pytest.approx(p)
     assert math.isnan(found["low"]) == (len(differences) == 1)  # one base run has no interval
 
 
@@ -164,12 +170,10 @@ def test_survival_is_kaplan_meiers(runs: list[Path]) -> None:
     assert survival(found, "control").evaluate([50, 300]) == pytest.approx([1, 1])
     tests = survival_tests(found).set_index("entry")
     row = tests.loc["freeze D"]
-    assert (row["n"], row["collapsed"], row["n_control"], row["collapsed_control"]) == (3, 3, 3, 0)
-    # By hand: at the three times 6, 5 and 4 are at risk, 3, 2 and 1 of them changed.
-    observed, expected = 3, 3 / 6 + 2 / 5 + 1 / 4
-    variance = sum(d * (n - d) / n**2 for n, d in ((6, 3), (5, 2), (4, 1)))
-    z = (observed - expected) / math.sqrt(variance)
-    assert row["p"] == pytest.approx(math.erfc(z / math.sqrt(2)), rel=1e-6)
+    assert (row["bases"], row["n"], row["collapsed"], row["n_unchanged"], row["collapsed_unchanged"]) == (3, 3, 3, 6, 0)
+    # In each base run the changed one of three is the only one to collapse.
+    assert (row["p"], row["method"]) == (pytest.approx(2 / 27), "exact")
+    assert row["p_holm"] == row["least_p"] == pytest.approx(4 / 27)  # two entries were tested
     assert math.isnan(tests.loc["r1 10", "p"])  # nobody collapsed: nothing to tell apart
 
 

@@ -12,15 +12,19 @@ from interventions.compare import Comparison, Row, compare_plan, compare_runs, d
 from interventions.figures import draw_scores, draw_survival
 from interventions.outcome import RunOutcome
 from interventions.report import sections, write_report
-from interventions.statistics import COMPARED, effects, luck, survival_tests
+from interventions.statistics import effects, luck, survival_tests
+
+FID = "final_fid_raw_median5"
 
 
 def row(
-    base: str, entry: str, collapse: int | None = None, *, last: int = 1000, begin: int = 100, fid: float = math.nan,
-    kind: str = "branch", before: bool = False, copy: int = 1, ended: str | None = "finished",
+    base: str, entry: str, collapse: int | None = None, *, last: int = 1000, begin: int = 100, fid: float | None = None,
+    kind: str = "branch", before: bool = False, copy: int = 1, ended: str | None = "finished", **numbers: float,
 ) -> Row:  # fmt: skip
+    """A run whose collapse could have been seen to begin up to 50 steps before its end."""
     outcome = RunOutcome(Path(base) / entry, begin, last, True, collapse, collapsed_before=before, ended=ended)
-    outcome.numbers |= dict.fromkeys(COMPARED, math.nan) | {"final_fid_raw": fid}
+    outcome.judged_until = last - 50
+    outcome.numbers |= numbers | ({} if fid is None else {FID: fid})
     return Row(base, entry, kind, outcome, copy)
 
 
@@ -35,15 +39,17 @@ def test_preventing_collapse_is_a_delay_of_known_sign() -> None:
     found = effect(Comparison(rows), "r1", "delay")
     assert (found["n"], found["positive"], found["negative"]) == (4, 3, 1)
     assert math.isnan(found["mean"])
-    assert found["p"] == pytest.approx(0.625)
+    assert found["p_sign"] == pytest.approx(0.625)
+    # Three of four pairs one way: of 16 arrangements 5 are as far to that side or farther.
+    assert (found["p"], found["test"]) == (pytest.approx(10 / 16), "log-rank, exact")
     whole = effect(Comparison([*rows[:4], *(row(base, "r1", 600) for base in "abcd")]), "r1", "delay")
     assert (whole["n"], whole["mean"], whole["positive"]) == (4, 100, 4)
 
 
 def test_a_sign_is_known_only_beyond_the_others_collapse() -> None:
     control = row("a", "control", 500)
-    assert later(row("a", "r1", last=501), control) == 1
-    assert math.isnan(later(row("a", "r1", last=500), control))  # not trained further: nothing is known
+    assert later(row("a", "r1", last=550), control) == 1
+    assert math.isnan(later(row("a", "r1", last=549), control))  # an onset at 500 would not have been seen yet
     assert later(control, row("a", "r1")) == -1
     assert math.isnan(later(row("a", "r1"), row("a", "control")))
     assert [later(row("a", "r1", at), control) for at in (400, 500, 600)] == [-1, 0, 1]
@@ -59,11 +65,11 @@ def test_a_changed_seed_is_paired_with_that_seed() -> None:
             rows.append(row(base, f"freeze-D{seed}", fid=number + offset + 1))
     comparison = Comparison(rows)
     assert comparison.entries() == ["freeze-D"]
-    found = effect(comparison, "freeze-D", "final_fid_raw")
+    found = effect(comparison, "freeze-D", FID)
     assert (found["n"], found["mean"], found["positive"]) == (2, 1, 2)
     assert [one.entry for one in comparison.of("freeze-D")] == ["freeze-D"] * 2
     lone = Comparison([one for one in rows if one.entry != "control-seed-2"])  # else with the parent's own noise
-    assert effect(lone, "freeze-D", "final_fid_raw")["mean"] == pytest.approx((1 + 1 + 21) / 3)
+    assert effect(lone, "freeze-D", FID)["mean"] == pytest.approx((1 + 1 + 21) / 3)
 
 
 def test_a_run_under_way_has_no_last_numbers_yet() -> None:
@@ -73,7 +79,7 @@ def test_a_run_under_way_has_no_last_numbers_yet() -> None:
              ((1, 12, "finished"), (2, 50, "interrupted"))]  # fmt: skip
     comparison = Comparison(rows)
     assert effects(comparison)["measure"].tolist() == ["delay"]
-    spread = luck(comparison).set_index("measure").loc["final_fid_raw"]
+    spread = luck(comparison).set_index("measure").loc[FID]
     assert (spread["n"], spread["of_n"], spread["most"]) == (2, 3, 12)
 
 
@@ -85,7 +91,7 @@ def test_what_collapsed_before_the_branch_was_never_at_risk() -> None:
     found = effect(comparison, "r1", "delay")
     assert (found["n"], found["mean"]) == (1, 200)
     tests = survival_tests(comparison).set_index("entry").loc["r1"]
-    assert (tests["n"], tests["n_control"], tests["collapsed_control"]) == (1, 1, 1)
+    assert (tests["n"], tests["n_unchanged"], tests["collapsed_unchanged"]) == (1, 1, 1)
     assert "collapse" not in set(luck(comparison)["measure"])
     assert "90 (before the branch)" in sections(comparison)[1][2]["collapse at"].tolist()
 
@@ -116,7 +122,8 @@ def test_two_runs_of_one_parent_and_one_change_are_one_base_run(tmp_path: Path) 
     assert [one.entry for one in found.rows] == ["control", "control (2)", "r1 1", "r1 1 (2)"]
     assert found.entries() == ["r1 1", "r1 1 (2)"]
     assert set(effects(found)["n"]) == {1}
-    assert survival_tests(found)["n"].tolist() == survival_tests(found)["n_control"].tolist() == [1, 1]
+    assert survival_tests(found).empty  # one evaluation is too little to judge, and a note says so
+    assert any("too few evaluations after the branching point" in note for note in found.notes)
     assert luck(found).empty  # the very same noise twice is no luck
     assert any("is another run of gone at 4 with r1 1: it is called r1 1 (2)" in note for note in found.notes)
     write_report(found, tmp_path / "report")

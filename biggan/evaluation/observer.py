@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from biggan.evaluation.evaluator import Evaluator, Settings, Weights
 from biggan.evaluation.scores import quick_scores
 from biggan.observers import Observer
-from spectra.detect import Collapse
+from spectra.detect import Collapse, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class Evaluation(Observer):
-    """Every `eval.every` steps one `evaluation` event for each kind of weights, and `collapse` where it is detected.
+    """Every `eval.every` steps one `evaluation` event for each kind of weights, and `collapse`, which is an alarm, or
+    `recovered` where one is detected. That of raw weights says until which evaluation all was well (`well_until`).
 
     The generator is evaluated under standing statistics of a few forwards (`eval.standing_passes`), made on a copy:
     the state, its modes and the global random state stay as they are. Stands before the observers that act upon its
@@ -49,13 +50,13 @@ class Evaluation(Observer):
                 f"eval.samples is {self.config.samples:,}, fewer than two for each of {trainer.config.model.classes:,} "
                 f"classes: the spread within classes is not known, and collapse is judged by the FID alone"
             )
-        self.detector, self.collapsed = Collapse(), False
+        self.detector = Collapse()
         settings = self._settings(self.evaluator, "raw").as_dict()
         for event in trainer.run.events():
             if event["event"] != "evaluation" or event.get("superseded") or event["step"] > start:
                 continue
             if event["settings"] == settings:
-                self._detect(event["step"], from_json(event["scores"]), tell=False)
+                self._detect(event["step"], from_json(event["scores"]))
 
     def after_step(self, step: int, stats: Mapping[str, float]) -> None:
         """Evaluate where it is due."""
@@ -65,22 +66,22 @@ class Evaluation(Observer):
         for weights, network in (("raw", state.G), ("ema", state.ema.network)):
             settings = self._settings(self.evaluator, weights)
             scores = self.evaluator.scores(network, settings, step, quick_scores())
-            self.trainer.emit("evaluation", weights=weights, scores=to_json(scores), settings=settings.as_dict())
+            said: dict[str, Any] = {"scores": to_json(scores), "settings": settings.as_dict()}
+            finding = None
             if weights == "raw":
-                self._detect(step, scores, tell=True)
+                finding = self._detect(step, scores)
+                said["well_until"] = self.detector.well_until
+            self.trainer.emit("evaluation", weights=weights, **said)
+            if finding is not None:
+                self.trainer.emit(finding.kind, onset=finding.onset, details=finding.details)
+            if finding is not None and finding.kind == "collapse":
+                self.trainer.emit("alarm", cause="collapse", onset=finding.onset)
 
     def _settings(self, evaluator: Evaluator, weights: Weights) -> Settings:
         return evaluator.settings(weights, samples=self.config.samples, passes=self.config.standing_passes)
 
-    def _detect(self, step: int, scores: Mapping[str, float], *, tell: bool) -> None:
-        """Hand the raw scores on; say once that the generator has collapsed."""
-        finding = self.detector.update(step, scores["spread_share"], scores["fid"])
-        if finding is None or self.collapsed:
-            return
-        self.collapsed = True
-        if tell:
-            self.trainer.emit("collapse", onset=finding.onset, details=finding.details)
-            self.trainer.emit("alarm", cause="collapse", onset=finding.onset)
+    def _detect(self, step: int, scores: Mapping[str, float]) -> Finding | None:
+        return self.detector.update(step, scores["spread_share"], scores["fid"])
 
 
 def to_json(scores: Mapping[str, float]) -> dict[str, Any]:
