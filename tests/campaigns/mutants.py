@@ -37,11 +37,15 @@ TESTS: dict[str, tuple[str, ...]] = {
     "biggan/regularizers.py": ("test_objectives.py", "test_steering.py"),
     "biggan/gradient_penalties.py": ("test_objectives.py", "test_game.py"),
     "biggan/evaluation/scores.py": ("test_scores.py",),
+    "biggan/evaluation/memorization.py": ("test_memorization.py",),
     "biggan/retention.py": ("test_checkpoint.py",),
     "biggan/session.py": ("test_resume.py",),
-    "interventions/statistics.py": ("test_interventions_pairs.py", "test_interventions_compare.py"),
+    "interventions/statistics.py": ("test_interventions_statistics.py", "test_interventions_pairs.py"),
+    "interventions/permutation.py": ("test_permutation.py",),
+    "interventions/lifetimes.py": ("test_interventions_statistics.py", "test_interventions_pairs.py"),
     "spectra/certificate.py": ("test_spectra_certificate.py",),
-    "spectra/detect.py": ("test_detect.py",),
+    "spectra/detect_collapse.py": ("test_detect_collapse.py",),
+    "spectra/detect_loss.py": ("test_detect.py",),
     "spectra/detect_sigma.py": ("test_detect.py",),
 }
 """The modules whose mutants are drawn, all alike often, and their own tests."""
