@@ -52,8 +52,8 @@ def logit_statistics(D: Discriminator, seen: Sequence[Tensor], margin: float, sh
     fake, real = logits
     std, mean = torch.std_mean(logits, dim=1, correction=0)
     pairs = {
-        "accuracy/D_": torch.stack([fake < 0, real > 0]).to(logits.dtype).mean(dim=1),
-        "D/inside_margin/": torch.stack([fake > -margin, real < margin]).to(logits.dtype).mean(dim=1),
+        "accuracy/D_": _shares(torch.stack([fake < 0, real > 0]), logits),
+        "D/inside_margin/": _shares(torch.stack([fake > -margin, real < margin]), logits),
         "D/logit_mean/": mean,
         "D/logit_std/": std,
         "D/logit_min/": logits.amin(dim=1),
@@ -63,6 +63,11 @@ def logit_statistics(D: Discriminator, seen: Sequence[Tensor], margin: float, sh
     }
     numbers = {f"{name}{kind}": value for name, pair in pairs.items() for kind, value in zip(KINDS, pair, strict=True)}
     return numbers | {"D/bias": D.linear.bias.detach().reshape(()).clone()}
+
+
+def _shares(which: Tensor, logits: Tensor) -> Tensor:
+    """The shares (2,) of logits (2, N) that are so; NaN where one of them is, which is on neither side."""
+    return torch.where(logits.isnan(), logits, which.to(logits.dtype)).mean(dim=1)
 
 
 class DiscriminatorView(Observer):

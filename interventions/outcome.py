@@ -180,10 +180,12 @@ def _collapse(scored: Sequence[Mapping[str, Any]], found: RunOutcome) -> None:
         found.collapse, found.collapse_rule = finding.onset, str(finding.details.get("rule", ""))
         return
     broken = _trailing_non_finite(steps, spreads, fids)
-    if broken is None and found.ended == "stopped":
-        broken = found.last
     if broken is not None:
-        found.collapse, found.collapse_rule, found.collapsed_before = broken, "non_finite", broken <= found.begin
+        found.collapse = max((step for step in steps if step < broken), default=found.begin)
+    elif found.ended == "stopped":
+        broken = found.collapse = found.last
+    if broken is not None:
+        found.collapse_rule, found.collapsed_before = "non_finite", broken <= found.begin
 
 
 def lasting_after(findings: Sequence[Finding], steps: Sequence[int], begin: int) -> Finding | None:

@@ -138,9 +138,15 @@ COMMANDS: list[Callable[[argparse._SubParsersAction], None]] = [_add_scan, _add_
 
 
 def _detect(options: argparse.Namespace) -> int:
+    from spectra.detectors import thinned
     from spectra.findings_table import finding_rows, print_findings
 
     rows = finding_rows(options.run)
+    if thinned(options.run):
+        print(
+            "note: this record was thinned; jumps of D's loss, which show at every step only, were not looked for.",
+            file=sys.stderr,
+        )
     if options.json:
         import json
 

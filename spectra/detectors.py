@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -112,6 +113,9 @@ DETECTORS: dict[str, Callable[[], Watch]] = {
 }
 """Every online detector by name; a monitor takes all of them unless told otherwise."""
 
+NEEDING_EVERY_STEP = ("loss_jumps",)
+"""Those that count steps of D's loss, and say nothing of a record from which some were left out."""
+
 
 class Detectors:
     """Several detectors as one.
@@ -163,6 +167,12 @@ def recorded(run: str | Path) -> Iterator[tuple[int, dict[str, float]]]:
         yield step, {names[codes[i]]: values[i] for i in range(begin, end)}
 
 
+def thinned(run: str | Path) -> bool:
+    """Whether the steps at which D's loss is recorded lie unevenly apart: some of them have been left out since."""
+    steps = [step for step, values in recorded(run) if all(name in values for name in LOSS)]
+    return len({later - earlier for earlier, later in pairwise(steps)}) > 1
+
+
 def judge_events(events: Iterable[Mapping[str, Any]]) -> CollapseJudgement:
     """Collapses and recoveries, from a run's `evaluation` events (raw weights; those that a resume superseded are
     left out, and those under other settings than the last, as while it trained)."""
@@ -208,12 +218,15 @@ def settings_of(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 def detect_run(run: str | Path) -> list[Finding]:
     """Everything that all detectors find in a run's record and events, by the step at which it began.
 
+    Of a record that was thinned, what needs every step (`NEEDING_EVERY_STEP`) is not looked for.
+
     Raises:
         FileNotFoundError: `run` is no run directory.
     """
     run = Path(run)
     if not (run / "events.jsonl").is_file() and not any((run / "records").glob("spectra-*.arrow")):
         raise FileNotFoundError(f"{run} is no run directory: it has neither records/spectra-*.arrow nor events.jsonl")
-    found = Detectors().replay(run)
+    every_step = [name for name in DETECTORS if name not in NEEDING_EVERY_STEP]
+    found = Detectors(every_step if thinned(run) else None).replay(run)
     found += judge_events(read_event_lines(run)).findings
     return sorted(found, key=lambda finding: (finding.onset, finding.step))

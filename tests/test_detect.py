@@ -15,7 +15,8 @@ from torch import nn
 import spectra
 from spectra import detect
 from spectra.cli import main
-from spectra.detectors import detect_run
+from spectra.detectors import detect_run, thinned
+from spectra.records import RecordWriter
 
 NAN = math.nan
 
@@ -323,3 +324,20 @@ def test_a_monitor_without_detectors_and_a_misspelt_one(tmp_path: Path) -> None:
     assert not (tmp_path / "events.jsonl").exists()
     with pytest.raises(ValueError, match="did you mean 'spikes'"):
         spectra.Monitor({}, tmp_path / "other", detectors=["spike"])
+
+
+def test_a_thinned_record_is_not_searched_for_what_needs_every_step(tmp_path: Path, capsys) -> None:  # noqa: ANN001
+    """Thirty recorded steps are then not thirty steps: it says so, and looks for no jump."""
+    losses = {step: 0.2 if step <= 400 else 3.0 for step in range(1, 601)}
+    for name, kept in (("whole", lambda step: True), ("thin", lambda step: step <= 260 or step % 2 == 0)):
+        writer = RecordWriter(tmp_path / name, 0, {})
+        for step, loss in losses.items():
+            if kept(step):
+                writer.append(step, {"loss/D_real": loss / 2, "loss/D_fake": loss / 2})
+        writer.close()
+        assert main(["detect", str(tmp_path / name)]) == 0
+    whole, thin = tmp_path / "whole", tmp_path / "thin"
+    assert [f.kind for f in detect_run(whole)] == ["loss_jump"]
+    assert detect_run(thin) == []
+    assert (thinned(whole), thinned(thin)) == (False, True)
+    assert capsys.readouterr().err.count("this record was thinned") == 1

@@ -60,6 +60,9 @@ def test_nan_logits_are_recorded_as_they_are(tiny) -> None:  # noqa: ANN001
     assert found["D/logit_mean/fake"] == 1.5
     assert found["D/logit_mean/real"].isnan()
     assert found["D/logit_max/real"].isnan()
+    assert found["accuracy/D_real"].isnan(), "neither right nor wrong"
+    assert found["D/inside_margin/real"].isnan()
+    assert found["accuracy/D_fake"] == 0
 
 
 @pytest.mark.parametrize("freeze", ["none", "G", "D"])

@@ -214,6 +214,10 @@ def test_class_leakage_is_a_matrix_of_shares() -> None:
     expected = torch.tensor([[2 / 3, 1 / 3, 0], [0, 0, 1], [0, 0, 1]], dtype=torch.float64)
     torch.testing.assert_close(class_leakage(samples, 3), expected)
     assert scores.class_accuracy(samples) == pytest.approx(4 / 6)
+    logits[5, 1] = torch.nan  # no class at all, and not the one that argmax names
+    expected[2] = torch.nan
+    torch.testing.assert_close(class_leakage(samples, 3), expected, equal_nan=True)
+    assert np.isnan(scores.class_accuracy(samples))
 
 
 def test_the_same_samples_give_the_same_numbers_and_no_global_state_moves() -> None:

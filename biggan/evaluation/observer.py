@@ -84,9 +84,14 @@ class Evaluation(Observer):
         return self.detector.update(step, scores["spread_share"], scores["fid"])
 
 
-def to_json(scores: Mapping[str, float]) -> dict[str, Any]:
-    """Scores for an event: JSON has no NaN and no Inf, which stand as strings."""
-    return {name: value if math.isfinite(value) else str(value) for name, value in scores.items()}
+def to_json(value: Any) -> Any:
+    """Numbers, and lists and mappings of them, for an event or a file: JSON has no NaN and no Inf, which stand as
+    strings."""
+    if isinstance(value, Mapping):
+        return {name: to_json(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def from_json(scores: Mapping[str, Any]) -> dict[str, float]:

@@ -183,10 +183,14 @@ def class_accuracy(samples: Embedded, real: Reference | None = None) -> float:
 
 
 def class_leakage(samples: Embedded, classes: int) -> Tensor:
-    """(classes, classes): the share of the images meant to be of class i that the classifier takes for j (Fig. 4d)."""
+    """(classes, classes): the share of the images meant to be of class i that the classifier takes for j (Fig. 4d).
+
+    The row of a class without an image, or with one whose logits are NaN, is NaN."""
     assert samples.logits is not None
+    broken = samples.labels[samples.logits.isnan().any(dim=1)]
     pairs = samples.labels * classes + samples.logits.argmax(dim=1)
     counts = torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes).double()
+    counts[broken] = torch.nan
     return counts / counts.sum(dim=1, keepdim=True)
 
 

@@ -43,9 +43,9 @@ class Row:
         found = {"of": self.of, "step": self.step, "images": self.images, "digest": self.digest}
         found["is_parts"] = is_parts(self.images)
         return found | {
-            "scores": to_json(self.scores),
-            "accuracies": to_json(self.accuracies),
-            "memorization": to_json(self.memorization),
+            "scores": self.scores,
+            "accuracies": self.accuracies,
+            "memorization": self.memorization,
             "leakage": self.leakage,
         }
 
@@ -54,6 +54,8 @@ class Row:
         """A stored row."""
         numbers = {name: from_json(values.get(name, {})) for name in ("scores", "accuracies", "memorization")}
         own = {name: value for name, value in values.items() if name != "is_parts"}
+        if own.get("leakage") is not None:
+            own["leakage"] = [[float(share) for share in row] for row in own["leakage"]]
         return cls(**{**own, **numbers})
 
 
@@ -102,7 +104,7 @@ class ScoreTable:
         paths = [self.stem.with_name(self.stem.name + ending) for ending in (".json", ".csv")]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(paths[0], json.dumps(whole, indent=1) + "\n")
+            write_whole(paths[0], json.dumps(to_json(whole), indent=1, allow_nan=False) + "\n")
             write_whole(paths[1], self._csv())
         except OSError as error:
             raise UserError(f"cannot write to {self.folder}: {error}. Give another --out.") from error
