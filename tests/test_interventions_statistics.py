@@ -13,7 +13,7 @@ from interventions import figures
 from interventions.compare import Comparison, Row, table
 from interventions.outcome import RunOutcome
 from interventions.report import sections, write_report
-from interventions.statistics import effect_in_sds, effects, luck, paired, survival_tests
+from interventions.statistics import effect_in_sds, effects, luck, paired, survival, survival_tests
 
 FID, SPREAD = "final_fid_raw_median5", "last_spread_raw"
 
@@ -213,3 +213,29 @@ def test_drawn_series_end_where_they_cease_to_be_finite(broken: float) -> None:
     axes = figures._figure(1).subplots()
     figures._mark_broken(axes, ([1, 2, 3, 4], [1.0, broken, broken, 2.0]), {"color": "red"})
     assert [line.get_xdata().tolist() for line in axes.lines] == [[2]]
+
+
+def test_survival_by_hand() -> None:
+    """Kaplan-Meier of one run a base run: collapses at 200 and 400 steps after the branching point, one censored."""
+    comparison = study([None] * 3)
+    changed = [one.outcome for one in comparison.rows if one.entry == "r1"]
+    changed[0].collapse, changed[1].collapse, changed[2].judged_until = 300, 500, 350
+    function = survival(comparison, "r1")
+    assert function.quantiles.tolist() == [200, 250, 400]
+    assert function.probabilities.tolist() == pytest.approx([2 / 3, 2 / 3, 0])
+
+
+def test_a_change_that_moves_one_collapse_of_two_has_done_something() -> None:
+    comparison = study([None] * 2, unchanged=(10, 11))
+    for one in comparison.rows:
+        one.outcome.collapse = {"control": 500, "control-seed-1": 600}.get(one.entry, 500)
+    assert effect(comparison, "delay")["test"] == "equal to the control"
+    comparison.rows[-1].outcome.collapse = 450
+    assert effect(comparison, "delay")["test"] == "log-rank, exact"
+
+
+def test_luck_of_two_runs_is_luck() -> None:
+    found = luck(study([9.0], unchanged=(10, 14))).set_index("measure").loc[FID]
+    assert (found["n"], found["least"], found["most"]) == (2, 10, 14)
+    assert found["deviation"] == pytest.approx(8**0.5)
+    assert luck(study([9.0], unchanged=(10,))).empty

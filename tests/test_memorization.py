@@ -109,3 +109,14 @@ def test_fixed_images_are_a_function_of_the_generator(tiny) -> None:  # noqa: AN
     assert torch.equal(x, again)
     assert not torch.equal(x, other)
     assert len(fixed_images(split, None, np.random.default_rng(0))[0]) == len(split)
+
+
+def test_fixed_images_are_drawn_once_each(tiny) -> None:  # noqa: ANN001
+    """Without replacement, in the split's order; all of them where there are no more."""
+    split = open_source(tiny()).train
+    whole, labels = fixed_images(split, None, np.random.default_rng(0))
+    images, _ = fixed_images(split, len(split) - 3, np.random.default_rng(0))
+    places = [int((whole == image).flatten(1).all(dim=1).nonzero()[0]) for image in images]
+    assert len(whole.unique(dim=0)) == len(whole), "the case needs images that can be told apart"
+    assert places == sorted(set(places))
+    assert len(fixed_images(split, len(split) + 5, np.random.default_rng(0))[0]) == len(split) == len(labels)

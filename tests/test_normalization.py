@@ -211,3 +211,16 @@ def test_the_averages_sigma_is_that_of_its_own_weights() -> None:
     sigma = torch.linalg.matrix_norm(G.linear.weight.double(), 2).item()
     assert network.linear.sigma_estimate().item() == pytest.approx(sigma, rel=1e-3)
     assert not math.isclose(G.linear.sigma_estimate().item(), sigma, rel_tol=1e-3)
+
+
+def test_a_trained_network_keeps_the_graph_of_its_normalized_weights() -> None:
+    layer = SNLinear(4, 3)
+    layer.prepare_spectral_norm(1e-4)
+    network = nn.Sequential(layer)
+    x = normal(2, 4, dtype=torch.float32)
+    with normalized(network, iterate=False):
+        network(x).sum().backward()
+    assert layer.weight.grad is not None
+    assert float(layer.weight.grad.norm()) > 0
+    with normalized(network, iterate=False, grad=False):
+        assert not layer.current_weight().requires_grad

@@ -138,6 +138,9 @@ def test_what_too_few_samples_do_not_tell_is_nan_and_known_beforehand() -> None:
     assert unknown(3) >= {"is", "recall"}
     assert "recall" not in unknown(4)
     assert unknown(1) >= {"fid", "kid"}
+    one_each = torch.arange(CLASSES)
+    assert set(scores.unknown_scores(one_each, real, ["spread_share"])) == {"spread_share"}
+    assert set(scores.unknown_scores(one_each, real, ["fid"])) == set()
     few = reference_of(cloud(5, 4, 1))
     assert set(scores.unknown_scores(torch.arange(300) % CLASSES, few)) == {"density", "coverage"}
 

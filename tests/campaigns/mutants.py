@@ -39,7 +39,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "biggan/evaluation/scores.py": ("test_scores.py",),
     "biggan/evaluation/memorization.py": ("test_memorization.py",),
     "biggan/retention.py": ("test_checkpoint.py",),
-    "biggan/session.py": ("test_resume.py",),
+    "biggan/session.py": ("test_resume.py", "test_data_training.py"),
     "interventions/statistics.py": ("test_interventions_statistics.py", "test_interventions_pairs.py"),
     "interventions/permutation.py": ("test_permutation.py",),
     "interventions/lifetimes.py": ("test_interventions_statistics.py", "test_interventions_pairs.py"),
