@@ -143,8 +143,8 @@ def test_levels_far_above_count_too(strength: float, hides: bool) -> None:
 
 def test_the_ceiling_is_the_lowest_multiple_that_the_probes_allow() -> None:
     threshold = probe_threshold(1)
-    for gap, expected in [(1e-4, 1.003), (1e-2, 1.03), (0.1, 1.3), (10.0, np.inf)]:
-        pairs = made_pairs([1.0, 0.0], [gap * threshold, 0.0])
+    for gap, expected in [(2e-4, 2.006), (2e-2, 2.06), (0.2, 2.6), (20.0, np.inf)]:
+        pairs = made_pairs([2.0, 0.0], [gap * threshold, 0.0])
         assert _ceiling(pairs, Probes(np.ones((2, 1)))) == expected
 
 

@@ -34,7 +34,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "biggan/losses.py": ("test_objectives.py", "test_game.py"),
     "biggan/normalization.py": ("test_normalization.py", "test_batched_normalization.py"),
     "biggan/batched_normalization.py": ("test_batched_normalization.py",),
-    "biggan/regularizers.py": ("test_objectives.py", "test_steering.py"),
+    "biggan/regularizers.py": ("test_objectives.py", "test_sigma.py", "test_steering.py"),
     "biggan/gradient_penalties.py": ("test_objectives.py", "test_game.py"),
     "biggan/evaluation/scores.py": ("test_scores.py",),
     "biggan/evaluation/memorization.py": ("test_memorization.py",),
