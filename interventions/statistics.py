@@ -153,7 +153,7 @@ def effects(comparison: Comparison) -> pd.DataFrame:
         if delays := delay_facts(comparison, entry):
             rows.append({"entry": entry, "measure": "delay"} | _of_delays(delays))
         for name, worse in COMPARED.items():
-            strata = [one for one in _strata(comparison, entry, name) if one.is_whole and one.unchanged]
+            strata = [one for one in _strata(comparison, entry, name) if one.is_whole]
             if name != "delay" and strata:
                 rows.append({"entry": entry, "measure": name} | _effect(strata, worse))
     for name in COMPARED:

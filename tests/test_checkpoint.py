@@ -211,6 +211,13 @@ def test_an_alarm_freezes_the_ring(tiny, train, tmp_path: Path) -> None:  # noqa
     assert [p.name for p in checkpoint_paths(run.path)] == ["step-00000013.safetensors", "step-00000014.safetensors"]
 
 
+@pytest.mark.parametrize(("second", "frozen"), [(4, [3]), (7, [3]), (8, [3, 8])])
+def test_alarms_within_the_rings_length_freeze_it_once(second: int, frozen: list[int], tiny, train, tmp_path) -> None:  # noqa: ANN001
+    config = tiny(steps=9, checkpoint={"every": 0, "ring_every": 2, "ring_keep": 2})
+    run = train(config, tmp_path / "run", CheckpointStore(), Alarms(3, second)).run
+    assert sorted(int(path.name.removeprefix("frozen-")) for path in run.checkpoints.glob("frozen-*")) == frozen
+
+
 def test_an_earlier_resume_sets_the_frozen_rings_of_the_lost_future_aside(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
     config = tiny(steps=8, checkpoint={"every": 0, "ring_every": 1, "ring_keep": 8})
     run = train(config, tmp_path / "run", CheckpointStore(), Alarms(7)).run
@@ -241,3 +248,15 @@ def test_the_last_step_is_always_saved(tiny, train, tmp_path: Path) -> None:  # 
     assert [p.name for p in checkpoint_paths(run.path)] == ["step-00000005.safetensors"]
     kinds = [event["event"] for event in run.events()]
     assert kinds == ["started", "checkpoint", "finished"]
+
+
+def test_a_state_that_is_saved_is_not_saved_again(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
+    """Opened at its last checkpoint and left there."""
+    run = train(tiny(steps=3, checkpoint={"every": 3}), tmp_path / "run", CheckpointStore()).run
+    (path,) = checkpoint_paths(run.path)
+    before = path.stat().st_mtime_ns, path.stat().st_ino
+    config = dataclasses.replace(read_checkpoint(path).config, steps=5)
+    session = open_resumed(config, run.path, find_start(run.path), allow_change=False)
+    Trainer(session.config, session.state, session.source, session.run, [CheckpointStore()]).train(until=3)
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
+    assert [event["step"] for event in run.events() if event["event"] == "checkpoint"] == [3]

@@ -127,6 +127,17 @@ def test_a_layer_that_turns_nan_while_it_is_high_silences_nobody() -> None:
         assert found[0].step == run.steps[64]  # the first NaN
 
 
+@pytest.mark.parametrize("heights", [(1.6, 3.0), (3.0, 1.6)])
+def test_of_two_spikes_of_a_layer_within_one_finding_the_higher_one_is_told(heights: tuple[float, float]) -> None:
+    """While another layer is still up."""
+    layers = {"a": np.ones(120), "b": np.ones(120)}
+    for begin, height in zip((60, 80), heights, strict=True):
+        layers["a"][begin : begin + 9] = height ** np.array([1, 1, 1, 0.8, 0.6, 0.45, 0.3, 0.2, 0.1])
+    layers["b"][58:110] = 2.0
+    (found,) = detect.spikes(range(1, 121), layers)
+    assert {name: spike["height"] for name, spike in found.details["layers"].items()} == pytest.approx({"a": 3, "b": 2})
+
+
 def test_a_layer_that_is_measured_no_more_and_one_on_a_new_level_hold_others_back_for_a_while_only() -> None:
     run = sigmas("new level", "gaussian", 0.01, 0)
     begin = run.spikes[0]
@@ -341,3 +352,8 @@ def test_a_thinned_record_is_not_searched_for_what_needs_every_step(tmp_path: Pa
     assert detect_run(thin) == []
     assert (thinned(whole), thinned(thin)) == (False, True)
     assert capsys.readouterr().err.count("this record was thinned") == 1
+
+
+def test_a_first_measurement_that_is_not_finite_is_an_explosion() -> None:
+    (found,) = detect.explosions([5, 10], {"a": [NAN, NAN]})
+    assert (found.step, found.onset, found.details["layers"]) == (5, 5, {"a": {"sigma0": "nan"}})

@@ -239,3 +239,12 @@ def test_luck_of_two_runs_is_luck() -> None:
     assert (found["n"], found["least"], found["most"]) == (2, 10, 14)
     assert found["deviation"] == pytest.approx(8**0.5)
     assert luck(study([9.0], unchanged=(10,))).empty
+
+
+def test_the_interval_of_paired_differences_is_that_of_scipy() -> None:
+    from scipy.stats import ttest_1samp
+
+    differences = [1.0, 2.5, -0.5, 4.0]
+    found, truth = paired(differences), ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert (found["low"], found["high"]) == pytest.approx((truth.low, truth.high))
+    assert found["mean"] == pytest.approx(1.75)

@@ -224,3 +224,16 @@ def test_a_trained_network_keeps_the_graph_of_its_normalized_weights() -> None:
     assert float(layer.weight.grad.norm()) > 0
     with normalized(network, iterate=False, grad=False):
         assert not layer.current_weight().requires_grad
+    with torch.no_grad(), normalized(network, iterate=False):
+        assert not layer.current_weight().requires_grad
+
+
+def test_running_statistics_stay_where_nothing_was_collected() -> None:
+    layer = BatchNorm(3, eps=1e-4, momentum=0.1)
+    network = nn.Sequential(layer)
+    before = layer.running_mean.clone(), layer.running_var.clone()
+    move_running_statistics(network)
+    with collecting(network):
+        move_running_statistics(network)
+    assert torch.equal(layer.running_mean, before[0])
+    assert torch.equal(layer.running_var, before[1])

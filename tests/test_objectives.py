@@ -231,6 +231,17 @@ def test_penalties_use_the_normalized_weights_of_the_update() -> None:
     assert doubled.item() == pytest.approx(4 * r1(D, batch).item())
 
 
+def test_one_forward_has_fake_images_first_with_their_labels_and_masks() -> None:
+    fake, real = torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4)
+    labels, masks = (torch.tensor([1, 2]), torch.tensor([3, 4])), (torch.full((2, 5), 7.0), torch.full((2, 5), 8.0))
+    x, y, mask = Batch(fake, labels[0], real, labels[1], *masks).both
+    assert torch.equal(x, torch.cat([fake, real]))
+    assert y.tolist() == [1, 2, 3, 4]
+    assert mask is not None
+    assert mask[:, 0].tolist() == [7, 7, 8, 8]
+    assert Batch(fake, labels[0], real, labels[1]).both[2] is None
+
+
 def test_penalties_use_the_dropout_masks_of_the_update() -> None:
     D, y = double_D(), torch.tensor([0, 1])
     mask = torch.zeros(2, D.width, dtype=torch.float64)

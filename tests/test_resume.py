@@ -190,3 +190,11 @@ def test_a_forked_process_holds_no_lock_of_a_killed_parent(tmp_path: Path) -> No
         RunDirectory(tmp_path).lock()
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+def test_a_run_that_does_not_say_which_data_it_had_takes_these(finished: Path) -> None:
+    facts = json.loads((finished / "run.json").read_text())
+    data = facts.pop("data")
+    (finished / "run.json").write_text(json.dumps(facts))
+    assert train_main(["--resume", str(finished), "--steps=4", "--quiet"]) == 0
+    assert json.loads((finished / "run.json").read_text())["data"] == data

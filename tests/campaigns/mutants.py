@@ -122,6 +122,8 @@ def _is_left_alone(node: ast.AST, parent: ast.AST) -> bool:
     """Types, texts, messages, imports, decorators: no number depends on them."""
     if isinstance(node, ast.Import | ast.ImportFrom | ast.Raise | ast.JoinedStr | ast.arg | ast.Assert):
         return True
+    if isinstance(parent, ast.keyword) and parent.arg in ("strict",):
+        return True
     if isinstance(parent, ast.If) and node is parent.test and ast.unparse(node) == "TYPE_CHECKING":
         return True
     if isinstance(node, ast.expr):
