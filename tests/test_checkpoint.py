@@ -260,3 +260,22 @@ def test_a_state_that_is_saved_is_not_saved_again(tiny, train, tmp_path: Path) -
     Trainer(session.config, session.state, session.source, session.run, [CheckpointStore()]).train(until=3)
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
     assert [event["step"] for event in run.events() if event["event"] == "checkpoint"] == [3]
+
+
+def test_without_a_ring_an_alarm_freezes_nothing(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
+    run = train(
+        tiny(steps=4, checkpoint={"every": 1, "ring_every": 0}), tmp_path / "run", CheckpointStore(), Alarms(3)
+    ).run
+    assert not list(run.checkpoints.glob("frozen-*"))
+
+
+def test_a_resume_knows_the_last_alarm_and_tidies_up(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
+    """An alarm soon after the last one of the session before belongs to the same trouble; half-written files go."""
+    ring = {"every": 0, "ring_every": 1, "ring_keep": 3}
+    run = train(tiny(steps=9, checkpoint=ring), tmp_path / "run", CheckpointStore(), Alarms(2, 8)).run
+    (left := run.checkpoints / ".step-00000007.safetensors.1.tmp").write_text("half")
+    config = tiny(steps=12, checkpoint=ring)
+    session = open_resumed(config, run.path, find_start(run.path), allow_change=False)
+    Trainer(session.config, session.state, session.source, session.run, [CheckpointStore(), Alarms(10)]).train()
+    assert sorted(path.name for path in run.checkpoints.glob("frozen-*")) == ["frozen-00000002", "frozen-00000008"]
+    assert not left.exists()

@@ -357,3 +357,11 @@ def test_a_thinned_record_is_not_searched_for_what_needs_every_step(tmp_path: Pa
 def test_a_first_measurement_that_is_not_finite_is_an_explosion() -> None:
     (found,) = detect.explosions([5, 10], {"a": [NAN, NAN]})
     assert (found.step, found.onset, found.details["layers"]) == (5, 5, {"a": {"sigma0": "nan"}})
+
+
+@pytest.mark.parametrize(("low", "high", "noise", "found"), [(10, 12.5, 0, 0), (0, 3.2, 1.0, 1), (1, 3.4, 0, 1)])
+def test_a_climb_is_measured_against_the_level_and_the_noise(low: float, high: float, noise: float, found: int) -> None:
+    """Of the level three tenths are needed, of the noise two and a half standard deviations, and always 2."""
+    random = np.random.default_rng(0)
+    loss = np.concatenate([np.full(600, low), np.linspace(low, high, 1000), np.full(300, high)])
+    assert len(detect.loss_jumps(range(len(loss)), loss + noise * random.standard_normal(len(loss)))) == found

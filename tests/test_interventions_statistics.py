@@ -13,7 +13,7 @@ from interventions import figures
 from interventions.compare import Comparison, Row, table
 from interventions.outcome import RunOutcome
 from interventions.report import sections, write_report
-from interventions.statistics import effect_in_sds, effects, luck, paired, survival, survival_tests
+from interventions.statistics import COMPARED, effect_in_sds, effects, luck, paired, survival, survival_tests
 
 FID, SPREAD = "final_fid_raw_median5", "last_spread_raw"
 
@@ -248,3 +248,32 @@ def test_the_interval_of_paired_differences_is_that_of_scipy() -> None:
     found, truth = paired(differences), ttest_1samp(differences, 0).confidence_interval(0.95)
     assert (found["low"], found["high"]) == pytest.approx((truth.low, truth.high))
     assert found["mean"] == pytest.approx(1.75)
+
+
+def test_a_control_that_was_never_at_risk_has_no_delay() -> None:
+    comparison = study([None], unchanged=(10, 11))
+    control, other, changed = (one.outcome for one in comparison.rows)
+    control.collapse, control.collapsed_before, changed.collapse, other.collapse = 50, True, 300, 500
+    assert "delay" not in set(effects(comparison)["measure"])
+    control.collapse, control.collapsed_before = 400, False
+    assert effect(comparison, "delay")["mean"] == -100
+
+
+def test_an_entry_that_was_never_at_risk_hides_no_other() -> None:
+    comparison = study([9.0])
+    comparison.rows.insert(0, row("base-0", "early", 9.0, collapse=50, collapsed_before=True))
+    assert comparison.entries() == ["early", "r1"]
+    assert survival_tests(comparison)["entry"].tolist() == ["r1"]
+
+
+def test_on_which_side_what_is_not_finite_stands() -> None:
+    """FID, losses and sigma_0 break upwards, spread and accuracies downwards."""
+    worse = {name: side for name, side in COMPARED.items() if name != "delay"}
+    up = ("fid", "D_loss", "sigma", "spikes", "auc/train_val", "gap")
+    assert {name for name, side in worse.items() if side > 0} == {n for n in worse if any(one in n for one in up)}
+    assert {name for name, side in worse.items() if side < 0} >= {
+        "last_spread_raw",
+        "D/accuracy/val",
+        "D/auc/real_fake",
+    }
+    assert COMPARED["delay"] < 0

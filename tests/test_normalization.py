@@ -24,6 +24,7 @@ from biggan.normalization import (
     collecting,
     move_running_statistics,
     normalized,
+    not_collecting,
 )
 
 
@@ -237,3 +238,15 @@ def test_running_statistics_stay_where_nothing_was_collected() -> None:
         move_running_statistics(network)
     assert torch.equal(layer.running_mean, before[0])
     assert torch.equal(layer.running_var, before[1])
+
+
+def test_moments_go_again_where_they_went_before() -> None:
+    layer = BatchNorm(3, eps=1e-4, momentum=0.1)
+    network = nn.Sequential(layer)
+    with collecting(network):
+        outer = layer.collected
+        assert outer is not None
+        with not_collecting(network):
+            assert layer.collected is None
+        assert layer.collected is outer
+    assert layer.collected is None

@@ -166,6 +166,7 @@ def test_what_a_design_can_reach() -> None:
     assert bases_needed([(1, 1)] * 3) == 6  # 2 / 2^6 = 0.031
     assert bases_needed([(1, 3)] * 2, level=2 / 4**3) == 3  # just reached
     assert bases_needed([(1, 0)]) is None
+    assert bases_needed([]) is None
     for changed, unchanged, family in itertools.product((1, 2, 3), (1, 2, 4, 9), (1, 2, 7, 20)):
         needed = bases_needed([(changed, unchanged)] * 2, family)
         assert family * least_p([(changed, unchanged)] * needed) <= 0.05
@@ -180,3 +181,8 @@ def test_a_family_is_corrected_together() -> None:
     alone = [{"p": 0.016, "sizes": [(1, 4)] * 3}]
     correct(alone, tests=8)
     assert alone == [{"p": 0.016, "p_holm": 0.128, "least_p": pytest.approx(0.128), "bases_needed": 4}]
+
+
+def test_doubled_ranks_are_twice_those_of_scipy() -> None:
+    values = [10.0, 20.0, 20.0, -math.inf, math.inf, 5.0]
+    assert doubled_ranks(values) == (2 * stats.rankdata(values)).tolist()

@@ -198,3 +198,11 @@ def test_a_run_that_does_not_say_which_data_it_had_takes_these(finished: Path) -
     (finished / "run.json").write_text(json.dumps(facts))
     assert train_main(["--resume", str(finished), "--steps=4", "--quiet"]) == 0
     assert json.loads((finished / "run.json").read_text())["data"] == data
+
+
+def test_events_of_steps_that_are_done_again_are_superseded(finished: Path) -> None:
+    checkpoint_paths(finished)[-1].unlink()
+    assert train_main(["--resume", str(finished), "--steps=3", "--quiet"]) == 0
+    events = [json.loads(line) for line in (finished / "events.jsonl").read_text().splitlines()]
+    saved = [(event["step"], bool(event.get("superseded"))) for event in events if event["event"] == "checkpoint"]
+    assert saved == [(1, False), (2, False), (3, True), (3, False)]

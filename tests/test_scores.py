@@ -137,7 +137,14 @@ def test_what_too_few_samples_do_not_tell_is_nan_and_known_beforehand() -> None:
     assert "is" not in unknown(20)
     assert unknown(3) >= {"is", "recall"}
     assert "recall" not in unknown(4)
+    assert not unknown(2) & {"fid", "kid"}
     assert unknown(1) >= {"fid", "kid"}
+    assert not unknown(1) & {"precision", "density", "coverage"}
+    two = reference_of(cloud(2, 4, 1))
+    assert not {"fid", "kid", "recall", "is"} & set(scores.unknown_scores(torch.arange(300) % CLASSES, two))
+    one = reference_of(cloud(1, 4, 1))
+    known = {"fid", "kid", "recall", "is"} - set(scores.unknown_scores(torch.arange(300) % CLASSES, one))
+    assert known == {"recall", "is"}
     one_each = torch.arange(CLASSES)
     assert set(scores.unknown_scores(one_each, real, ["spread_share"])) == {"spread_share"}
     assert set(scores.unknown_scores(one_each, real, ["fid"])) == set()
@@ -262,3 +269,12 @@ def test_features_that_give_nan_are_the_networks_fault_unless_the_images_hold_it
         network.embed(torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64))
     images = torch.full((2, 3, 4, 4), math.nan)
     assert network.embed(images, torch.zeros(2, dtype=torch.int64)).features.isnan().all()
+
+
+def test_scores_that_the_features_do_not_allow_are_left_out() -> None:
+    samples = cloud(300, 4, 2)
+    real = reference_of(Embedded(samples.features, None, samples.labels))
+    found = compute_scores(
+        Embedded(samples.features, None, samples.labels), real, ["class_accuracy", "kid", "is", "fid"]
+    )
+    assert list(found) == ["kid", "fid"]

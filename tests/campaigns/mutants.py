@@ -32,14 +32,14 @@ LEAST_SECONDS = 60.0
 
 TESTS: dict[str, tuple[str, ...]] = {
     "biggan/losses.py": ("test_objectives.py", "test_game.py"),
-    "biggan/normalization.py": ("test_normalization.py", "test_batched_normalization.py"),
+    "biggan/normalization.py": ("test_normalization.py", "test_batched_normalization.py", "test_game.py"),
     "biggan/batched_normalization.py": ("test_batched_normalization.py",),
     "biggan/regularizers.py": ("test_objectives.py", "test_sigma.py", "test_steering.py"),
     "biggan/gradient_penalties.py": ("test_objectives.py", "test_game.py"),
     "biggan/evaluation/scores.py": ("test_scores.py",),
     "biggan/evaluation/memorization.py": ("test_memorization.py",),
-    "biggan/retention.py": ("test_checkpoint.py",),
-    "biggan/session.py": ("test_resume.py", "test_data_training.py"),
+    "biggan/retention.py": ("test_checkpoint.py", "test_evaluation_training.py"),
+    "biggan/session.py": ("test_resume.py", "test_data_training.py", "test_interventions_branch.py", "test_ranks.py"),
     "interventions/statistics.py": ("test_interventions_statistics.py", "test_interventions_pairs.py"),
     "interventions/permutation.py": ("test_permutation.py",),
     "interventions/lifetimes.py": ("test_interventions_statistics.py", "test_interventions_pairs.py"),
