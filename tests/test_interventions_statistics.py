@@ -149,6 +149,13 @@ def test_an_effect_in_control_sds_by_hand() -> None:
     assert math.isnan(effect_in_sds([([1.0], [0.0, 0.0])])["effect_sd"])
 
 
+def test_two_unchanged_runs_are_enough_for_a_deviation_and_one_is_not() -> None:
+    found = effect_in_sds([([3.0], [0.0, 2.0])])
+    assert found["effect_sd"] == pytest.approx(2 / 2**0.5)
+    assert math.isnan(found["effect_sd_se"])
+    assert math.isnan(effect_in_sds([([3.0], [0.0])])["effect_sd"])
+
+
 def test_the_standard_error_is_how_effects_scatter() -> None:
     """1,500 studies of six base runs with eight unchanged runs each, an effect of 2 and its own scatter of 0.5."""
     random = np.random.default_rng(0)

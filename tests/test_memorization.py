@@ -94,6 +94,8 @@ def test_what_cannot_be_told_apart_is_not_known_or_half() -> None:
     assert auc(alike, alike) == 0.5
     assert gap(alike, alike).isnan()
     assert gap(alike, alike[:1]).isnan()
+    assert gap(torch.tensor([1.0, 2.0]), torch.tensor([3.0])).isnan()
+    assert gap(torch.tensor([3.0]), torch.tensor([1.0, 2.0])).isnan()
     assert auc(infinite, infinite) == 0.5
     for broken in (torch.tensor([1.0, math.nan]), alike[:0]):
         assert auc(broken, alike).isnan()

@@ -16,8 +16,10 @@ from biggan.generator import Generator
 from biggan.initialization import initialize
 from biggan.layers import LayerMaker, NonLocalBlock
 from biggan.normalization import (
+    Affine,
     AffineBatchNorm,
     BatchNorm,
+    ConditionalAffine,
     ConditionalBatchNorm,
     SNConv2d,
     SNLinear,
@@ -250,3 +252,31 @@ def test_moments_go_again_where_they_went_before() -> None:
             assert layer.collected is None
         assert layer.collected is outer
     assert layer.collected is None
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_weights_are_normalized_together_only_where_that_is_asked_for(batched: bool, monkeypatch) -> None:  # noqa: ANN001
+    """The two ways differ in their last bits."""
+    layer = SNLinear(4, 3)
+    layer.prepare_spectral_norm(1e-4)
+    network = nn.Sequential(layer)
+    together = []
+    monkeypatch.setattr(
+        "biggan.normalization.normalized_weights",
+        lambda layers, iterate: together.extend(layers) or normalized_weights(layers, iterate=iterate),
+    )
+    if batched:
+        network.batched_power_iteration = True
+    with normalized(network, iterate=False):
+        assert layer.applied is not None
+    assert together == ([layer] if batched else [])
+
+
+def test_gains_without_a_normalization_are_projected_around_1() -> None:
+    layer, x, condition = ConditionalAffine(nn.Linear(2, 3), nn.Linear(2, 3)), normal(4, 3, 5, 5), normal(4, 2, seed=1)
+    layer = layer.double()
+    expected = x * (1 + layer.gain(condition))[:, :, None, None] + layer.bias(condition)[:, :, None, None]
+    torch.testing.assert_close(layer(x, condition), expected)
+    plain = Affine(3).double()
+    plain.weight.data, plain.bias.data = normal(3, seed=2), normal(3, seed=3)
+    torch.testing.assert_close(plain(x), x * plain.weight[:, None, None] + plain.bias[:, None, None])
