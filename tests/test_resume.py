@@ -17,6 +17,7 @@ from biggan.checkpoint import checkpoint_paths, read_checkpoint
 from biggan.cli import sample_main, train_main
 from biggan.observers import Observer
 from biggan.rundir import RunDirectory
+from biggan.session import find_start, open_resumed
 from biggan.trainer import Trainer
 
 
@@ -206,3 +207,14 @@ def test_events_of_steps_that_are_done_again_are_superseded(finished: Path) -> N
     events = [json.loads(line) for line in (finished / "events.jsonl").read_text().splitlines()]
     saved = [(event["step"], bool(event.get("superseded"))) for event in events if event["event"] == "checkpoint"]
     assert saved == [(1, False), (2, False), (3, True), (3, False)]
+
+
+def test_opening_a_run_supersedes_what_lies_after_its_state(finished: Path) -> None:
+    """Whoever trains on, with a monitor or without."""
+    checkpoint_paths(finished)[-1].unlink()
+    start = find_start(finished)
+    session = open_resumed(start.config, finished, start, allow_change=False)
+    session.run.unlock()
+    later = [event for event in session.run.events() if event["step"] > 2]
+    assert later
+    assert all(event.get("superseded") for event in later)
