@@ -61,6 +61,8 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
     parents: dict[str, Path] = field(default_factory=dict)
     """The base runs' own directories, where they are there."""
+    planned: list[str] = field(default_factory=list)
+    """The plan's changed entries, begun or not."""
     _frames: dict[Path, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     def frames(self, path: Path) -> dict[str, Any]:
@@ -91,6 +93,11 @@ class Comparison:
     def entries(self) -> list[str]:
         """The changed entries in order, each once with all its seeds."""
         return list(dict.fromkeys(row.family for row in self.rows if not is_luck(row)))
+
+    @property
+    def families(self) -> list[str]:
+        """The entries over which Holm's correction goes: the plan's and all that there are."""
+        return list(dict.fromkeys([*self.planned, *self.entries()]))
 
     def of(self, entry: str) -> list[Row]:
         """An entry's runs, one a base run: that with the parent's noise, or else the first of its seeds."""
@@ -132,7 +139,12 @@ def compare_plan(folder: str | Path) -> Comparison:
     if not rows:
         raise UserError(f"no run of the plan in {folder} has begun.")
     parents = {base.name: Path(base.run) for base in resolved.bases if base.run and _has_events(Path(base.run))}
-    return Comparison(rows, resolved.title, notes + notes_on(rows), parents)
+    planned = [_stem(job.entry) for job in resolved.jobs if _stem(job.entry) not in CONTROL]
+    return Comparison(rows, resolved.title, notes + notes_on(rows), parents, list(dict.fromkeys(planned)))
+
+
+def _stem(entry: str) -> str:
+    return entry.partition("-seed-")[0]
 
 
 def compare_runs(paths: Iterable[str | Path]) -> Comparison:

@@ -46,7 +46,7 @@ class Comparison:
     @property
     def equal(self) -> bool:
         """Whether something was compared, and nothing differs."""
-        return not self.differences and bool(self.states or self.numbers)
+        return not self.differences and bool(self.states or self.numbers or self.singular_values)
 
     def __str__(self) -> str:
         lines = []

@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 
 def survival(comparison: Comparison, entry: str) -> Any:
     """The Kaplan-Meier estimate of an entry's survival after the branching point (scipy's `ecdf(...).sf`); none without
-    scores. The unit is the base run. A run without a collapse is censored at the last step at which one could still
-    have been seen to begin."""
+    scores. The unit is the base run. A run is censored at the last step at which a collapse could still have been seen
+    to begin, also where it did collapse after that: the others may have as well, unseen."""
     from scipy.stats import CensoredData, ecdf
 
-    known = [row.outcome for row in comparison.of(entry) if row.outcome.at_risk]
-    if not known:
-        return None
-    happened = [one.survived for one in known if one.collapse is not None]
-    return ecdf(CensoredData(uncensored=happened, right=[one.survived for one in known if one.collapse is None])).sf
+    happened, censored = [], []
+    for one in (row.outcome for row in comparison.of(entry) if row.outcome.at_risk):
+        until = math.inf if one.judged_until is None else one.judged_until
+        if one.collapse is not None and one.collapse <= until:
+            happened.append(one.survived)
+        else:
+            censored.append(one.survived if one.collapse is None else int(until) - one.begin)
+    return ecdf(CensoredData(uncensored=happened, right=censored)).sf if happened or censored else None
 
 
 def survival_tests(comparison: Comparison) -> pd.DataFrame:
@@ -31,9 +34,10 @@ def survival_tests(comparison: Comparison) -> pd.DataFrame:
     n_unchanged, collapsed_unchanged, p, p_holm, least_p, bases_needed, method.
 
     All seeds of an entry count, and all unchanged runs of the same base runs; `n` and `n_unchanged` are numbers of
-    runs. `p` is exact, by permutation within base runs, wherever that can be counted (`method`), and NaN where no run
-    of either collapsed: there is nothing to tell apart. The other columns as in `interventions.effects`, Holm's
-    correction being over the entries.
+    runs. `p` is exact, by permutation within base runs, wherever that can be counted (`method`); 1 where every run did
+    just what its own control did, and NaN where no run of either collapsed: there is nothing to tell apart. A run that
+    came to its end without a collapse stands behind all that were seen to collapse. The other columns as in
+    `interventions.effects`, Holm's correction being over the entries.
     """
     import pandas as pd
 
@@ -45,8 +49,9 @@ def survival_tests(comparison: Comparison) -> pd.DataFrame:
         test, (changed, unchanged) = _logrank(strata), _both(strata)
         facts = {"entry": entry, "bases": len(strata), "n": len(changed), "collapsed": _collapsed(changed)}
         facts |= {"n_unchanged": len(unchanged), "collapsed_unchanged": _collapsed(unchanged)}
-        rows.append(facts | {"p": test.p, "method": test.method, "sizes": _sizes(strata)})
-    correct(rows)
+        p = 1.0 if _did_nothing(comparison, changed) else test.p
+        rows.append(facts | {"p": p, "method": test.method, "sizes": _sizes(strata)})
+    correct(rows, len(comparison.families))
     columns = ["entry", "bases", "n", "collapsed", "n_unchanged", "collapsed_unchanged", "p", "p_holm", "least_p"]
     return pd.DataFrame(rows, columns=[*columns, "bases_needed", "method"]).astype({"bases_needed": "Int64"})
 
@@ -68,7 +73,7 @@ def delay_facts(comparison: Comparison, entry: str) -> dict[str, Any] | None:
     test, (changed, unchanged) = _logrank(strata), _both(strata)
     facts: dict[str, Any] = {"n": len(strata), "changed": len(changed), "unchanged": len(unchanged)}
     facts |= {"p": test.p, "test": f"log-rank, {test.method}", "sizes": _sizes(strata), "signs": signs}
-    if complete and len(pairs) == len(changed) and not any(one for _, one in delays):
+    if _did_nothing(comparison, changed):
         facts |= {"p": 1.0, "test": "equal to the control"}
     times = [[[_step(row) for row in group] for group in one] for one in strata]
     return facts | {"delays": delays if complete else None, "strata": [(one, other) for one, other in times]}
@@ -92,10 +97,22 @@ def _control(comparison: Comparison, row: Row) -> Row | None:
 
 
 def _logrank(strata: Sequence[tuple[list[Row], list[Row]]]) -> LogRank:
-    times = [
-        [[(row.outcome.survived, row.outcome.collapse is not None) for row in group] for group in s] for s in strata
-    ]
+    times = [[[(_observed(row), row.outcome.collapse is not None) for row in group] for group in s] for s in strata]
     return stratified_logrank_test((one, other) for one, other in times)
+
+
+def _observed(row: Row) -> int:
+    """Steps to its collapse, or to its end: what runs of one length were seen to do by then may be exchanged, though
+    some may have begun to collapse unseen. One that goes on still is followed as far as it can be judged."""
+    one = row.outcome
+    return one.last - one.begin if one.collapse is None and one.done else one.survived
+
+
+def _did_nothing(comparison: Comparison, changed: Sequence[Row]) -> bool:
+    """Whether some run collapsed, and each collapsed where its own control did, or neither did."""
+    pairs = [(row.outcome.collapse, control) for row in changed if (control := _control(comparison, row))]
+    alike = len(pairs) == len(changed) and all(at == control.outcome.collapse for at, control in pairs)
+    return alike and any(at is not None for at, _ in pairs)
 
 
 def _step(row: Row) -> float:

@@ -126,9 +126,9 @@ def read_numbers(path: Path, frames: Mapping[str, Any], begin: int) -> tuple[Num
 
 def _break_off(found: RunOutcome) -> None:
     """A run that was stopped because its numbers were not finite has no others at its end, whatever an evaluation
-    before that gave."""
+    before that gave, and also where it broke before there was any."""
     for name, value in found.numbers.items():
-        if value is not None and math.isfinite(value) and name != "D_loss_start":
+        if name != "D_loss_start" and (value is None or math.isfinite(value)):
             found.numbers[name] = math.nan
 
 

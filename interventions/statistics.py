@@ -156,9 +156,8 @@ def effects(comparison: Comparison) -> pd.DataFrame:
             strata = [one for one in _strata(comparison, entry, name) if one.is_whole]
             if name != "delay" and strata:
                 rows.append({"entry": entry, "measure": name} | _effect(strata, worse))
-    for name in COMPARED:
-        at_risk = len(survival_tests(comparison)) if name == "delay" else None  # those without a collapse are tests too
-        correct([row for row in rows if row["measure"] == name], at_risk)
+    for name in COMPARED:  # entries that have not begun or have no number yet are tests too
+        correct([row for row in rows if row["measure"] == name], len(comparison.families))
     frame = pd.DataFrame(rows, columns=COLUMNS)
     return frame.astype({"bases_needed": "Int64"})
 

@@ -202,7 +202,8 @@ def _may_hide(pairs: RitzPairs, probes: Probes, p: int, level: float, ceiling: f
     factor = math.sqrt(min(p + 1, len(pairs.coupling)))
     lowest = float(pairs.values[-1])
     nearest, farthest = 1 / (level - lowest), 1 / (max(ceiling, level) - lowest)
-    levels = np.maximum(level, lowest + 1 / (nearest + LEVELS * (farthest - nearest)))
+    places = np.append(LEVELS, 1.0) if math.isfinite(ceiling) else LEVELS
+    levels = np.maximum(level, lowest + 1 / (nearest + places * (farthest - nearest)))
     first: np.ndarray | None = None
     for mu in levels:
         coordinates = probes.in_ritz_basis(pairs.rotation, mu)

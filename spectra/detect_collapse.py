@@ -56,8 +56,8 @@ class Collapse:
     "no_modes": the last one with a better FID, or with modes.) What lies before any evidence stands as it is, so an
     onset is never before `well_until`.
 
-    After a collapse `patience` evaluations in a row at which all is well are a finding "recovered", whose onset is the
-    first of them. Then a collapse may follow again.
+    After a collapse, once the evaluations at which all is well outnumber the others since by `patience`, there is a
+    finding "recovered", whose onset is the first of the last unbroken ones. Then a collapse may follow again.
 
     Args:
         thresholds: fields of `spectra.thresholds.CollapseThresholds`.
@@ -79,7 +79,7 @@ class Collapse:
         self._evidence = dict.fromkeys(("quality_lost", "modes_lost", "no_modes"), 0.0)
         self._begun = 0  # the place of the last evaluation without evidence
         self._collapsed, self._recoveries = False, 0
-        self._well_again, self._again_since = 0, 0
+        self._well_again, self._again_since, self._well_before = 0, 0, False
 
     @property
     def evaluations(self) -> int:
@@ -99,7 +99,7 @@ class Collapse:
         """
         fid = math.nan if fid == -math.inf else float(fid)
         spread = float(spread_share) if math.isfinite(spread_share) else math.nan
-        if math.isnan(spread) and not math.isfinite(fid):
+        if math.isnan(spread) and math.isnan(fid):
             return None
         now = _Evaluation(step, spread, fid)
         self._past.append(now)
@@ -157,6 +157,7 @@ class Collapse:
             lost = self._best_spread >= self.at.healthy and self._spread_is_lost(now.spread)
             modes = 1.0 if lost and not (known and improved) else -1.0
         without = 1.0 if now.spread <= self.at.modeless and not (known and improved) else -math.inf
+        without = 0.0 if math.isnan(now.spread) else without
         return {"quality_lost": quality, "modes_lost": modes, "no_modes": without}
 
     def _enough(self) -> dict[str, float]:
@@ -170,15 +171,16 @@ class Collapse:
         }
 
     def _fall(self, rule: str) -> Finding:
-        self._collapsed, self._well_again = True, 0
+        self._collapsed, self._well_again, self._well_before = True, 0, False
         now = self._past[-1]
         place = self._begun if rule == "no_modes" else self._last_well()
         return Finding("collapse", now.step, self._past[place].step, {"rule": rule, **self._numbers(now)})
 
     def _recovery(self, now: _Evaluation) -> Finding | None:
         well = self._is_well(now.fid, now.spread) and not now.spread <= self.at.modeless
-        if not self._well_again:
+        if not (well and self._well_before):
             self._again_since = now.step
+        self._well_before = well
         self._well_again = max(0, self._well_again + (1 if well else -1))
         if self._well_again < self.at.patience:
             return None

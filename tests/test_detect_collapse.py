@@ -216,3 +216,22 @@ def test_the_collapse_of_a_run_is_the_lasting_one(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     rows = finding_rows(tmp_path)
     assert [(row["kind"], row["onset"]) for row in rows] == [("collapse", 10), ("recovered", 16), ("collapse", 20)]
+
+
+def test_an_infinite_fid_is_worse_than_any_other_without_a_spread_too() -> None:
+    steps = range(0, 4000, 100)
+    for worst in (math.inf, 1e9):
+        judged = detect.judge_collapse(steps, [math.nan] * 40, [20.0] * 20 + [worst] * 20)
+        assert [(f.kind, f.onset, f.step) for f in judged.findings] == [("collapse", 1900, 2100)]
+
+
+def test_evaluations_without_a_spread_do_not_hide_a_generator_without_modes() -> None:
+    spreads = [0.05 if number % 2 else math.nan for number in range(120)]
+    assert detect.collapse(range(120), spreads, [200.0] * 120) is not None
+
+
+def test_a_recovery_begins_with_its_last_unbroken_stretch() -> None:
+    fids = [20.0] * 12 + [200.0] * 6 + [20.0, 20.0, 100.0, 20.0, 20.0, 20.0]
+    judged = detect.judge_collapse(range(len(fids)), [0.8] * len(fids), fids)
+    assert [f.kind for f in judged.findings] == ["collapse", "recovered"]
+    assert judged.findings[1].onset == 21

@@ -156,3 +156,10 @@ def test_scores_that_were_not_computed_are_no_collapse(tmp_path: Path) -> None:
     assert found.collapse is None
     assert found.numbers["final_fid_raw_median5"] == 9
     assert found.numbers["last_spread_raw"] == 0.8
+
+
+def test_a_run_that_broke_before_its_first_evaluation_has_no_number(tmp_path: Path) -> None:
+    """Recorded as broken, and not as missing: it counts as worse than all others."""
+    found = outcome(tmp_path, [], ended="stopped", last=7)
+    assert math.isnan(found.numbers["final_fid_raw_median5"])
+    assert math.isnan(found.numbers["last_spread_raw"])

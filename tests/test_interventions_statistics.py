@@ -284,3 +284,39 @@ def test_on_which_side_what_is_not_finite_stands() -> None:
         "D/auc/real_fake",
     }
     assert COMPARED["delay"] < 0
+
+
+def test_collapses_in_the_last_evaluations_are_tested_and_do_not_end_the_curve() -> None:
+    """Three of three begin where the unchanged ones could no longer have been judged: each is one of four, whichever
+    collapsed (2 / 4^3). The curve says nothing of the time after that."""
+    comparison = study([None] * 3, unchanged=(10, 11, 12))
+    changed = [one.outcome for one in comparison.rows if one.entry == "r1"]
+    for one in changed:
+        one.collapse = 950
+    assert survival_tests(comparison).set_index("entry").loc["r1", "p"] == pytest.approx(2 / 64)
+    assert survival(comparison, "r1").probabilities.tolist() == [1]
+    changed[0].collapse = 500
+    function = survival(comparison, "r1")
+    assert dict(zip(function.quantiles.tolist(), function.probabilities.tolist(), strict=True)) == {
+        400: pytest.approx(2 / 3),
+        800: pytest.approx(2 / 3),
+    }
+
+
+def test_a_change_that_did_nothing_has_p_1_whether_or_not_its_pairs_collapsed() -> None:
+    comparison = study([None] * 4)
+    for one in comparison.rows:
+        if one.base != "base-3":
+            one.outcome.collapse = 300 if one.entry in ("r1", "control") else 600
+    assert effect(comparison, "delay")["p"] == 1
+    assert survival_tests(comparison)["p"].tolist() == [1]
+    comparison.rows[-1].outcome.collapse = 500
+    assert survival_tests(comparison)["p"].tolist() != [1]
+
+
+def test_entries_that_have_not_begun_are_of_the_family() -> None:
+    comparison = study([9, 8, 9.5])
+    comparison.planned = ["r1", "freeze-D", "freeze-G", "lr-x2", "r1-1", "dropout"]
+    found = effect(comparison)
+    assert (found["p"], found["p_holm"], found["least_p"]) == pytest.approx((0.016, 0.096, 0.096))
+    assert survival_tests(comparison)["least_p"].tolist() == pytest.approx([0.096])

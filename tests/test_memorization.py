@@ -92,7 +92,8 @@ def test_auc_and_gap_of_two_normals_and_of_an_offset_that_drifts() -> None:
 def test_what_cannot_be_told_apart_is_not_known_or_half() -> None:
     alike, infinite = torch.ones(4), torch.tensor([1.0, math.inf])
     assert auc(alike, alike) == 0.5
-    assert gap(alike, alike).isnan()
+    assert gap(alike, alike) == 0, "a dead D remembers nothing"
+    assert gap(alike + 1, alike) == math.inf
     assert gap(alike, alike[:1]).isnan()
     assert gap(torch.tensor([1.0, 2.0]), torch.tensor([3.0])).isnan()
     assert gap(torch.tensor([3.0]), torch.tensor([1.0, 2.0])).isnan()

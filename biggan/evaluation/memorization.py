@@ -90,13 +90,16 @@ def auc(above: Tensor, below: Tensor) -> Tensor:
 def gap(above: Tensor, below: Tensor) -> Tensor:
     """The difference of two sets' mean logits in units of their spread: the root of their pooled unbiased variance.
 
-    A scalar in float64; NaN where a logit is NaN or a set has fewer than two.
+    A scalar in float64; 0 where the means are equal, Inf where only they differ, NaN where a logit is NaN or a set has
+    fewer than two.
     """
     sets = [above.double(), below.double()]
     if min(map(len, sets)) < 2:
         return sets[0].new_full((), torch.nan)
     squares = sum((one - one.mean()).square().sum() for one in sets)
-    return (sets[0].mean() - sets[1].mean()) / (squares / (len(above) + len(below) - 2)).sqrt()
+    difference = sets[0].mean() - sets[1].mean()
+    found = difference / (squares / (len(above) + len(below) - 2)).sqrt()
+    return torch.where(difference == 0, difference, found)  # a D whose output is constant remembers nothing
 
 
 def memorization(train: Tensor, val: Tensor, fake: Tensor) -> dict[str, Tensor]:
