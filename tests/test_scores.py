@@ -278,3 +278,9 @@ def test_scores_that_the_features_do_not_allow_are_left_out() -> None:
         Embedded(samples.features, None, samples.labels), real, ["class_accuracy", "kid", "is", "fid"]
     )
     assert list(found) == ["kid", "fid"]
+
+
+def test_which_scores_are_computed_in_training_and_which_way_is_better() -> None:
+    assert scores.quick_scores() == ["fid", "is", "spread_share", "class_accuracy"]
+    assert {name for name, score in SCORES.items() if score.better == -1} == {"fid", "kid", "intra_fid"}
+    assert {score.better for score in SCORES.values()} == {1, -1}

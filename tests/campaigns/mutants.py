@@ -32,8 +32,13 @@ LEAST_SECONDS = 60.0
 
 TESTS: dict[str, tuple[str, ...]] = {
     "biggan/losses.py": ("test_objectives.py", "test_game.py"),
-    "biggan/normalization.py": ("test_normalization.py", "test_batched_normalization.py", "test_game.py"),
-    "biggan/batched_normalization.py": ("test_batched_normalization.py",),
+    "biggan/normalization.py": (
+        "test_normalization.py",
+        "test_batched_normalization.py",
+        "test_game.py",
+        "test_distributed.py",
+    ),
+    "biggan/batched_normalization.py": ("test_batched_normalization.py", "test_normalization.py"),
     "biggan/regularizers.py": ("test_objectives.py", "test_sigma.py", "test_steering.py"),
     "biggan/gradient_penalties.py": ("test_objectives.py", "test_game.py"),
     "biggan/evaluation/scores.py": ("test_scores.py",),
