@@ -175,7 +175,9 @@ def _collapse(scored: Sequence[Mapping[str, Any]], found: RunOutcome) -> None:
     found.judged_until = judged.judged_until
     before = [one for one in judged.findings if one.step <= found.begin]
     found.collapsed_before = bool(before) and before[-1].kind == "collapse"
-    finding = before[-1] if found.collapsed_before else lasting_after(judged.findings, steps, found.begin)
+    rows = zip(steps, spreads, fids, strict=True)
+    told = [step for step, spread, fid in rows if math.isfinite(spread) or not math.isnan(fid)]
+    finding = before[-1] if found.collapsed_before else lasting_after(judged.findings, told, found.begin)
     if finding is not None:
         found.collapse, found.collapse_rule = finding.onset, str(finding.details.get("rule", ""))
         return
@@ -190,7 +192,8 @@ def _collapse(scored: Sequence[Mapping[str, Any]], found: RunOutcome) -> None:
 
 def lasting_after(findings: Sequence[Finding], steps: Sequence[int], begin: int) -> Finding | None:
     """The first collapse said after `begin` that lasts (see `spectra.detect.judge_collapse`, whose findings these are:
-    its `lasting` is the first of the whole series, which may have ended before `begin`)."""
+    its `lasting` is the first of the whole series, which may have ended before `begin`). `steps` are those of the
+    evaluations that told something."""
     from spectra.thresholds import CollapseThresholds
 
     for number, finding in enumerate(findings):
