@@ -93,7 +93,7 @@ def test_a_level_in_a_gap_bounds_the_values_above_it() -> None:
     """Steps 2 and 3 against LAPACK: whatever matrix has these Ritz pairs and at most p eigenvalues above the level has
     its first eigenvalues below the targets."""
     rng = np.random.default_rng(0)
-    tight = 0.0
+    tight, whole = 0.0, np.zeros(0)
     for _ in range(300):
         p, extra = int(rng.integers(2, 6)), 6
         theta = np.sort(rng.uniform(0.8, 1, p))[::-1]
@@ -104,11 +104,14 @@ def test_a_level_in_a_gap_bounds_the_values_above_it() -> None:
         level = _levels_in_gaps(pairs, targets, p).get(p)
         if level is None:
             continue
-        turn = np.linalg.qr(rng.standard_normal((extra, extra)))[0]
-        hidden = turn @ np.diag(rng.uniform(below, level + 0.2, extra)) @ turn.T
-        whole = np.linalg.eigvalsh(np.block([[np.diag(theta), coupling.T], [coupling, hidden]]))[::-1]
-        if whole[p] > level:
-            continue  # then step 1 would not have passed
+        turn = np.linalg.svd(coupling)[0]  # the hidden direction to which most leaks, as high as step 1 allows
+        low, high = below, level + 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            hidden = turn @ np.diag([middle, *[below] * (extra - 1)]) @ turn.T
+            found = np.linalg.eigvalsh(np.block([[np.diag(theta), coupling.T], [coupling, hidden]]))[::-1]
+            low, high = (middle, high) if found[p] <= level else (low, middle)
+            whole = found if found[p] <= level else whole
         assert np.all(whole[:2] <= targets + 1e-12)
         tight = max(tight, float(((whole[:2] - theta[:2]) / (targets - theta[:2])).max()))
     assert tight > 0.1, "the case must be met, and the bound be no mere formality"
