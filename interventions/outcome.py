@@ -108,9 +108,10 @@ def read_outcome(path: str | Path, begin: int) -> RunOutcome:
         found.ended, found.last = held["event"].iloc[-1], max(last, int(held["step"].iloc[-1]))
     _collapse(scored, found)
     numbers, found.layers, found.record = read_numbers(path, frames, begin)
-    found.numbers |= _scores(own) | numbers
+    scores = _scores(own)
+    found.numbers |= scores | numbers
     if found.ended == "stopped":
-        _break_off(found)
+        _break_off(found, scores)
     return found
 
 
@@ -124,11 +125,12 @@ def read_numbers(path: Path, frames: Mapping[str, Any], begin: int) -> tuple[Num
     return numbers, layers, "thinned" if has_gaps(scalars[scalars["step"] > begin]) else "whole"
 
 
-def _break_off(found: RunOutcome) -> None:
+def _break_off(found: RunOutcome, scores: Numbers) -> None:
     """A run that was stopped because its numbers were not finite has no others at its end, whatever an evaluation
-    before that gave, and also where it broke before there was any."""
+    before that gave, and no scores either where it broke before there was any."""
     for name, value in found.numbers.items():
-        if name != "D_loss_start" and (value is None or math.isfinite(value)):
+        broken = name in scores if value is None else math.isfinite(value)
+        if broken and name != "D_loss_start":
             found.numbers[name] = math.nan
 
 
