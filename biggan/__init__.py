@@ -9,24 +9,24 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "biggan.config": ["Config", "ModelConfig", "differences", "from_dict", "to_dict"],
+    "biggan.config.tree": ["Config", "ModelConfig", "differences", "from_dict", "to_dict"],
     "biggan.errors": ["UserError"],
-    "biggan.generator": ["Generator"],
-    "biggan.discriminator": ["Discriminator"],
-    "biggan.state": ["TrainingState"],
-    "biggan.folding": ["fold_spectral_norm"],
-    "biggan.checkpoint": ["Checkpoint", "newest_checkpoint", "read_checkpoint", "save_checkpoint"],
+    "biggan.networks.generator": ["Generator"],
+    "biggan.networks.discriminator": ["Discriminator"],
+    "biggan.training.state": ["TrainingState"],
+    "biggan.run.folding": ["fold_spectral_norm"],
+    "biggan.run.checkpoint": ["Checkpoint", "newest_checkpoint", "read_checkpoint", "save_checkpoint"],
     "biggan.data": ["open_source", "training_batches"],
-    "biggan.session": ["open_new", "open_resumed"],
-    "biggan.trainer": ["Trainer"],
-    "biggan.observers": ["Observer"],
-    "biggan.retention": ["CheckpointStore"],
-    "biggan.sampling": ["class_images", "draw_grid", "load_generator"],
+    "biggan.run.session": ["open_new", "open_resumed"],
+    "biggan.training.trainer": ["Trainer"],
+    "biggan.training.observer": ["Observer"],
+    "biggan.run.retention": ["CheckpointStore"],
+    "biggan.evaluation.pictures.grids": ["class_images", "draw_grid", "load_generator"],
     "biggan.evaluation.standing": ["sampling_copy"],
-    "biggan.evaluation.features": ["FEATURES", "load_features"],
+    "biggan.evaluation.features.registry": ["FEATURES", "load_features"],
     "biggan.evaluation.scores": ["SCORES", "compute_scores"],
     "biggan.evaluation.evaluator": ["Evaluator"],
-    "biggan.evaluation.observer": ["Evaluation"],
+    "biggan.observers.evaluation": ["Evaluation"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

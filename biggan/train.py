@@ -2,7 +2,7 @@
 
 import sys
 
-from biggan.cli import train_main
+from biggan.cli.train import train_main
 
 if __name__ == "__main__":
     sys.exit(train_main())

@@ -10,18 +10,18 @@ from typing import Any
 
 _HOMES = {
     "interventions.changes": ["CHANGES", "Change", "make_change"],
-    "interventions.timeline": ["Timed"],
-    "interventions.parent": ["Parent", "find_parent"],
-    "interventions.replay": ["Branch", "continue_branch", "plan_branch", "run_branch"],
-    "interventions.control": ["compare_with_parent"],
-    "interventions.microscope": ["Redone", "redo"],
-    "interventions.plan": ["read_plan", "shipped_plans"],
-    "interventions.layout": ["resolve"],
-    "interventions.compare": ["compare_plan", "compare_runs", "table"],
-    "interventions.statistics": ["effects", "luck"],
-    "interventions.lifetimes": ["survival", "survival_tests"],
-    "interventions.figures": ["FIGURES"],
-    "interventions.report": ["print_report", "write_report"],
+    "interventions.branch.timeline": ["Timed"],
+    "interventions.branch.parent": ["Parent", "find_parent"],
+    "interventions.branch.branch": ["Branch", "continue_branch", "plan_branch", "run_branch"],
+    "interventions.branch.verify_control": ["compare_with_parent"],
+    "interventions.branch.step_replay": ["Redone", "redo"],
+    "interventions.study.plan": ["read_plan", "shipped_plans"],
+    "interventions.study.expand": ["resolve"],
+    "interventions.compare.collect": ["compare_plan", "compare_runs", "table"],
+    "interventions.compare.statistics": ["effects", "luck"],
+    "interventions.compare.lifetimes": ["survival", "survival_tests"],
+    "interventions.compare.figures": ["FIGURES"],
+    "interventions.compare.report": ["print_report", "write_report"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -9,18 +9,18 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "spectra.topk": ["TopSingularValues", "top_singular_values", "top_singular_values_batch"],
-    "spectra.matrices": ["NormalizedLayer", "WeightMatrix", "as_matrix", "weight_matrices"],
-    "spectra.operators": ["ImageOperator", "LinearOperator", "convolution_operator"],
-    "spectra.files": ["Checkpoint", "CheckpointError", "StoredWeight", "read_checkpoint"],
-    "spectra.monitor": ["Monitor"],
-    "spectra.probes": ["PROBES", "Probe", "Snapshot"],
-    "spectra.schedule": ["Bursts", "Every", "Logarithmic"],
-    "spectra.plots": ["FIGURES", "draw_figures"],
-    "spectra.frames": ["gradient_variance_in_time", "load", "read_events"],
-    "spectra.findings": ["Finding"],
-    "spectra.detectors": ["detect_run"],
-    "spectra.scan": ["Convolution", "Spectrum", "scan"],
+    "spectra.linalg.topk": ["TopSingularValues", "top_singular_values", "top_singular_values_batch"],
+    "spectra.networks.matrices": ["NormalizedLayer", "WeightMatrix", "as_matrix", "weight_matrices"],
+    "spectra.linalg.operators": ["ImageOperator", "LinearOperator", "convolution_operator"],
+    "spectra.networks.checkpoint_files": ["Checkpoint", "CheckpointError", "StoredWeight", "read_checkpoint"],
+    "spectra.monitor.monitor": ["Monitor"],
+    "spectra.monitor.probes": ["PROBES", "Probe", "Snapshot"],
+    "spectra.monitor.schedule": ["Bursts", "Every", "Logarithmic"],
+    "spectra.draw.figures": ["FIGURES", "draw_figures"],
+    "spectra.record.frames": ["gradient_variance_in_time", "load", "read_events"],
+    "spectra.detect.finding": ["Finding"],
+    "spectra.detect.online": ["detect_run"],
+    "spectra.networks.scan": ["Convolution", "Spectrum", "scan"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -29,7 +29,7 @@ __all__ = sorted([*_HOME_OF, "detect", "lightning"])
 
 def __getattr__(name: str) -> Any:
     if name in ("detect", "lightning"):
-        return import_module(f"spectra.{name}")
+        return import_module({"detect": "spectra.detect", "lightning": "spectra.monitor.integrations.lightning"}[name])
     if name not in _HOME_OF:
         raise AttributeError(f"module 'spectra' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

@@ -2,6 +2,6 @@
 
 import sys
 
-from spectra.cli import main
+from spectra.cli.commands import main
 
 sys.exit(main())

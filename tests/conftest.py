@@ -8,29 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_options import TINY as TINY_OPTIONS
+from tiny import TINY as TINY_OPTIONS
+from tiny import TINY_CONFIG
 
-from biggan.cli import train_main
-from biggan.config import Config, from_dict
+from biggan.cli.train import train_main
+from biggan.config.tree import Config, from_dict
 from biggan.data import open_source, training_batches
 from biggan.evaluation.evaluator import Evaluator
-from biggan.rundir import RunDirectory
-from biggan.session import open_new
-from biggan.state import TrainingState
-from biggan.trainer import Trainer
-
-TINY = {
-    "steps": 6,
-    "device": "cpu",
-    "model": {"resolution": 8, "ch": 4, "z_dim": 12},
-    "train": {"batch": 8, "d_steps": 2},
-    "optim": {"G": {"lr": 1e-3}, "D": {"lr": 1e-3}},
-    "regularizers": {"orthogonal_G": 1e-3},
-    "ema": {"decay": 0.9, "start": 2},
-    "checkpoint": {"every": 2},
-    "samples": {"every": 0},
-    "tensorboard": {"every": 0},
-}
+from biggan.run.directory import RunDirectory
+from biggan.run.session import open_new
+from biggan.training.state import TrainingState
+from biggan.training.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +42,7 @@ def tiny() -> Callable[..., Config]:
     """A tiny configuration, with whole sections or top-level fields changed: tiny(steps=3, train={...})."""
 
     def make(**changes: object) -> Config:
-        values = {**TINY}
+        values = {**TINY_CONFIG}
         for name, change in changes.items():
             values[name] = {**values.get(name, {}), **change} if isinstance(change, dict) else change
         return from_dict(values)
@@ -105,10 +93,3 @@ def finished(tmp_path: Path) -> Path:
     run = tmp_path / "run"
     assert train_main(["--out", str(run), "--steps=3", "--quiet", "--checkpoint.every=1", *TINY_OPTIONS]) == 0
     return run
-
-
-def assert_same_state(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    """Every tensor the same, bit for bit."""
-    assert set(one) == set(other)
-    different = [name for name, tensor in one.items() if not torch.equal(tensor, other[name])]
-    assert not different

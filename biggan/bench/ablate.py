@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.bench.machine import device_facts, ignore, matrix_rate, open_data, peak_of_tensors, synchronizer
 from biggan.bench.measure import count_flop, one_step
-from biggan.config import SpeedConfig
+from biggan.config.tree import SpeedConfig
 from biggan.errors import UserError, check_known
 
 if TYPE_CHECKING:
-    from biggan.config import Config
-    from biggan.step import Game
+    from biggan.config.tree import Config
+    from biggan.training.step import Game
 
 Log = Callable[[str], None]
 
@@ -40,8 +40,8 @@ def ablate(
 
     Raises `UserError` as training would.
     """
-    from biggan.options import parse
-    from biggan.session import resolve_device, use_arithmetic
+    from biggan.cli.options import parse
+    from biggan.run.session import resolve_device, use_arithmetic
 
     wanted = variants(compiled=compiled)
     for name in only:
@@ -142,9 +142,9 @@ class Rig:
 
     def game(self, speed: SpeedConfig) -> Game:
         """The variant's game, its networks switched to it."""
-        from biggan.resampling import Resampling
-        from biggan.state import TrainingState
-        from biggan.step import Game
+        from biggan.networks.resampling import Resampling
+        from biggan.training.state import TrainingState
+        from biggan.training.step import Game
 
         if speed not in self.games:
             config = dataclasses.replace(self.config, speed=speed)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from biggan.bench.machine import LEAST_TIMED
-from biggan.cli import EXIT_DONE, guarded
+from biggan.cli.train import EXIT_DONE, guarded
 from biggan.errors import UserError
 
 REPORTS = {
@@ -46,7 +46,7 @@ def _one(arguments: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any]
     """One configuration's speed, and what prints it."""
     from biggan.bench.measure import measure
     from biggan.bench.tables import print_one
-    from biggan.options import parse
+    from biggan.cli.options import parse
 
     line = parse(rest)
     if useless := [name for name in ("resume", "allow_change", "quiet", "dry_run") if line.flags[name]]:

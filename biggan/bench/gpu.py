@@ -14,11 +14,11 @@ from biggan.bench.ablate import Rig, one_case
 from biggan.bench.machine import device_facts, matrix_rate, synchronizer
 from biggan.bench.measure import one_step
 from biggan.bench.traffic import count_traffic
-from biggan.config import SpeedConfig
+from biggan.config.tree import SpeedConfig
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
-    from biggan.config import Config
+    from biggan.config.tree import Config
 
 Log = Callable[[str], None]
 
@@ -42,8 +42,8 @@ def report(
 
     Operations are the plain networks'. Raises `UserError` where there is no GPU.
     """
-    from biggan.options import parse
-    from biggan.session import resolve_device, use_arithmetic
+    from biggan.cli.options import parse
+    from biggan.run.session import resolve_device, use_arithmetic
 
     preset, options = one_case(argv, "imagenet128")
     line = [preset, "--regularizers.orthogonal_G=0", "--data.workers=0", *options, f"--device={device}"]
@@ -152,7 +152,7 @@ def _add_shares(step: dict[str, Any], found: dict[str, Any], matrix: float) -> N
 def _price_of_watching(config: Config, speed: SpeedConfig, rounds: int) -> dict[str, float]:
     """A step's seconds unwatched, what a measurement of all spectra adds, and its share at every tenth step."""
     import spectra
-    from biggan.step import Game
+    from biggan.training.step import Game
 
     rig = Rig(config)
     state, seconds = rig.game(speed).state, []
@@ -173,7 +173,7 @@ def _price_of_watching(config: Config, speed: SpeedConfig, rounds: int) -> dict[
 
 def _price_of_determinism(config: Config, speed: SpeedConfig, rounds: int) -> dict[str, float]:
     """A step's seconds with deterministic algorithms and with whichever are fastest."""
-    from biggan.session import use_arithmetic
+    from biggan.run.session import use_arithmetic
 
     found = {}
     for name, deterministic in (("deterministic", True), ("any", False)):

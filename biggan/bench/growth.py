@@ -12,7 +12,7 @@ from biggan.bench.ablate import Rig, one_case
 from biggan.bench.machine import device_facts
 
 if TYPE_CHECKING:
-    from biggan.config import Config
+    from biggan.config.tree import Config
 
 CHANNELS, RESOLUTIONS, BATCHES = (16, 32, 64, 96), (32, 64, 128), (2, 8, 32)
 MOST_SECONDS, MOST_BYTES = 60.0, 12 * 2**30
@@ -33,8 +33,8 @@ def grow(
     is its operations at the rate of the largest cell so far. `argv`: a preset (imagenet128 where none) and options.
     The exponents are those of step = c ch^a resolution^b batch^d, by least squares of the logarithms.
     """
-    from biggan.options import parse
-    from biggan.session import resolve_device, use_arithmetic
+    from biggan.cli.options import parse
+    from biggan.run.session import resolve_device, use_arithmetic
 
     preset, options = one_case(argv, "imagenet128")
     cells: list[dict[str, Any]] = []
@@ -73,9 +73,9 @@ def _needs(config: Config) -> dict[str, float]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from biggan.discriminator import Discriminator
-    from biggan.estimate import estimate
-    from biggan.generator import Generator
+    from biggan.networks.discriminator import Discriminator
+    from biggan.networks.generator import Generator
+    from biggan.training.estimate import estimate
 
     with torch.device("meta"):
         G, D = Generator(config.model, config.speed), Discriminator(config.model, config.speed)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from biggan.config import Config
+    from biggan.config.tree import Config
     from biggan.data import Source
 
 SYNTHETIC = 2048  # images in memory where a preset's files were not given
@@ -78,7 +78,7 @@ def peak_of_tensors(config: Config) -> Iterator[list[int]]:
     """
     import torch
 
-    from biggan.estimate import LiveTensors
+    from biggan.training.estimate import LiveTensors
 
     found: list[int] = []
     if config.device == "cuda":
@@ -103,7 +103,7 @@ def matrix_rate(config: Config, seconds: float, dtype: torch.dtype | None = None
 
     import torch
 
-    from spectra.tf32 import tf32
+    from spectra.linalg.tf32 import tf32
 
     dtype, sync = dtype or torch.float32, synchronizer(config)
     best, best_size, size, lasted = 0.0, 0, 256, 0.0

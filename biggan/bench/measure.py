@@ -17,9 +17,9 @@ from biggan.bench.machine import (
 )
 
 if TYPE_CHECKING:
-    from biggan.config import Config
+    from biggan.config.tree import Config
     from biggan.data import Source
-    from biggan.step import Game
+    from biggan.training.step import Game
 
 
 def measure(config: Config, *, seconds: float = 5.0, most: int = 50) -> dict[str, Any]:
@@ -30,9 +30,9 @@ def measure(config: Config, *, seconds: float = 5.0, most: int = 50) -> dict[str
     import dataclasses
 
     from biggan.data.loader import worker_count
-    from biggan.session import resolve_device, use_arithmetic
-    from biggan.state import TrainingState
-    from biggan.step import Game
+    from biggan.run.session import resolve_device, use_arithmetic
+    from biggan.training.state import TrainingState
+    from biggan.training.step import Game
 
     config = dataclasses.replace(config, device=resolve_device(config.device))
     use_arithmetic(config)

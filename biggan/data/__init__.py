@@ -3,7 +3,7 @@
 from biggan.data.images import ImageArray, Images, Position, Source
 from biggan.data.loader import training_batches
 from biggan.data.sampler import PositionalSampler
-from biggan.data.sources import SOURCES, open_source
+from biggan.data.sources.registry import SOURCES, open_source
 
 __all__ = [
     "SOURCES",

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from biggan.data.ids import numbered, origins_of
 from biggan.data.labels import Labels
-from biggan.data.origins import numbered, origins_of
 from biggan.rng import uniform
 
 

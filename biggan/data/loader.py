@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from biggan.data.sampler import PositionalSampler
-from biggan.distributed import Share, local_world_size
+from biggan.distributed.ranks import Share, local_world_size
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
-    from biggan.config import Config
+    from biggan.config.tree import Config
     from biggan.data.images import Images, Position, Source
 
 Batch = tuple[Tensor, Tensor]

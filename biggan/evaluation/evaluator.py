@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 import torch
 
-from biggan.config import Config
-from biggan.evaluation.features import Embedded, FeatureNetwork, Report, join, load_features
+from biggan.config.tree import Config
+from biggan.evaluation.features.registry import Embedded, FeatureNetwork, Report, join, load_features
 from biggan.evaluation.generate import Draw, generate
-from biggan.evaluation.ranks import Share, gathered
 from biggan.evaluation.reference import MOST_KEPT, Reference, Split, make_reference, open_complete_source
 from biggan.evaluation.scores import compute_scores, is_parts, kid_size
+from biggan.evaluation.shares import Share, gathered
 from biggan.evaluation.standing import sampling_copy
-from biggan.generator import Generator
-from spectra.tf32 import tf32
+from biggan.networks.generator import Generator
+from spectra.linalg.tf32 import tf32
 
 Weights = Literal["raw", "ema"]
 

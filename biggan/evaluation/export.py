@@ -17,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from biggan.checkpoint import Checkpoint
 from biggan.data.images import to_uint8
 from biggan.errors import UserError
 from biggan.evaluation.generate import BLOCK, Draw, block_count, generate
-from biggan.evaluation.ranks import Share
+from biggan.evaluation.shares import Share
 from biggan.evaluation.standing import sampling_copy
-from biggan.generator import Generator
-from biggan.rundir import write_whole
+from biggan.networks.generator import Generator
+from biggan.run.checkpoint import Checkpoint
+from biggan.run.directory import write_whole
 
 FACTS = "samples.json"
 

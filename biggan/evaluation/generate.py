@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from biggan import rng
-from biggan.config import LatentConfig
+from biggan.config.tree import LatentConfig
 from biggan.errors import UserError
-from biggan.generator import Generator
-from biggan.latents import sample_latents, truncated_latents
-from biggan.normalization import normalized
+from biggan.networks.generator import Generator
+from biggan.networks.spectral_norm import normalized
+from biggan.objective.latents import sample_latents, truncated_latents
 
 BLOCK = 64
 

@@ -13,27 +13,27 @@ from pathlib import Path
 import torch
 import torch.distributed
 
-from biggan.checkpoint import Checkpoint, CheckpointError, checkpoint_paths, newest_checkpoint, read_checkpoint
-from biggan.config import Config
+from biggan.config.tree import Config
 from biggan.data import open_source
-from biggan.discriminator import Discriminator
 from biggan.errors import UserError
 from biggan.evaluation.bias import bias_warning
-from biggan.evaluation.cache import key
+from biggan.evaluation.discriminator import Verdicts, draw_verdicts, verdicts
 from biggan.evaluation.evaluator import Evaluator, Settings
-from biggan.evaluation.features import Embedded
+from biggan.evaluation.features.cache import key
+from biggan.evaluation.features.registry import Embedded
 from biggan.evaluation.generate import BLOCK, Draw, block_count
-from biggan.evaluation.observer import to_json
-from biggan.evaluation.pictures import class_difficulty, interpolations, nearest_neighbours, truncation_strips
-from biggan.evaluation.ranks import Share
+from biggan.evaluation.pictures.grids import load_generator
+from biggan.evaluation.pictures.strips import class_difficulty, interpolations, nearest_neighbours, truncation_strips
 from biggan.evaluation.reference import Split, make_reference, open_complete_source
 from biggan.evaluation.scores import class_leakage, compute_scores, unknown_scores
+from biggan.evaluation.shares import Share
 from biggan.evaluation.table import Row, ScoreTable, csv_text
 from biggan.evaluation.truncation import Curve, draw_curve, truncation_curve
-from biggan.evaluation.verdicts import Verdicts, draw_verdicts, verdicts
-from biggan.rundir import write_whole
-from biggan.sampling import load_generator
-from biggan.session import resolve_device
+from biggan.networks.discriminator import Discriminator
+from biggan.observers.evaluation import to_json
+from biggan.run.checkpoint import Checkpoint, CheckpointError, checkpoint_paths, newest_checkpoint, read_checkpoint
+from biggan.run.directory import write_whole
+from biggan.run.session import resolve_device
 
 MOST_LEAKAGE = 100  # classes up to which the leakage matrix is stored
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from biggan.data.images import Images, to_float
-from biggan.discriminator import Discriminator
-from biggan.normalization import normalized
+from biggan.networks.discriminator import Discriminator
+from biggan.networks.spectral_norm import normalized
 
 BATCH = 256
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from biggan import rng
-from biggan.config import Config
+from biggan.config.tree import Config
 from biggan.data.images import Images, Source
-from biggan.data.sources import arrange, open_data
+from biggan.data.sources.registry import arrange, open_data
 from biggan.errors import UserError
-from biggan.evaluation import cache
-from biggan.evaluation.features import Embedded, FeatureNetwork, embed_images, join
+from biggan.evaluation.features import cache
+from biggan.evaluation.features.registry import Embedded, FeatureNetwork, embed_images, join
 
 MOST_KEPT = 10_000  # features of so many real images are kept, for scores that compare single images
 MOST_CLASS_BYTES = 2**30  # beyond this no second moments a class are kept

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from biggan.evaluation.features import Embedded
+from biggan.evaluation.features.registry import Embedded
 from biggan.evaluation.reference import Moments, Reference
 
 IS_PARTS, IS_PART, KID_SUBSETS, KID_SIZE = 10, 10, 20, 1000

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan import rng
-from biggan.config import LatentConfig
-from biggan.generator import Generator
-from biggan.latents import sample_latents
-from biggan.normalization import SpectrallyNormalized, collecting, normalized, set_running_statistics
+from biggan.config.tree import LatentConfig
+from biggan.networks.generator import Generator
+from biggan.networks.spectral_norm import SpectrallyNormalized, collecting, normalized, set_running_statistics
+from biggan.objective.latents import sample_latents
 
 POWER_ITERATIONS = 50
 SMALL = 384  # up to this shorter side the singular vector is computed, which is faster than iterating

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from biggan.errors import UserError
-from biggan.evaluation.cache import key
 from biggan.evaluation.evaluator import Settings
-from biggan.evaluation.observer import from_json, to_json
+from biggan.evaluation.features.cache import key
 from biggan.evaluation.scores import is_parts
-from biggan.rundir import write_whole
+from biggan.observers.evaluation import from_json, to_json
+from biggan.run.directory import write_whole
 
 
 @dataclass

@@ -12,10 +12,10 @@ import numpy as np
 
 from biggan.errors import UserError
 from biggan.evaluation.evaluator import Evaluator, Settings
-from biggan.evaluation.features import Embedded, join
+from biggan.evaluation.features.registry import Embedded, join
 from biggan.evaluation.generate import Draw, generate
 from biggan.evaluation.scores import compute_scores
-from biggan.generator import Generator
+from biggan.networks.generator import Generator
 
 SATURATED = 0.98  # |value| of a pixel, in [-1, 1]
 LEAST_IS = 0.95  # of the untruncated samples' IS

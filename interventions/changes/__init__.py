@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from interventions.changes import objective, optimization, surgery
+from interventions.changes import objective, optimization, state
 from interventions.changes.base import CHANGES, Change, find_change, load_file, make_change, value_of, with_fields
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "make_change",
     "objective",
     "optimization",
-    "surgery",
+    "state",
     "value_of",
     "with_fields",
 ]

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from biggan.config import Config, flatten, from_dict, to_dict, unflatten
+from biggan.config.tree import Config, flatten, from_dict, to_dict, unflatten
 from biggan.errors import UserError, check_known
-from interventions.changes.reading import arguments
+from interventions.changes.parse import arguments
 
 if TYPE_CHECKING:
-    from biggan.state import TrainingState
+    from biggan.training.state import TrainingState
 
 Network = Literal["G", "D"]
 Networks = Literal["G", "D", "both"]

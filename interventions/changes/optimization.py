@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from biggan.config import Config
+from biggan.config.tree import Config
 from interventions.changes.base import Amount, Change, Network, Networks, amount, each, value_of, whole
 
 if TYPE_CHECKING:
-    from biggan.state import TrainingState
+    from biggan.training.state import TrainingState
 
 
 @dataclass(frozen=True)

@@ -31,27 +31,45 @@ SETTLING = 5.0  # times a module's own tests' time, after which a mutant counts 
 LEAST_SECONDS = 60.0
 
 TESTS: dict[str, tuple[str, ...]] = {
-    "biggan/losses.py": ("test_objectives.py", "test_game.py"),
-    "biggan/normalization.py": (
-        "test_normalization.py",
-        "test_batched_normalization.py",
-        "test_game.py",
-        "test_distributed.py",
+    "biggan/objective/losses.py": ("biggan/objective/test_objectives.py", "biggan/training/test_step.py"),
+    "biggan/networks/spectral_norm.py": (
+        "biggan/networks/test_normalization.py",
+        "biggan/networks/test_batched_spectral_norm.py",
+        "biggan/training/test_step.py",
+        "biggan/distributed/test_collectives.py",
     ),
-    "biggan/batched_normalization.py": ("test_batched_normalization.py", "test_normalization.py"),
-    "biggan/regularizers.py": ("test_objectives.py", "test_sigma.py", "test_steering.py"),
-    "biggan/gradient_penalties.py": ("test_objectives.py", "test_game.py"),
-    "biggan/evaluation/scores.py": ("test_scores.py",),
-    "biggan/evaluation/memorization.py": ("test_memorization.py",),
-    "biggan/retention.py": ("test_checkpoint.py", "test_evaluation_training.py"),
-    "biggan/session.py": ("test_resume.py", "test_data_training.py", "test_interventions_branch.py", "test_ranks.py"),
-    "interventions/statistics.py": ("test_interventions_statistics.py", "test_interventions_pairs.py"),
-    "interventions/permutation.py": ("test_permutation.py",),
-    "interventions/lifetimes.py": ("test_interventions_statistics.py", "test_interventions_pairs.py"),
-    "spectra/certificate.py": ("test_spectra_certificate.py",),
-    "spectra/detect_collapse.py": ("test_detect_collapse.py",),
-    "spectra/detect_loss.py": ("test_detect.py",),
-    "spectra/detect_sigma.py": ("test_detect.py",),
+    "biggan/networks/batched_spectral_norm.py": (
+        "biggan/networks/test_batched_spectral_norm.py",
+        "biggan/networks/test_normalization.py",
+    ),
+    "biggan/objective/weight_penalties.py": (
+        "biggan/objective/test_objectives.py",
+        "biggan/networks/test_sigma_control.py",
+        "biggan/networks/test_warm_starts.py",
+    ),
+    "biggan/objective/gradient_penalties.py": ("biggan/objective/test_objectives.py", "biggan/training/test_step.py"),
+    "biggan/evaluation/scores.py": ("biggan/evaluation/test_scores.py",),
+    "biggan/evaluation/memorization.py": ("biggan/evaluation/test_memorization.py",),
+    "biggan/run/retention.py": ("biggan/run/test_checkpoint.py", "biggan/observers/test_evaluation.py"),
+    "biggan/run/session.py": (
+        "biggan/run/test_resume.py",
+        "biggan/data/test_training_on_files.py",
+        "interventions/branch/test_branch.py",
+        "biggan/distributed/test_ranks.py",
+    ),
+    "interventions/compare/statistics.py": (
+        "interventions/compare/test_statistics.py",
+        "interventions/compare/test_pairs.py",
+    ),
+    "interventions/compare/permutation.py": ("interventions/compare/test_permutation.py",),
+    "interventions/compare/lifetimes.py": (
+        "interventions/compare/test_statistics.py",
+        "interventions/compare/test_pairs.py",
+    ),
+    "spectra/linalg/certificate.py": ("spectra/linalg/test_certificate_bound.py",),
+    "spectra/detect/collapse.py": ("spectra/detect/test_collapse.py",),
+    "spectra/detect/loss.py": ("spectra/detect/test_detect.py",),
+    "spectra/detect/sigma.py": ("spectra/detect/test_detect.py",),
 }
 """The modules whose mutants are drawn, all alike often, and their own tests."""
 

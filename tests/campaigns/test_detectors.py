@@ -1,4 +1,4 @@
-"""The table by which the thresholds in `spectra.thresholds` were chosen: hits, false alarms, delays, errors of onsets.
+"""The table by which the thresholds in `spectra.detect.thresholds` were chosen: hits, false alarms, delays, onsets.
 
 `pytest -n 0 -s -m slow tests/campaigns/test_detectors.py` prints it; the bounds are a little wider than what was found.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from detector_series import (
+from series import (
     FALLING,
     FID_NOISES,
     HEALTHY,

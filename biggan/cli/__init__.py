@@ -1,0 +1,1 @@
+"""The commands: each reads its line, and has the work done elsewhere."""

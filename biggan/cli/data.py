@@ -1,0 +1,188 @@
+"""`biggan-data prepare` and `biggan-data check`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from biggan.cli.app import Parser
+from biggan.cli.train import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, guarded
+from biggan.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+PLAIN_LINE_SECONDS = 10.0
+KEPT = "What is packed is kept, and the same command goes on from there."
+STOPPED = f"stopped. {KEPT}"
+
+
+def data_main(argv: list[str] | None = None) -> int:
+    """`biggan-data`. Returns the exit code: 0 done, 2 bad input, 130 interrupted (work kept), 1 anything else."""
+    argv = sys.argv[1:] if argv is None else argv
+    return guarded("biggan-data", _data, argv, stopped=STOPPED, stopped_code=EXIT_INTERRUPTED, kept=KEPT)
+
+
+def _data(argv: list[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    return _prepare(arguments) if arguments.command == "prepare" else _check(arguments)
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    for name, low, high in (("resolution", 1, None), ("workers", 1, None), ("top_classes", 1, None)):
+        _check_range(name, getattr(arguments, name), low, high)
+    _check_range("val_fraction", arguments.val_fraction, 0.001, 0.5)
+    from pathlib import Path
+
+    from biggan.data.prepare.job import finished, plan, prepare
+
+    out = Path(arguments.out)
+    job = plan(
+        arguments.source,
+        out,
+        arguments.resolution,
+        top_classes=arguments.top_classes,
+        val_fraction=arguments.val_fraction,
+    )
+    if (manifest := finished(job)) is not None:
+        print(f"{out} is prepared already: {_contents(manifest)}.")
+        return EXIT_DONE
+    began = time.monotonic()
+    progress = PrepareProgress()
+    manifest = prepare(job, processes=arguments.workers, skip_broken=arguments.skip_broken, reporter=progress)
+    seconds = time.monotonic() - began
+    print(f"{out}: {_contents(manifest)}.")
+    print(f"packed {progress.packed:,} images in {seconds:.1f} s ({progress.packed / seconds:,.0f} images/s).")
+    if manifest["skipped"]:
+        print(f"skipped {len(manifest['skipped'])} broken images; {out / 'manifest.json'} lists them.")
+    classes = len(manifest["classes"])
+    print("next:")
+    print(
+        f"  biggan-train --data.source packed --data.path {out} --model.resolution {arguments.resolution} "
+        f"--model.classes {classes}"
+    )
+    return EXIT_DONE
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from biggan.data.sources.packed import check, open_packed, read_manifest
+
+    path = Path(arguments.path)
+    manifest = read_manifest(path)
+    open_packed(path, manifest["resolution"])
+    if wrong := check(path):
+        print("\n".join(wrong), file=sys.stderr)
+        return EXIT_FAILED
+    print(f"{path} is whole: {_contents(manifest)}.")
+    return EXIT_DONE
+
+
+def _contents(manifest: dict[str, Any]) -> str:
+    size = f"{manifest['resolution']} x {manifest['resolution']}"
+    parts = {name: f"{facts['images']:,}" for name, facts in manifest["splits"].items()}
+    images = parts.get(".") or " + ".join(f"{count} ({name})" for name, count in parts.items())
+    return f"{images} images at {size}, {len(manifest['classes'])} classes"
+
+
+def _check_range(name: str, value: float | None, low: float, high: float | None) -> None:
+    if value is not None and not (low <= value and (high is None or value <= high)):
+        wanted = f"at least {low}" if high is None else f"in [{low}, {high}]"
+        raise UserError(f"--{name.replace('_', '-')} is {value}, expected {wanted}.")
+
+
+class PrepareProgress:
+    """A live bar on a terminal, plain lines otherwise. `packed` counts this call's images."""
+
+    def __init__(self) -> None:
+        self.packed = 0
+        self.live: Progress | None = None
+
+    def begin(self, total: int, done: int) -> None:
+        """Say where an earlier call stopped."""
+        self.total, self.done, self.began, self.last_line = total, done, time.monotonic(), time.monotonic()
+        if done:
+            print(f"going on: {done:,} of {total:,} images were packed before.", flush=True)
+
+    def advance(self, images: int) -> None:
+        """Show it, on a plain output every ten seconds and at the end."""
+        self.packed += images
+        now, done = time.monotonic(), self.done + self.packed
+        if self.live is None and sys.stdout.isatty():
+            # Not before: the display is a thread, and by now the workers have been forked.
+            self._open()
+        rate = f"{self.packed / max(now - self.began, 1e-9):,.0f} images/s"
+        if self.live is not None:
+            self.live.update(self.task, completed=done, rate=rate)
+        elif now - self.last_line > PLAIN_LINE_SECONDS or done == self.total:
+            self.last_line = now
+            print(f"packed {done:,} of {self.total:,} images  {rate}", flush=True)
+
+    def _open(self) -> None:
+        from rich import progress
+
+        self.live = progress.Progress(
+            progress.TextColumn("{task.completed:,} of {task.total:,} images"),
+            progress.BarColumn(bar_width=24),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(),
+        )
+        self.live.start()
+        self.task = self.live.add_task("", total=self.total, completed=self.done, rate="")
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        if self.live is not None:
+            self.live.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, flush=True)
+
+    def end(self) -> None:
+        """Close the display."""
+        if self.live is not None:
+            self.live.stop()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="biggan-data",
+        description="Image data for training.",
+        epilog="Exit codes: 0 done, 2 bad input, 130 interrupted (what is packed is kept), 1 anything else.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    prepare = commands.add_parser(
+        "prepare",
+        help="pack a source at one resolution, so that training reads it without decoding",
+        description="Crop the centre along the long edge, resample by exact area averaging, and pack into memory maps. "
+        "Stopped in any way, it goes on where it was when the same command is given again.",
+    )
+    add = prepare.add_argument
+    add("source", metavar="SOURCE", help="a folder with one sub-folder a class, parquet files, or `digits`")
+    add("--resolution", type=int, required=True, metavar="R", help="height and width of the packed images, in pixels")
+    add("--out", required=True, metavar="DIR", help="the directory to make, for training's --data.path")
+    add("--workers", type=int, default=_cores(), metavar="N", help=f"processes that decode (default {_cores()})")
+    add("--skip-broken", action="store_true", help="leave out and list files that are broken or no images")
+    add("--top-classes", type=int, metavar="K", help="keep the K most common classes alone, renumbered 0 to K-1")
+    add(
+        "--val-fraction",
+        type=float,
+        metavar="F",
+        help="hold out this share of each class in DIR/val, for a source without a validation split",
+    )
+    check = commands.add_parser(
+        "check", help="read prepared data whole and compare it with its digests", description="Verify prepared data."
+    )
+    check.add_argument("path", metavar="DIR", help="what biggan-data prepare made")
+    return parser
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    sys.exit(data_main())

@@ -1,0 +1,268 @@
+"""The command line as a configuration: one option a field, presets, and who wins.
+
+Precedence: defaults < preset < `--config` files in order < options, wherever they stand on the line. A resumed run
+starts from its own configuration instead of the defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+from biggan.config import model as config_model
+from biggan.config import objective as config_objective
+from biggan.config import speed as config_speed
+from biggan.config import tree as config
+from biggan.config.tree import Config, fields, flatten, from_dict, to_dict, unflatten
+from biggan.errors import UserError, check_known, nearest
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+DEFAULT_PRESET = "jar"
+
+
+FLAGS = {
+    "preset": None,
+    "config": (),
+    "resume": None,
+    "allow_change": False,
+    "quiet": False,
+    "dry_run": False,
+    "json": False,
+    "memory": None,
+    "processes": None,
+}
+"""What a line may hold beside the configuration's fields, with the values where it does not."""
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A parsed `biggan-train` line: its flags, and the fields it gives, level by level."""
+
+    flags: dict[str, Any]
+    levels: tuple[dict[str, Any], ...]
+    """The `--config` files in order, then the options: fields by dotted name."""
+
+    @property
+    def preset(self) -> str:
+        """The preset's name."""
+        return self.flags["preset"] or DEFAULT_PRESET
+
+    def config(self, base: Config | None = None) -> Config:
+        """The configuration, over the defaults and the preset; or over `base`, that of the run that is resumed.
+
+        Raises `UserError` for a value out of its range and for values that do not go together.
+        """
+        values = flatten(to_dict(base or Config()))
+        if base is None or self.flags["preset"] is not None:
+            lay_over(values, _parse_yaml(make_parser({}), preset_text(self.preset), f"the preset {self.preset}"))
+        for level in self.levels:
+            lay_over(values, level)
+        return from_dict(unflatten(values))
+
+
+def lay_over(values: dict[str, Any], level: Mapping[str, Any]) -> None:
+    """Let a later level win. Where it gives `model.ch`, that is both widths, whatever an earlier level gave one of."""
+    if "model.ch" in level:
+        values.update({"model.ch_G": None, "model.ch_D": None})
+    values.update(level)
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the package, the default first."""
+    files = resources.files("biggan.config.presets").iterdir()
+    names = sorted(path.name.removesuffix(".yaml") for path in files if path.name.endswith(".yaml"))
+    return [DEFAULT_PRESET, *(name for name in names if name != DEFAULT_PRESET)]
+
+
+def preset_text(name: str) -> str:
+    """A preset's YAML. Raises `UserError` for an unknown name."""
+    check_known(name, preset_names(), "preset")
+    return resources.files("biggan.config.presets").joinpath(f"{name}.yaml").read_text()
+
+
+def parse(argv: list[str]) -> CommandLine:
+    """Parse a `biggan-train` line.
+
+    Raises `UserError` for what cannot be understood: unknown options and keys (with the nearest right one), values
+    of the wrong type, files that do not exist.
+    """
+    parser = make_parser(_help_texts(argv) if {"-h", "--help"} & set(argv) else {})
+    try:
+        given = flatten(parser.parse_args(argv, defaults=False).as_dict())
+    except argparse.ArgumentError as error:
+        raise UserError(_explain(str(error))) from error
+    flags = {name: given.pop(name, default) for name, default in FLAGS.items()}
+    if flags["preset"] is not None:
+        check_known(flags["preset"], preset_names(), "preset")
+    files = (_parse_yaml(parser, _read(path), path) for path in flags["config"])
+    return CommandLine(flags, (*files, given))
+
+
+def make_parser(texts: Mapping[str, str]) -> ArgumentParser:
+    """The parser of `biggan-train`, with the help texts of fields by dotted name (needed only where help is shown)."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog="biggan-train",
+        exit_on_error=False,
+        allow_abbrev=False,
+        description="Train a BigGAN. Without a preset: 16x16 handwritten digits on one CPU core, in minutes.",
+        epilog="Precedence: defaults < preset < --config files in order < options. "
+        "Exit codes: 0 done, 2 bad input, 130 interrupted (state saved), 1 anything else.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="biggan-train [PRESET] [--section.field VALUE ...] [--config FILE] [--resume RUN] [options]",
+    )
+    add = parser.add_argument
+    add(
+        "preset",
+        nargs="?",
+        metavar="PRESET",
+        help=f"a named run, {DEFAULT_PRESET} if none: {', '.join(preset_names())}",
+    )
+    add("--config", action="append", metavar="FILE", help="a YAML file of fields; repeatable")
+    add("--resume", metavar="RUN", help="continue the run in this directory, exactly as if it had never stopped")
+    add("--allow-change", action="store_true", help="with --resume: accept changes of fields that decide the numbers")
+    add("--quiet", action="store_true", help="no progress display and no summary")
+    add("--dry-run", action="store_true", help="show what would run, its parameters and memory, and stop")
+    add(
+        "--memory", metavar="SIZE", help="with --dry-run: name the largest micro-batch for cards of this size, as 80GiB"
+    )
+    add("--processes", type=int, metavar="N", help="with --dry-run: as one of N processes (default: as it is started)")
+    add("--json", action="store_true", help="with --dry-run: print one JSON object")
+    _add_section(parser, Config, "", flatten(to_dict(Config())), texts)
+    return parser
+
+
+def _add_section(
+    parser: ArgumentParser, kind: type, prefix: str, defaults: dict[str, Any], texts: Mapping[str, str]
+) -> None:
+    """One option for each field of a configuration's dataclass, and of those inside it."""
+    hints = get_type_hints(kind)
+    title = (kind.__doc__ or "").splitlines()[0].rstrip(".")
+    group = parser.add_argument_group(f"{prefix.rstrip('.') or 'run'}: {title}")
+    sections = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    for name, hint in hints.items():
+        if name not in sections:
+            choices = get_origin(hint) is Literal or hint is bool  # these show themselves
+            shown: dict[str, Any] = {} if choices else {"metavar": _metavar(hint)}
+            text = texts.get(prefix + name)
+            group.add_argument(f"--{prefix}{name}", type=hint, default=defaults[prefix + name], help=text, **shown)
+    for name, section in sections.items():
+        _add_section(parser, section, f"{prefix}{name}.", defaults, texts)
+
+
+def _help_texts(argv: list[str]) -> dict[str, str]:
+    """For each field the string below it where it is declared, and its value in the preset that help is asked for."""
+    import yaml
+
+    preset = argv[0] if argv[0] in preset_names() else DEFAULT_PRESET
+    values = flatten(to_dict(Config())) | flatten(yaml.safe_load(preset_text(preset)))
+    below = _strings_below_fields()
+    ranges = {name: field.metadata for name, field in fields()}
+    return {
+        name: f"{below[kind, name.split('.')[-1]]} ({_range(ranges[name])}{preset}: {_shown(values[name])})"
+        for name, kind in _classes(Config)
+    }
+
+
+def _range(field: Mapping[str, Any]) -> str:
+    low, high = field.get("low"), field.get("high")
+    if low is not None and high is not None:
+        return f"{low:g} to {high:g}; "
+    return f"at least {low:g}; " if low is not None else f"at most {high:g}; " if high is not None else ""
+
+
+METAVARS = {int: "N", float: "X", str: "TEXT", list[int]: "[N,...]", list[str]: "[NAME,...]"}
+
+
+def _metavar(hint: Any) -> str:
+    """What stands for a value of this type in the help; of an optional one, for the value."""
+    return METAVARS.get(hint) or next((METAVARS[part] for part in get_args(hint) if part in METAVARS), "VALUE")
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _classes(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every leaf field's dotted name with the name of the class that declares it."""
+    for name, hint in get_type_hints(kind).items():
+        if is_dataclass(hint):
+            yield from _classes(hint, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", kind.__name__
+
+
+def _strings_below_fields() -> dict[tuple[str, str], str]:
+    texts = {}
+    sources = [Path(module.__file__) for module in (config, config_model, config_objective, config_speed)]
+    for node in itertools.chain(*(ast.parse(source.read_text()).body for source in sources)):
+        if isinstance(node, ast.ClassDef):
+            for field, text in zip(node.body, node.body[1:], strict=False):
+                match field, text:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as words)):
+                        texts[node.name, name] = words.rstrip(".")
+    return texts
+
+
+def _parse_yaml(parser: ArgumentParser, text: str, where: str) -> dict[str, Any]:
+    """The fields that a YAML text sets, by dotted name."""
+    if not any(line.split("#")[0].strip() for line in text.splitlines()):
+        return {}
+    try:
+        values = flatten(parser.parse_string(text, defaults=False).as_dict())
+    except (argparse.ArgumentError, ValueError, TypeError) as error:
+        raise UserError(f"in {where}: {_explain(str(error))}") from error
+    for name in values:
+        check_known(name, [field for field, _ in fields()], f"field in {where}:")  # flags are for the line alone
+    return values
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read --config {path}: {error}. Give the path of a YAML file.") from error
+
+
+PLAIN_TYPES = {
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "list[int]": "a list of whole numbers such as [32,64]",
+}
+
+
+def _explain(message: str) -> str:
+    """The parser's message as one sentence, with the nearest right name where a name is wrong."""
+    text = " ".join(message.split())
+    known = [name for name, _ in fields()]
+    if wrong := re.search(r"unrecognized arguments: ([^\s=]+)", text):
+        given = wrong[1]
+        if not given.startswith("-"):
+            return f"unexpected argument '{given}': one PRESET at most, then options that start with --."
+        options = [
+            f"--{name}" for name in ("help", *known, *(flag.replace("_", "-") for flag in FLAGS if flag != "preset"))
+        ]
+        return f"unknown option '{given}'{nearest(given, options)} See biggan-train --help."
+    if wrong := re.search(r"'(\S+)' is not accepted", text):
+        return f"unknown field '{wrong[1]}'{nearest(wrong[1], known)} See biggan-train --help."
+    if wrong := re.search(r'"(\S+)": Expected an? (.+)\. Got value: (.*)$', text):
+        name, kind, value = wrong.groups()
+        if choices := re.fullmatch(r"typing\.Literal\[(.*)\]", kind):
+            kind = f"one of {choices[1]}"
+        return f"{name} is '{value}', expected {PLAIN_TYPES.get(kind, kind)}."
+    if wrong := re.search(r'"(\S+)": Does not validate .* Subtypes: \[(.*?)\] Errors: .* Given value: (.*)$', text):
+        name, kinds, value = wrong.groups()
+        kind = PLAIN_TYPES.get(kinds.removesuffix(", <class 'NoneType'>"), kinds)
+        return f"{name} is '{value}', expected {kind}, or null."
+    return f"{text.rstrip('.')}. See biggan-train --help."

@@ -1,0 +1,1 @@
+"""The configuration: its fields, its presets, and how it is laid over itself."""

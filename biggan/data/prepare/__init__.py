@@ -1,0 +1,1 @@
+"""`biggan-data prepare`: any source as packed files."""

@@ -1,0 +1,339 @@
+"""Packing a data source into memory maps: in parallel, resumable, and whole or not there at all.
+
+Everything is written into OUT.preparing, which becomes OUT in one rename at the very end. There each finished chunk
+of images is a line of `done.jsonl`, written after the chunk's pixels are on the disk, so that a preparation that was
+killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from biggan.data.images import Images
+from biggan.data.prepare import journal as journals
+from biggan.data.prepare import workers
+from biggan.data.prepare.journal import Journal, Lock
+from biggan.data.prepare.workers import RAW, Chunk
+from biggan.data.sources import packed
+from biggan.data.sources.packed import IMAGES, MANIFEST, WHOLE
+from biggan.data.sources.registry import detect, keep_most_common, open_data, split_off
+from biggan.errors import UserError
+from biggan.run.checkpoint import sync
+from biggan.run.directory import write_whole
+
+CHUNK_BYTES = 8 * 2**20  # of pixels: the work that a kill loses, for each worker
+
+SILENT_BYTES = 2**30  # what is read for digests within seconds, so that it needs no word
+
+BrokenOne = tuple[str, int, str, str]
+"""A broken image: split, place in it, name, reason."""
+
+
+class Reporter(Protocol):
+    """Who shows how far it is."""
+
+    def begin(self, total: int, done: int) -> None:
+        """`total` images in all, of which `done` are packed already."""
+
+    def advance(self, images: int) -> None:
+        """So many more are packed."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def end(self) -> None:
+        """No more comes."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be packed, and where."""
+
+    source: str
+    out: Path
+    resolution: int
+    splits: dict[str, Images]
+    classes: tuple[str, ...]
+    options: dict[str, Any]
+
+    @property
+    def staging(self) -> Path:
+        """Where everything is until it is whole."""
+        return self.out.with_name(f"{self.out.name}.preparing")
+
+    @property
+    def total(self) -> int:
+        """Images in all splits."""
+        return sum(len(images) for images in self.splits.values())
+
+    def identity(self) -> str:
+        """Digest of all that decides the output."""
+        found = hashlib.blake2b(f"{self.resolution}".encode(), digest_size=16)
+        found.update("\0".join(self.classes).encode(errors="surrogateescape"))
+        for name, images in self.splits.items():
+            found.update(name.encode() + images.identity())
+        return found.hexdigest()
+
+    @property
+    def bytes(self) -> int:
+        """Size of all pixels."""
+        return self.total * 3 * self.resolution**2
+
+    @property
+    def chunk(self) -> int:
+        """Images in a piece of work."""
+        return max(1, min(1000, CHUNK_BYTES // (3 * self.resolution**2)))
+
+    def chunks(self) -> list[Chunk]:
+        """The work, in pieces."""
+        return [
+            Chunk(name, start, min(start + self.chunk, len(images)))
+            for name, images in self.splits.items()
+            for start in range(0, len(images), self.chunk)
+        ]
+
+
+def plan(source: str, out: Path, resolution: int, *, top_classes: int | None, val_fraction: float | None) -> Job:
+    """Look at the source and say what is to be done. Raises `UserError`; nothing is written."""
+    path = Path(source)
+    if source == "digits" and not path.exists():
+        train, val, classes = open_data("digits", None, resolution)
+    elif path.exists() and detect(path) == "packed":
+        raise UserError(f"{source} is prepared data already. Give the source that it was made from.")
+    elif path.exists():
+        train, val, classes = open_data("auto", source, resolution)
+    else:
+        raise UserError(f"there is nothing at {source}. Give the path of a folder or of parquet files, or `digits`.")
+    if val_fraction is not None:
+        if val is not None:
+            raise UserError(f"{source} has a validation split of its own. Leave --val-fraction away.")
+        train, val = split_off(train, val_fraction)
+    if top_classes is not None:
+        train, val, classes = keep_most_common(train, val, classes, top_classes)
+    splits = {WHOLE: train} if val is None else {"train": train, "val": val}
+    options = {"top_classes": top_classes, "val_fraction": val_fraction}
+    return Job(source, Path(os.path.abspath(out)), resolution, splits, classes, options)
+
+
+def prepare(job: Job, *, processes: int, skip_broken: bool, reporter: Reporter) -> dict[str, Any]:
+    """Pack everything, or what an earlier call left to do; return the manifest.
+
+    The manifest's `skipped` lists broken images (with `skip_broken`; else the first ones found are a `UserError`).
+    Raises `UserError` also where `out` holds something else, and where the disk is too small.
+    """
+    identity = job.identity()
+    if (found := finished(job, identity)) is not None:
+        return found
+    if not job.staging.exists():
+        _check_room(job, skip_broken=skip_broken)
+    with Lock(job.out):
+        if (found := finished(job, identity)) is not None:  # by whoever had the lock before
+            return found
+        if not _only_to_rename(job.staging, identity):
+            _make(job, identity, processes=processes, skip_broken=skip_broken, reporter=reporter)
+        _move(job.staging, job.out)
+    return packed.read_manifest(job.out)
+
+
+def _make(job: Job, identity: str, *, processes: int, skip_broken: bool, reporter: Reporter) -> None:
+    """Everything in the staging folder, but its journal, which is gone when all is whole."""
+    journal = _open_journal(job, identity)
+    try:
+        broken = _pack(job, journal, processes=processes, skip_broken=skip_broken, reporter=reporter)
+        if job.bytes > SILENT_BYTES:
+            reporter.note("all is packed; reading it once more for its digests")
+        _finish(job, identity, broken)
+    except BaseException:
+        journal.close()
+        if not journal.entries:  # nothing worth keeping
+            shutil.rmtree(job.staging)
+        raise
+    journal.remove()
+
+
+def _move(staging: Path, out: Path) -> None:
+    """The last move. Raises `UserError` where something else has come to `out` meanwhile."""
+    try:
+        os.rename(staging, out)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise UserError(
+            f"something was written to {out} while it was being prepared. All that is packed is whole in {staging}: "
+            f"move {out} away and give the same command again."
+        ) from error
+    sync(out.parent)
+
+
+def finished(job: Job, identity: str | None = None) -> dict[str, Any] | None:
+    """The manifest where `out` holds this very job's output; None where it is free. Raises where it is taken."""
+    out = job.out
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if not (out / MANIFEST).exists():
+        raise UserError(f"{out} exists and is no prepared data. Give another --out.")
+    manifest = packed.read_manifest(out)
+    if manifest["resolution"] != job.resolution:
+        raise UserError(
+            f"{out} was prepared at resolution {manifest['resolution']}, and --resolution is {job.resolution}. Give "
+            f"another --out, or remove it first."
+        )
+    if manifest["identity"] != (identity or job.identity()):
+        raise UserError(
+            f"{out} was prepared from other data, or its files have changed since, or with other options "
+            f"({manifest['source']}, {manifest['options']}). Give another --out, or remove it first."
+        )
+    packed.open_packed(out, job.resolution)  # torn files are an error here too
+    return manifest
+
+
+def _only_to_rename(staging: Path, identity: str) -> bool:
+    """Whether a preparation was killed between its last two moves. Raises `UserError` for a folder of someone else."""
+    if not staging.exists() or not any(staging.iterdir()) or (staging / journals.NAME).exists():
+        return False
+    if (staging / MANIFEST).exists() and packed.read_manifest(staging).get("identity") == identity:
+        return True
+    raise UserError(f"{staging} is in the way: this preparation did not make it. Move it, or give another --out.")
+
+
+def _open_journal(job: Job, identity: str) -> Journal:
+    """The journal of this job, its files allocated. An unfinished preparation of something else is refused."""
+    journal = Journal(job.staging)
+    aim = {"source": os.path.abspath(job.source), "resolution": job.resolution, "options": job.options}
+    header = {"identity": identity, "chunk": job.chunk, **aim}
+    if journal.header == header:
+        return journal
+    if journal.header is not None and any(journal.header.get(name) != value for name, value in aim.items()):
+        found = journal.header
+        journal.close()
+        raise UserError(
+            f"{job.staging} holds an unfinished preparation of {found['source']} at resolution {found['resolution']}, "
+            f"options {found['options']}. Finish it as it was begun, remove it, or give another --out."
+        )
+    # Nothing yet, or the source's files have changed since (one was mended, say), and the old work is of no use.
+    for name, images in job.splits.items():
+        folder = job.staging / name
+        folder.mkdir(exist_ok=True)
+        (folder / IMAGES).unlink(missing_ok=True)
+        shape = (len(images), job.resolution, job.resolution, 3)
+        np.lib.format.open_memmap(folder / RAW, mode="w+", dtype=np.uint8, shape=shape).flush()
+    journal.begin(header)  # after the allocation: a header means that the files are there
+    return journal
+
+
+def _check_room(job: Job, *, skip_broken: bool) -> None:
+    """Raise `UserError` where the disk is too small: closing the gaps of broken images copies one split at a time."""
+    place = next(folder for folder in job.staging.parents if folder.exists())
+    needed, free = job.bytes, shutil.disk_usage(place).free
+    what = ""
+    if skip_broken:
+        needed += max(len(images) for images in job.splits.values()) * 3 * job.resolution**2
+        what = ", with what --skip-broken needs to close gaps,"
+    if needed > free:
+        raise UserError(
+            f"packing {job.total:,} images at {job.resolution} x {job.resolution}{what} takes {needed / 1e9:.1f} GB, "
+            f"and {place} has {free / 1e9:.1f} GB free. Give another --out, or a smaller --resolution."
+        )
+
+
+def _pack(job: Job, journal: Journal, *, processes: int, skip_broken: bool, reporter: Reporter) -> list[BrokenOne]:
+    """Pack the chunks that are not done; return the broken images."""
+    known = {(entry["split"], entry["start"], entry["stop"]) for entry in journal.entries}
+    left = [chunk for chunk in job.chunks() if (chunk.split, chunk.start, chunk.stop) not in known]
+    broken = [(entry["split"], *item) for entry in journal.entries for item in entry["broken"]]
+    if not skip_broken:
+        _refuse(broken, job, journal)
+    reporter.begin(job.total, sum(entry["stop"] - entry["start"] for entry in journal.entries))
+    try:
+        with contextlib.closing(workers.run(job.splits, job.staging, left, processes)) as results:
+            for chunk, items in results:
+                found = [(chunk.split, *item) for item in items]
+                if not skip_broken:
+                    _refuse(found, job, journal)
+                broken += found
+                for _, _, name, reason in found:
+                    reporter.note(f"skipped {name}: {reason}")
+                journal.add({"split": chunk.split, "start": chunk.start, "stop": chunk.stop, "broken": items})
+                reporter.advance(chunk.stop - chunk.start)
+    finally:
+        reporter.end()
+    return broken
+
+
+def _refuse(broken: list[BrokenOne], job: Job, journal: Journal) -> None:
+    if broken:
+        listed = "; ".join(f"{name}: {reason}" for _, _, name, reason in broken[:5])
+        more = f"; and {len(broken) - 5} more beside these" if len(broken) > 5 else ""
+        kept = f" What is packed so far is kept in {job.staging}." if journal.entries else ""
+        raise UserError(
+            f"broken images: {listed}{more}. Mend or remove them, or give --skip-broken to go on without them.{kept}"
+        )
+
+
+def _finish(job: Job, identity: str, broken: list[BrokenOne]) -> None:
+    """Close the gaps of broken images, write labels and, last, the manifest."""
+    splits = {}
+    for name, images in job.splits.items():
+        folder = job.staging / name
+        gaps = np.array([place for split, place, *_ in broken if split == name], dtype=np.int64)
+        kept = np.setdiff1d(np.arange(len(images)), gaps)
+        if not len(kept):
+            raise UserError(
+                f"every image of {job.source} is broken. Give a folder of images, or parquet files of them."
+            )
+        _close_gaps(folder, kept, len(gaps))
+        files = [IMAGES, *packed.save_facts(folder, images.all_labels.take(kept), images.origins[kept])]
+        sync(folder)
+        digests = {file: packed.digest_of(folder / file) for file in files}
+        splits[name] = {"images": len(kept), "digests": digests}
+    manifest = {
+        "format": packed.FORMAT,
+        "source": os.path.abspath(job.source) if Path(job.source).exists() else job.source,
+        "identity": identity,
+        "resolution": job.resolution,
+        "options": job.options,
+        "classes": list(job.classes),
+        "splits": splits,
+        "skipped": [{"name": name, "reason": reason} for _, _, name, reason in sorted(broken)],
+    }
+    write_whole(job.staging / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+
+
+def _close_gaps(folder: Path, kept: np.ndarray, gaps: int) -> None:
+    """Turn the raw pixels into images.npy; may be killed and done again."""
+    raw, final = folder / RAW, folder / IMAGES
+    if not raw.exists():
+        return
+    if not gaps:
+        os.rename(raw, final)
+        return
+    pixels = np.load(raw, mmap_mode="r")
+    temporary = folder / f"{IMAGES}.tmp"
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(kept), *pixels.shape[1:])}
+    rows = max(1, CHUNK_BYTES // pixels[0].nbytes)
+    try:
+        with open(temporary, "wb") as file:  # not a memory map: a full disk would kill the process by a signal
+            np.lib.format.write_array_header_1_0(file, header)
+            for start in range(0, len(kept), rows):
+                file.write(pixels[kept[start : start + rows]].tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot leave the broken images out of {raw}: {error.strerror or error}. That takes another "
+            f"{len(kept) * pixels[0].nbytes / 1e9:.1f} GB for a while. Make room and give the same command again; what "
+            f"is packed is kept."
+        ) from error
+    os.rename(temporary, final)
+    raw.unlink()

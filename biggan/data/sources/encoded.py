@@ -1,0 +1,75 @@
+"""Images that lie encoded in files, and are decoded, cropped and resampled each time they are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from biggan.data.decode import BrokenImage, decode, square
+from biggan.data.ids import origins_of
+from biggan.data.images import Images
+from biggan.data.labels import Labels
+from biggan.errors import UserError
+
+
+class Pictures(Protocol):
+    """Encoded images by number."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def read(self, index: int) -> bytes:
+        """The bytes of one. Raises `BrokenImage` where there are none."""
+
+    def name(self, index: int) -> str:
+        """What it is called in a message: its file, and its row where the file holds many."""
+
+    def keys(self) -> np.ndarray:
+        """uint64 (N,): by which each is known again wherever the data lies, and whatever others there are."""
+
+    def identity(self) -> bytes:
+        """Names, sizes and times of the files, so that other data are told apart without reading all of it."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data source as its files hold it."""
+
+    pictures: Pictures
+    labels: Labels
+
+
+class EncodedImages(Images):
+    """`pictures` as squares of a resolution. Raises `UserError` naming the file where one is broken."""
+
+    def __init__(self, split: Split, resolution: int) -> None:
+        origins = origins_of(split.pictures.keys(), split.labels)
+        super().__init__(np.arange(len(split.labels)), split.labels, origins)
+        self.pictures, self.resolution = split.pictures, resolution
+
+    def load(self, index: int) -> np.ndarray:
+        """Read, decode, crop and resample one image."""
+        try:
+            return self.load_raw(index)
+        except BrokenImage as error:
+            raise UserError(
+                f"{self.name(index)} is broken: {error}. Mend or remove it, or pack the data with biggan-data prepare "
+                f"--skip-broken and train on that."
+            ) from error
+
+    def load_raw(self, index: int) -> np.ndarray:
+        """As `load`, but raises `BrokenImage`."""
+        try:
+            data = self.pictures.read(index)
+        except OSError as error:
+            raise BrokenImage(f"cannot be read: {error.strerror or error}") from error
+        return square(decode(data), self.resolution)
+
+    def name(self, index: int) -> str:
+        """The file, and the row in it."""
+        return self.pictures.name(index)
+
+    def _files_identity(self) -> bytes:
+        return self.pictures.identity()

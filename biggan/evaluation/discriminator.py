@@ -1,0 +1,91 @@
+"""D's verdicts on training, validation and generated images: shares called real, histograms, each class's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from biggan import rng
+from biggan.data.images import Source
+from biggan.evaluation.generate import Draw, generate
+from biggan.evaluation.memorization import discriminator_logits, fixed_images, memorization, share_called_real
+from biggan.networks.discriminator import Discriminator
+from biggan.networks.generator import Generator
+
+COLORS = {"training": "#1f77b4", "validation": "#2ca02c", "generated": "#d62728"}
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """D's logits and the labels of three sets of images: `training`, `validation`, `generated`."""
+
+    logits: dict[str, Tensor]
+    labels: dict[str, Tensor]
+    classes: tuple[str, ...]
+
+    def called_real(self) -> dict[str, float]:
+        """The share of each set with a positive logit."""
+        return {name: float(share_called_real(logits)) for name, logits in self.logits.items()}
+
+    def by_class(self) -> list[dict[str, float]]:
+        """The same for each class; NaN where a set has no image of it."""
+        return [
+            {name: float(share_called_real(logits[self.labels[name] == c])) for name, logits in self.logits.items()}
+            for c in range(len(self.classes))
+        ]
+
+    def memorization(self) -> dict[str, float]:
+        """Whether D is right, and what it remembers: see `biggan.evaluation.memorization.memorization`."""
+        logits = (self.logits[name] for name in ("training", "validation", "generated"))
+        return {name: float(value) for name, value in memorization(*logits).items()}
+
+
+def verdicts(D: Discriminator, source: Source, sampler: Generator, draw: Draw, count: int) -> Verdicts:
+    """D's verdicts on `count` images of each set, or all there are; on the training images that D was trained on.
+
+    `sampler` is a generator under standing statistics. D is left as it was.
+    """
+    sets = {
+        "training": fixed_images(source.train, count, rng.generator(draw.seed, "verdicts/train")),
+        "validation": fixed_images(source.val, count, rng.generator(draw.seed, "verdicts/val")),
+    }
+    parts = list(generate(sampler, draw, count))
+    sets["generated"] = (torch.cat([x for _, x, _ in parts]), torch.cat([y for *_, y in parts]))
+    return Verdicts(
+        {name: discriminator_logits(D, *one).cpu() for name, one in sets.items()},
+        {name: labels for name, (_, labels) in sets.items()},
+        source.classes,
+    )
+
+
+def draw_verdicts(found: Verdicts, path: Path, title: str) -> None:
+    """Histograms of the logits, and the share called real of each class (of the first 40)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    finite = torch.cat([logits[logits.isfinite()] for logits in found.logits.values()]).numpy()
+    edges = np.linspace(*np.quantile(finite, [0.001, 0.999]), 61) if len(finite) else np.linspace(-1, 1, 61)
+    called = found.called_real()
+    for name, logits in found.logits.items():
+        values = np.clip(logits[logits.isfinite()].numpy(), edges[0], edges[-1])
+        weights = np.full(len(values), 1 / max(len(logits), 1))
+        label = f"{name} ({len(logits):,}): {called[name]:.1%} called real"
+        left.hist(values, edges, weights=weights, histtype="stepfilled", alpha=0.25, color=COLORS[name])
+        left.hist(values, edges, weights=weights, histtype="step", color=COLORS[name], label=label)
+    left.axvline(0, color="black", linewidth=0.8)
+    left.set(xlabel="D's logit (above 0: called real; ends hold what lies beyond)", ylabel="share of the images")
+    left.legend(fontsize=8)
+    classes = found.by_class()[:40]
+    places = np.arange(len(classes))
+    for offset, name in zip((-0.27, 0, 0.27), found.logits, strict=True):
+        right.bar(places + offset, [row[name] for row in classes], 0.25, color=COLORS[name], label=name)
+    right.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
+    right.set(xlabel="class", ylabel="share called real", ylim=(0, 1.04))
+    right.set_xticks(places, found.classes[: len(classes)], fontsize=8, rotation=90 if len(classes) > 12 else 0)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=130)

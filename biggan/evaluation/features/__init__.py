@@ -1,0 +1,1 @@
+"""The feature networks that scores are computed in."""

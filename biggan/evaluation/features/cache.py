@@ -1,0 +1,68 @@
+"""Where what is computed once is kept: trained feature networks, moments of real images.
+
+In the folder that `BIGGAN_CACHE` names, else in `~/.cache/biggan`. Every file is a safetensors file named by a digest
+of what it was made from, written beside and renamed, so that runs side by side may share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from biggan.errors import UserError
+from biggan.run.checkpoint import digest
+
+
+def cache_folder() -> Path:
+    """The folder, which need not exist yet."""
+    given = os.environ.get("BIGGAN_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "biggan"
+
+
+def key(*parts: object) -> str:
+    """A name for what is a function of `parts` alone."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        found.update(part if isinstance(part, bytes) else repr(part).encode())
+        found.update(b"\0")
+    return found.hexdigest()
+
+
+def load(name: str) -> dict[str, Tensor] | None:
+    """The tensors kept under `name`; None where there are none, or where the file does not verify."""
+    from safetensors import SafetensorError, safe_open
+
+    path = cache_folder() / f"{name}.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return tensors if digest(tensors, metadata) == metadata.get("digest") else None
+
+
+def store(name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Keep `tensors` under `name`. Raises `UserError` where the folder cannot be written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    metadata = {"name": name}
+    folder = cache_folder()
+    temporary = folder / f".{name}.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(whole, temporary, metadata=metadata | {"digest": digest(whole, metadata)})
+        os.replace(temporary, folder / f"{name}.safetensors")
+    except (SafetensorError, OSError) as error:
+        temporary.unlink(missing_ok=True) if folder.is_dir() else None
+        raise UserError(
+            f"cannot write to the cache folder {folder}: {error}. Make room, or set BIGGAN_CACHE to another folder."
+        ) from error

@@ -1,0 +1,1 @@
+"""Grids, interpolations, neighbours and film strips."""

@@ -1,0 +1,172 @@
+"""Labelled grids of a generator's images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from biggan import rng
+from biggan.config.tree import LatentConfig
+from biggan.data.images import to_uint8
+from biggan.errors import UserError
+from biggan.evaluation.standing import sampling_copy
+from biggan.networks.generator import Generator
+from biggan.objective.latents import sample_latents, truncated_latents
+from biggan.run.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
+from biggan.run.directory import class_names_of
+from spectra.linalg.tf32 import tf32
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+GAP = 2  # pixels between images
+HEADER = 44  # pixels for title and captions
+LEAST_SIDE = 48  # small images are enlarged to at least so many pixels
+BATCH = 64
+
+
+@tf32(False)
+@torch.no_grad()
+def class_images(
+    G: Generator,
+    classes: Sequence[int],
+    per_class: int,
+    *,
+    distribution: LatentConfig | str,
+    step: int | None = None,
+    passes: int = 100,
+    seed: int = 0,
+    truncation: float | None = None,
+    refresh_sigma: bool = True,
+) -> np.ndarray:
+    """uint8 images (classes, per_class, R, R, 3) of `G` under standing statistics; `G` is left as it was.
+
+    Column j of each class has its own latent; with `truncation`, truncated at that threshold. `step`: where a
+    distribution that changes in training stands; none: after all change.
+    """
+    network = sampling_copy(
+        G, distribution=distribution, step=step, passes=passes, seed=seed, refresh_sigma=refresh_sigma
+    )
+    device = next(network.parameters()).device
+    count = len(classes) * per_class
+    random = rng.generator(seed, "samples")
+    if truncation is None:
+        z = sample_latents(distribution, random, count, G.z_dim, step)
+    else:
+        z = truncated_latents(distribution, random, count, G.z_dim, truncation, step)
+    y = torch.tensor(list(classes)).repeat_interleave(per_class)
+    images = [
+        to_uint8(network(z_part.to(device), y_part.to(device)))
+        for z_part, y_part in zip(z.split(BATCH), y.split(BATCH), strict=True)
+    ]
+    return np.concatenate(images).reshape(len(classes), per_class, G.resolution, G.resolution, 3)
+
+
+def save_checkpoint_grid(
+    path: Path,
+    out: Path | None,
+    *,
+    per_class: int = 8,
+    classes: Sequence[int] | None = None,
+    truncation: float | None = None,
+    seed: int = 0,
+    raw: bool = False,
+    passes: int = 100,
+) -> Path:
+    """Draw the grid of a checkpoint (a file, or a run directory's newest) and return where it was written.
+
+    `classes` are numbers; rows are labelled with the names that the run gives them.
+    Raises `UserError` for a checkpoint that does not verify and for a class that the generator does not have.
+    """
+    checkpoint = newest_checkpoint(path)[0] if path.is_dir() else read_checkpoint(path)
+    model = checkpoint.config.model
+    rows = list(range(min(10, model.classes))) if classes is None else list(classes)
+    if bad := [c for c in rows if not 0 <= c < model.classes]:
+        raise UserError(f"--classes has {bad}, and this generator's classes are 0 to {model.classes - 1}.")
+    for name, value in (("--per-class", per_class), ("--standing-passes", passes)):
+        if value < 1:
+            raise UserError(f"{name} is {value}, expected at least 1.")
+    images = class_images(
+        load_generator(checkpoint, raw=raw),
+        rows,
+        per_class,
+        distribution=checkpoint.config.latents,
+        step=checkpoint.step,
+        passes=passes,
+        seed=seed,
+        truncation=truncation,
+        refresh_sigma=not raw,
+    )
+    weights = "generator's own weights" if raw else "averaged weights"
+    law = "z as in training" if truncation is None else f"z truncated at {truncation:g}"
+    title = f"step {checkpoint.step}, {weights}"
+    parts = [f"samples-{checkpoint.step:08d}", *(["raw"] if raw else []), *([f"t{truncation:g}"] if truncation else [])]
+    target = out or Path("-".join([*parts, f"seed{seed}.png"]))
+    names = class_names_of(checkpoint.path, model.classes)
+    picture = draw_grid({f"{law}, {passes} standing passes": images}, [names[c] for c in rows], title)
+    return save_picture(picture, target)
+
+
+def save_picture(picture: Image, target: Path) -> Path:
+    """Write a picture, its folder too, and return where. Raises `UserError` where that cannot be done."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(target)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {target}: {error}. Give --out the path of a .png file.") from error
+    return target
+
+
+def load_generator(checkpoint: Checkpoint, *, raw: bool = False) -> Generator:
+    """The averaged generator of a checkpoint, or with `raw` the generator itself.
+
+    Raises `UserError` where the checkpoint does not hold it.
+    """
+    prefix = "G." if raw else "G_ema."
+    if not any(name.startswith(prefix) for name in checkpoint.tensors):
+        what = "weights of the generator" if raw else "averaged weights"
+        way = "" if raw else " Give --raw to use the generator's own."
+        raise UserError(f"{checkpoint.path} holds no {what} (tensors named {prefix}...).{way}")
+    network = Generator(checkpoint.config.model, checkpoint.config.speed)
+    network.load_state_dict(
+        {name.removeprefix(prefix): tensor for name, tensor in checkpoint.tensors.items() if name.startswith(prefix)}
+    )
+    return network
+
+
+def draw_grid(panels: Mapping[str, np.ndarray], row_names: Sequence[str], title: str) -> Image:
+    """Panels side by side, each under its caption: uint8 images (rows, columns, R, R, 3), a name at each row's left.
+
+    Panels have the same rows, and columns of their own number.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    rows, _, side = next(iter(panels.values())).shape[:3]
+    zoom = max(1, -(-LEAST_SIDE // side))
+    cell = side * zoom + GAP
+    font = ImageFont.load_default(14)
+    margin = max(int(font.getlength(name)) for name in row_names) + 16
+    widths = [
+        max(images.shape[1] * cell, int(font.getlength(caption)) + 4 * GAP) + 3 * GAP
+        for caption, images in panels.items()
+    ]
+    width = max(margin + sum(widths), int(font.getlength(title)) + 16)
+    canvas = Image.new("RGB", (width, HEADER + rows * cell), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((8, 4), title, fill="black", font=font)
+    for row, name in enumerate(row_names):
+        draw.text((8, HEADER + row * cell + cell / 2), name, fill="black", font=font, anchor="lm")
+    left = margin
+    for panel_width, (caption, images) in zip(widths, panels.items(), strict=True):
+        draw.text((left, 24), caption, fill="#555555", font=font)
+        tiled = images.repeat(zoom, axis=2).repeat(zoom, axis=3)
+        for row in range(rows):
+            for column in range(images.shape[1]):
+                corner = (left + column * cell, HEADER + row * cell)
+                canvas.paste(Image.fromarray(tiled[row, column]), corner)
+        left += panel_width
+    return canvas

@@ -1,0 +1,1 @@
+"""G, D and what their layers are made of."""

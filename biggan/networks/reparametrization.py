@@ -1,0 +1,128 @@
+"""Layers whose forward uses something made of their raw weight, such as WeightNorm, and their names.
+
+`weight` stays the raw parameter. A layer's `maps` are applied to it in order, and Spectral Normalization, where the
+layer has it (normalization.py), to what comes out of them. In training this happens once an update, in a `normalized`
+block.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from biggan.errors import UserError, check_known
+from biggan.networks.singular import COUNT
+
+
+class Reparametrized:
+    """Mixin for a layer with a `weight` (out x ...) that may be mapped to another of its shape before it is used."""
+
+    weight: Tensor
+    maps: tuple[str, ...] = ()  # names of the submodules that map the weight, in order
+    applied: Tensor | None = None  # the weight in use, inside a `normalized` block
+
+    def add_map(self, name: str, map_: nn.Module) -> None:
+        """Put `map_`, called as map_(weight, iterate=...), behind the maps that the layer has."""
+        self.add_module(name, map_)  # type: ignore[attr-defined]
+        self.maps = (*self.maps, name)
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether a forward uses anything else than the raw weight."""
+        return bool(self.maps)
+
+    def mapped_weight(self, *, iterate: bool = False) -> Tensor:
+        """The weight behind all maps; `iterate` lets them move their state."""
+        weight = self.weight
+        for name in self.maps:
+            weight = getattr(self, name)(weight, iterate=iterate)
+        return weight
+
+    def normalized_weight(self, *, iterate: bool = False) -> Tensor:
+        """The weight that a forward uses, differentiable in the raw one."""
+        return self.mapped_weight(iterate=iterate)
+
+    def current_weight(self) -> Tensor:
+        """The weight a forward uses: that of the enclosing `normalized` block, else computed here."""
+        return self.normalized_weight() if self.applied is None else self.applied
+
+
+class Conv2d(Reparametrized, nn.Conv2d):
+    """A convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in, H, W) -> (N, out, H', W')."""
+        return self._conv_forward(x, self.current_weight(), self.bias)
+
+
+class Linear(Reparametrized, nn.Linear):
+    """A linear layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in) -> (N, out)."""
+        return F.linear(x, self.current_weight(), self.bias)
+
+
+class WeightNorm(nn.Module):
+    """WeightNorm (Salimans and Kingma, 2016): every filter has the length of its learned gain, from 1."""
+
+    def __init__(self, filters: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(filters))
+
+    def forward(self, weight: Tensor, *, iterate: bool) -> Tensor:
+        """gain_i w_i / |w_i| for every filter i of a weight (out x ...)."""
+        matrix = weight.flatten(1)
+        return (matrix * (self.gain / torch.linalg.vector_norm(matrix, dim=1))[:, None]).view_as(weight)
+
+
+def in_memory_order(weight: Tensor) -> Tensor:
+    """`weight` (out x ...) as a matrix (out x rest) without a copy; where channels lie innermost, its columns permuted.
+
+    For what that does not change: norms, singular values, left singular vectors.
+    """
+    return weight.permute(0, 2, 3, 1).flatten(1) if is_channels_last(weight) else weight.flatten(1)
+
+
+def is_channels_last(weight: Tensor) -> bool:
+    """Whether channels lie innermost, and this is not the usual order as well."""
+    layout = torch.channels_last
+    return weight.ndim == 4 and not weight.is_contiguous() and weight.is_contiguous(memory_format=layout)
+
+
+def matrix_names(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Layer name -> raw weight of two or more dimensions, class embeddings excepted, in network order.
+
+    A layer with several (there is none in these networks) gets the parameter's name behind its own.
+    """
+    found: dict[str, nn.Parameter] = {}
+    for path, module in network.named_modules():
+        if isinstance(module, nn.Embedding):
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim >= 2:
+                found[path if name == "weight" else f"{path}.{name}"] = parameter
+    return found
+
+
+def chosen_layers(
+    network: nn.Module, wanted: list[str] | None, *, ratio: float | None, where: str
+) -> dict[str, nn.Parameter]:
+    """The weights that the configuration names by layer, all for none.
+
+    With `ratio`, matrices of a single row or column are left alone, for they have no second singular value.
+    Raises `UserError` for an unknown name (with the nearest) and for a named layer that is left alone.
+    """
+    if wanted is not None and not wanted:
+        raise UserError(f"{where}.layers is empty. Name the layers, or leave it out for all of them.")
+    known = matrix_names(network)
+    thin = {name for name, weight in known.items() if ratio is not None and min(weight.flatten(1).shape) < COUNT}
+    for name in wanted or ():
+        check_known(name, known, f"layer in {where}.layers:")
+        if name in thin:
+            raise UserError(
+                f"{where}.ratio is a ratio of sigma_1, and {name} is a single row or column, which has no sigma_1. "
+                f"Take it out of {where}.layers."
+            )
+    return {name: known[name] for name in known if name not in thin and (wanted is None or name in wanted)}

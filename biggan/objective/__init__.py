@@ -1,0 +1,1 @@
+"""What is minimized: losses, penalties, and the distribution of z."""

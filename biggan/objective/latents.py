@@ -1,0 +1,148 @@
+"""The latent distributions (Appendix E) and truncation (Section 3.1). A new one is one function in `LATENTS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from biggan.config.tree import LatentConfig
+from biggan.errors import UserError, check_known
+
+Draw = Callable[[np.random.Generator, int, int], np.ndarray]
+
+
+def normal(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    """N(0, I)."""
+    return random.standard_normal((count, dim), dtype=np.float32)
+
+
+def uniform(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    """U[-1, 1]."""
+    return 2 * random.random((count, dim), dtype=np.float32) - 1
+
+
+def bernoulli(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    """0 or 1, each with probability 1/2."""
+    return random.integers(0, 2, (count, dim)).astype(np.float32)
+
+
+def censored_normal(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    """max(N(0, I), 0): sparse, and positive where it is not zero."""
+    return np.maximum(normal(random, count, dim), np.float32(0))
+
+
+def signs(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    """-1 or 1, each with probability 1/2."""
+    return 2 * bernoulli(random, count, dim) - 1
+
+
+def categorical(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    """-1, 0 or 1, each with probability 1/3."""
+    return random.integers(-1, 2, (count, dim)).astype(np.float32)
+
+
+def sparse_normal(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    """N(0, I) times Bernoulli {0, 1}, entry by entry."""
+    return normal(random, count, dim) * bernoulli(random, count, dim)
+
+
+def half_bernoulli(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    """N(0, I) in the first half of the dimensions (the larger one), Bernoulli {0, 1} in the second."""
+    second = dim // 2
+    return np.concatenate([normal(random, count, dim - second), bernoulli(random, count, second)], axis=1)
+
+
+def variance_at(config: LatentConfig, step: int | None) -> float:
+    """The variance of `annealed_normal` at `step`: a straight line, then constant; at the end of it for none."""
+    done = 1.0 if step is None else min(step / config.anneal_steps, 1.0)
+    return config.anneal_from + done * (config.anneal_to - config.anneal_from)
+
+
+def annealed_normal(config: LatentConfig, step: int | None) -> Draw:
+    """N(0, sigma I), the variance sigma falling with training (2 to 1 in the paper)."""
+    scale = np.float32(np.sqrt(variance_at(config, step)))
+    return lambda random, count, dim: scale * normal(random, count, dim)
+
+
+def variable_normal(config: LatentConfig, step: int | None) -> Draw:
+    """N(0, sigma_i I) with a variance sigma_i ~ U[low, high] for each sample i."""
+
+    def draw(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
+        variances = random.uniform(config.variance_low, config.variance_high, (count, 1))
+        return np.sqrt(variances).astype(np.float32) * normal(random, count, dim)
+
+    return draw
+
+
+def _fixed(draw: Draw) -> Callable[[LatentConfig, int | None], Draw]:
+    """A distribution without parameters, the same at every step."""
+    return lambda config, step: draw
+
+
+LATENTS: dict[str, Callable[[LatentConfig, int | None], Draw]] = {
+    "normal": _fixed(normal),
+    "uniform": _fixed(uniform),
+    "bernoulli": _fixed(bernoulli),
+    "censored_normal": _fixed(censored_normal),
+    "signs": _fixed(signs),
+    "categorical": _fixed(categorical),
+    "sparse_normal": _fixed(sparse_normal),
+    "half_bernoulli": _fixed(half_bernoulli),
+    "annealed_normal": annealed_normal,
+    "variable_normal": variable_normal,
+}
+"""Name -> what makes the drawing function of a configuration at a step; each draws float32 (count, dim)."""
+
+
+def sample_latents(
+    distribution: LatentConfig | str, random: np.random.Generator, count: int, dim: int, step: int | None = None
+) -> torch.Tensor:
+    """`count` latents of dimension `dim`, float32, of a distribution: the configured one, or a name with the defaults.
+
+    `step`, the number of finished G steps, matters where the distribution changes in training; none means after all
+    change. Raises `UserError` for a name that is not in `LATENTS`.
+    """
+    config = LatentConfig(distribution) if isinstance(distribution, str) else distribution
+    check_known(config.distribution, LATENTS, "latents.distribution")
+    return torch.from_numpy(LATENTS[config.distribution](config, step)(random, count, dim))
+
+
+def truncated_normal(random: np.random.Generator, count: int, dim: int, threshold: float) -> torch.Tensor:
+    """N(0, I) with every entry beyond +-`threshold` drawn again until it is inside (the truncation trick, 3.1).
+
+    Drawn by inverting the distribution function, which is the law of resampling without its unbounded loop.
+    Raises `UserError` where the threshold is not positive.
+    """
+    from scipy.stats import truncnorm
+
+    if not threshold > 0:
+        raise UserError(f"the truncation threshold is {threshold}, expected a number above 0 (the paper's: 0.04 to 2).")
+    shares = random.random((count, dim))
+    values = truncnorm.ppf(shares, -threshold, threshold)
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def truncated_latents(
+    distribution: LatentConfig | str,
+    random: np.random.Generator,
+    count: int,
+    dim: int,
+    threshold: float,
+    step: int | None = None,
+) -> torch.Tensor:
+    """`sample_latents` with entries beyond +-`threshold` drawn again, for the distributions that are normal.
+
+    Raises `UserError` for any other: truncation is a statement about a normal law (Section 3.1).
+    """
+    config = LatentConfig(distribution) if isinstance(distribution, str) else distribution
+    if config.distribution == "normal":
+        return truncated_normal(random, count, dim, threshold)
+    if config.distribution == "annealed_normal":
+        scale = float(np.sqrt(variance_at(config, step)))
+        return truncated_normal(random, count, dim, threshold / max(scale, 1e-30)) * scale
+    raise UserError(
+        f"truncation is for normal latents, and this generator was trained on {config.distribution} "
+        f"(latents.distribution). Sample it without truncation."
+    )

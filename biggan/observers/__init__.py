@@ -1,0 +1,1 @@
+"""What watches a run: evaluations, progress, what D thinks."""

@@ -1,0 +1,129 @@
+"""D's view of the game: what its logits say, at every step for free, and how much it knows by heart, at a schedule.
+
+The paper's hypothesis (Appendix G.2) is that D's signal from real images dries up, and that it becomes biased: see
+`D/inside_margin/real`, and `D/bias` beside the linear and the projection part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from biggan import rng
+from biggan.distributed.ranks import Share, all_sum
+from biggan.evaluation.memorization import discriminator_logits, fixed_images, input_gradient_norms, memorization
+from biggan.networks.spectral_norm import normalized
+from biggan.objective.latents import sample_latents
+from biggan.training.observer import Observer
+
+if TYPE_CHECKING:
+    from biggan.networks.discriminator import Discriminator
+    from biggan.training.trainer import Trainer
+
+KINDS = ("fake", "real")
+
+
+@torch.no_grad()
+def logit_statistics(D: Discriminator, seen: Sequence[Tensor], margin: float, share: Share) -> dict[str, Tensor]:
+    """What the logits of one update of D say, as scalars, from the forwards that were made anyway.
+
+    Args:
+        D: before its update.
+        seen: a micro-batch each: the linear and the projection part (2, N) of N logits, the first half of them fake.
+        margin: the hinge's (the loss has a gradient only in images inside it).
+        share: which images of the global batch these are; the others' logits come from the other processes.
+
+    Returns:
+        For "fake" and for "real": `accuracy/D_*`, the share on the right side of zero; `D/inside_margin/*`, the share
+        of real images below +margin, of fake ones above -margin; `D/logit_mean/*`, `_std`, `_min` and `_max`;
+        `D/linear_mean/*` and `D/projection_mean/*`, which add up to the logits' mean; and `D/bias`, the linear
+        layer's. Over several updates of a step the record holds the means of each.
+    """
+    parts = torch.cat([micro.unflatten(1, (2, -1)) for micro in seen], dim=2)  # linear | projection, fake | real, N
+    if not share.whole:
+        everyones = parts.new_zeros(*parts.shape[:2], share.batch)
+        everyones[:, :, torch.from_numpy(share.rows).to(parts.device)] = parts
+        parts = all_sum(everyones)
+    logits = parts.sum(dim=0)
+    linear, projection = parts.mean(dim=2)
+    fake, real = logits
+    std, mean = torch.std_mean(logits, dim=1, correction=0)
+    pairs = {
+        "accuracy/D_": _shares(torch.stack([fake < 0, real > 0]), logits),
+        "D/inside_margin/": _shares(torch.stack([fake > -margin, real < margin]), logits),
+        "D/logit_mean/": mean,
+        "D/logit_std/": std,
+        "D/logit_min/": logits.amin(dim=1),
+        "D/logit_max/": logits.amax(dim=1),
+        "D/linear_mean/": linear,
+        "D/projection_mean/": projection,
+    }
+    numbers = {f"{name}{kind}": value for name, pair in pairs.items() for kind, value in zip(KINDS, pair, strict=True)}
+    return numbers | {"D/bias": D.linear.bias.detach().reshape(()).clone()}
+
+
+def _shares(which: Tensor, logits: Tensor) -> Tensor:
+    """The shares (2,) of logits (2, N) that are so; NaN where one of them is, which is on neither side."""
+    return torch.where(logits.isnan(), logits, which.to(logits.dtype)).mean(dim=1)
+
+
+class DiscriminatorView(Observer):
+    """Asks D, every `discriminator_view.every` steps, about fixed training, validation and generated images.
+
+    `D/accuracy/train`, `/val` and `/fake` are the shares on which it is right (Section 4.2: a D that memorizes is right
+    on nearly all training images and half of the validation images). They turn with D's offset, which drifts; what does
+    not is `D/auc/train_val`, training against validation images (0.5: it remembers nothing), beside `D/auc/real_fake`
+    and `D/auc/val_fake`, training and validation against generated images, and `D/gap/train_val`, the difference of the
+    mean logits in units of their spread (`biggan.evaluation.memorization`). `D/input_gradient/real` and `/fake` are the
+    means of |grad_x D(x)|, what R1 would see. The generated images are of fixed latents, by G as D meets it: its own
+    weights, normalized by the batch's statistics.
+
+    Args:
+        record: called with the step and the numbers.
+    """
+
+    def __init__(self, record: Callable[[int, Mapping[str, float]], None]) -> None:
+        self.record = record
+        self.images: dict[str, tuple[Tensor, Tensor]] | None = None
+
+    def on_start(self, trainer: Trainer) -> None:
+        """The images are read when they are first needed."""
+        self.trainer, self.config = trainer, trainer.config.discriminator_view
+
+    def after_step(self, step: int, stats: Mapping[str, float]) -> None:
+        """Ask at the scheduled steps."""
+        if self.config.every and step % self.config.every == 0:
+            self.record(step, self.ask())
+
+    def ask(self) -> dict[str, float]:
+        """The numbers now; nothing of G and D moves."""
+        if self.images is None:
+            self.images = self._fixed()
+        D, images = self.trainer.state.D, {**self.images, "fake": self._generated()}
+        logits = {name: discriminator_logits(D, *one) for name, one in images.items()}
+        numbers = {f"D/{name}": value for name, value in memorization(**logits).items()}
+        for kind, name in (("real", "train"), ("fake", "fake")):
+            numbers[f"D/input_gradient/{kind}"] = input_gradient_norms(D, *images[name]).mean().double()
+        return dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
+
+    def _fixed(self) -> dict[str, tuple[Tensor, Tensor]]:
+        source, seed = self.trainer.source, self.trainer.config.seed
+        return {
+            name: fixed_images(split, self.config.images, rng.generator(seed, f"view/{name}"))
+            for name, split in (("train", source.train), ("val", source.val))
+        }
+
+    @torch.no_grad()
+    def _generated(self) -> tuple[Tensor, Tensor]:
+        config, G = self.trainer.config, self.trainer.state.G
+        random = rng.generator(config.seed, "view/fake")
+        z = sample_latents(config.latents, random, self.config.images, G.z_dim, self.trainer.state.step)
+        y = torch.from_numpy(random.integers(0, config.model.classes, size=self.config.images))
+        device = next(G.parameters()).device
+        batch = config.train.batch
+        with normalized(G, iterate=False):
+            images = [G(a.to(device), b.to(device)) for a, b in zip(z.split(batch), y.split(batch), strict=True)]
+        return torch.cat(images), y

@@ -1,0 +1,99 @@
+"""Scores while a run trains: fixed latents, raw and averaged weights, and whether the raw generator collapses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from biggan.evaluation.evaluator import Evaluator, Settings, Weights
+from biggan.evaluation.scores import quick_scores
+from biggan.training.observer import Observer
+from spectra.detect import Collapse, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from biggan.training.trainer import Trainer
+
+
+class Evaluation(Observer):
+    """Every `eval.every` steps one `evaluation` event for each kind of weights, and `collapse`, which is an alarm, or
+    `recovered` where one is detected. That of raw weights says until which evaluation all was well (`well_until`).
+
+    The generator is evaluated under standing statistics of a few forwards (`eval.standing_passes`), made on a copy:
+    the state, its modes and the global random state stay as they are. Stands before the observers that act upon its
+    events: the monitor, which records the scores, and the checkpoint store, which keeps the best.
+    """
+
+    def __init__(self, report: Callable[[str], None] = print) -> None:
+        """`report` is told what is done once and takes a while (training the classifier features)."""
+        self.report = report
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Make features and reference ready, if an evaluation will fall due, and take up the detector's history."""
+        self.trainer, self.config = trainer, trainer.config.eval
+        start, every = trainer.state.step, self.config.every
+        self.evaluator: Evaluator | None = None
+        if not every or trainer.config.steps // every == start // every:
+            return
+        self.evaluator = Evaluator.of_run(
+            trainer.config,
+            self.config.features,
+            weights=self.config.weights,
+            reference=self.config.reference,
+            report=self.report,
+            device=trainer.config.device,
+        )
+        if self.config.samples < 2 * trainer.config.model.classes:
+            self.report(
+                f"eval.samples is {self.config.samples:,}, fewer than two for each of {trainer.config.model.classes:,} "
+                f"classes: the spread within classes is not known, and collapse is judged by the FID alone"
+            )
+        self.detector = Collapse()
+        settings = self._settings(self.evaluator, "raw").as_dict()
+        for event in trainer.run.events():
+            if event["event"] != "evaluation" or event.get("superseded") or event["step"] > start:
+                continue
+            if event["settings"] == settings:
+                self._detect(event["step"], from_json(event["scores"]))
+
+    def after_step(self, step: int, stats: Mapping[str, float]) -> None:
+        """Evaluate where it is due."""
+        if self.evaluator is None or step % self.config.every:
+            return
+        state = self.trainer.state
+        for weights, network in (("raw", state.G), ("ema", state.ema.network)):
+            settings = self._settings(self.evaluator, weights)
+            scores = self.evaluator.scores(network, settings, step, quick_scores())
+            said: dict[str, Any] = {"scores": to_json(scores), "settings": settings.as_dict()}
+            finding = None
+            if weights == "raw":
+                finding = self._detect(step, scores)
+                said["well_until"] = self.detector.well_until
+            self.trainer.emit("evaluation", weights=weights, **said)
+            if finding is not None:
+                self.trainer.emit(finding.kind, onset=finding.onset, details=finding.details)
+            if finding is not None and finding.kind == "collapse":
+                self.trainer.emit("alarm", cause="collapse", onset=finding.onset)
+
+    def _settings(self, evaluator: Evaluator, weights: Weights) -> Settings:
+        return evaluator.settings(weights, samples=self.config.samples, passes=self.config.standing_passes)
+
+    def _detect(self, step: int, scores: Mapping[str, float]) -> Finding | None:
+        return self.detector.update(step, scores["spread_share"], scores["fid"])
+
+
+def to_json(value: Any) -> Any:
+    """Numbers, and lists and mappings of them, for an event or a file: JSON has no NaN and no Inf, which stand as
+    strings."""
+    if isinstance(value, Mapping):
+        return {name: to_json(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def from_json(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The scores of an `evaluation` event, NaN and Inf as numbers again."""
+    return {name: float(value) for name, value in scores.items()}

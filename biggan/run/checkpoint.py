@@ -1,0 +1,196 @@
+"""The checkpoint's file format: one safetensors file, verified by a digest, either whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from biggan.config.tree import Config, from_dict
+from biggan.errors import UserError
+
+FORMAT = "biggan-1"
+NAME = re.compile(r"step-(\d{8,})\.safetensors")
+
+
+class CheckpointError(UserError):
+    """A file that is no whole checkpoint."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint: the state's tensors after `step` G steps, and the configuration of its run."""
+
+    path: Path
+    step: int
+    config: Config
+    digest: str
+    finite: bool
+    tensors: dict[str, Tensor]
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], step: int, config: Mapping[str, Any]) -> str:
+    """Write the file beside `path`, fsync, and rename it; return its digest.
+
+    Raises `UserError` where it cannot be written (a full disk); `path` and all else are then as they were.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    finite = all(bool(torch.isfinite(tensor).all()) for tensor in whole.values())
+    metadata = {
+        "format": FORMAT,
+        "step": str(step),
+        "finite": json.dumps(finite),
+        "config": json.dumps(config, sort_keys=True),
+    }
+    metadata["digest"] = digest(whole, metadata)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(whole, temporary, metadata=metadata)
+        os.chmod(temporary, 0o666 & ~_umask())  # the library makes it the owner's alone
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"could not save the checkpoint {path}: {error}. Earlier checkpoints are whole. Free some space or give "
+            f"another --out, then resume."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return metadata["digest"]
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def sync(path: Path) -> None:
+    """Have the file's or folder's contents on the disk before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """BLAKE2b over the metadata (but the digest itself) and every tensor's name, dtype, shape and bytes."""
+    hash_ = hashlib.blake2b(digest_size=32)
+    for key in sorted(set(metadata) - {"digest"}):
+        hash_.update(f"{key}={metadata[key]}\n".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        hash_.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        hash_.update(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return hash_.hexdigest()
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read and verify a checkpoint.
+
+    Raises `CheckpointError` where the file is missing, torn, altered, or of another kind: what is wrong, and what
+    to do about it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}: expected a file RUN/checkpoints/step-*.safetensors.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({error}): it was cut short or altered, or is of another "
+            f"kind. Use another checkpoint."
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} has the format {metadata.get('format')!r}, expected {FORMAT!r}: it is not a checkpoint of this "
+            f"program, or one of another version."
+        )
+    if digest(tensors, metadata) != metadata.get("digest"):
+        raise CheckpointError(
+            f"{path} does not verify: its contents differ from the digest that was stored with them. It was altered "
+            f"after it was written. Use an earlier checkpoint."
+        )
+    return Checkpoint(
+        path=path,
+        step=int(metadata["step"]),
+        config=from_dict(json.loads(metadata["config"])),
+        digest=metadata["digest"],
+        finite=json.loads(metadata["finite"]),
+        tensors=tensors,
+    )
+
+
+def peek(path: Path) -> dict[str, str]:
+    """The metadata alone, unverified; empty where the file cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError, ValueError):
+        return {}
+
+
+def checkpoint_paths(run: Path) -> list[Path]:
+    """The run's checkpoint files, oldest first."""
+    return sorted(path for path in (run / "checkpoints").glob("step-*.safetensors") if NAME.fullmatch(path.name))
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's file name."""
+    return int(path.stem.removeprefix("step-"))
+
+
+def saved_steps(run: Path) -> set[int]:
+    """The steps that the run can be resumed or branched at: its files, those of frozen rings, and the best one."""
+    frozen = (run / "checkpoints").glob("frozen-*/step-*.safetensors")
+    steps = {step_of(path) for path in (*checkpoint_paths(run), *frozen)}
+    best = peek(run / "checkpoints" / "best.safetensors").get("step")
+    return steps if best is None else steps | {int(best)}
+
+
+def newest_checkpoint(run: Path) -> tuple[Checkpoint, list[str]]:
+    """The newest checkpoint of a run that verifies and is finite, and why each newer one was passed over.
+
+    Where every whole one holds NaN or Inf, the newest of these. Raises `CheckpointError` where none is whole.
+    """
+    passed: list[str] = []
+    fallback: Checkpoint | None = None
+    for path in reversed(checkpoint_paths(run)):
+        try:
+            checkpoint = read_checkpoint(path)
+        except CheckpointError as error:
+            passed.append(str(error))
+            continue
+        if checkpoint.step != step_of(path):
+            passed.append(f"{path} holds step {checkpoint.step}: it was renamed.")
+            continue
+        if checkpoint.finite:
+            return checkpoint, passed
+        passed.append(f"{path} holds NaN or Inf.")
+        fallback = fallback or checkpoint
+    if fallback is not None:
+        return fallback, [*passed, f"No checkpoint is finite; taking {fallback.path}."]
+    reasons = " ".join(passed) or "It has none."
+    raise CheckpointError(
+        f"{run} has no checkpoint to go on from. {reasons} To begin again from step 0, move its checkpoints away."
+    )

@@ -1,0 +1,230 @@
+"""Which checkpoints exist at any time: the newest few, permanent ones, and a dense ring that an alarm can freeze."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biggan.config.tree import CheckpointConfig, Config, to_dict
+from biggan.run.checkpoint import checkpoint_paths, peek, save_checkpoint, step_of
+from biggan.training.observer import Observer
+
+if TYPE_CHECKING:
+    from biggan.training.trainer import Trainer
+
+MOST_FROZEN_RINGS = 3
+BEST = "best.safetensors"
+
+
+class _Best:
+    """The step with the lowest FID of the averaged weights, among evaluations under the settings of the last one."""
+
+    def __init__(self) -> None:
+        self.step: int | None = None
+        self.fid = math.inf
+        self.settings: Mapping[str, Any] | None = None
+
+    def consider(self, evaluation: Mapping[str, Any]) -> None:
+        """Take an `evaluation` event into account. Other settings give other scores, so with them it begins anew."""
+        if evaluation["weights"] != "ema":
+            return
+        if self.settings != evaluation.get("settings"):
+            self.step, self.fid, self.settings = None, math.inf, evaluation.get("settings")
+        fid = float(evaluation["scores"].get("fid", math.nan))
+        if fid < self.fid:  # never where it is NaN
+            self.step, self.fid = evaluation["step"], fid
+
+
+class CheckpointStore(Observer):
+    """Saves the state where `checkpoint.*` says so, and at the end; deletes what retention no longer holds.
+
+    An `alarm` hard-links the ring's files into checkpoints/frozen-STEP/, so that states from before the trouble stay.
+    Alarms that follow each other within the ring's length are one trouble and freeze once, but a collapse always
+    freezes; of more than three frozen rings the oldest goes.
+
+    A collapse is said some evaluations after it began, by when a dense ring would have moved on. So one place of the
+    ring is for the newest state at or before the last evaluation without a doubt (an evaluation's `well_until`).
+
+    With `checkpoint.best`, checkpoints/best.safetensors is the state whose averaged weights, those that are sampled
+    from, have the lowest FID of all evaluations so far under the settings of the last one.
+    """
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Tidy up after earlier sessions: half-written files go, checkpoints of later steps are set aside."""
+        self.trainer, self.config = trainer, trainer.config.checkpoint
+        self.folder = trainer.run.checkpoints
+        self.saved: int | None = None
+        self._finite: dict[Path, bool] = {}
+        alarms = [e["step"] for e in trainer.run.events() if e["event"] == "alarm" and not e.get("superseded")]
+        self._last_alarm = max(alarms, default=None)
+        self._well: int | None = None
+        for event in trainer.run.events():
+            if event["event"] == "evaluation" and event["step"] <= trainer.state.step and not event.get("superseded"):
+                self._consider(event)
+        for left in self.folder.glob(".*.tmp"):
+            left.unlink()
+        rings = {path: int(path.name.removeprefix("frozen-")) for path in self.folder.glob("frozen-*")}
+        files = {path: step_of(path) for path in checkpoint_paths(trainer.run.path)}
+        for path, step in (rings | files).items():
+            if step > trainer.state.step:
+                self._set_aside(path)
+        if self._path(trainer.state.step).exists():
+            self.saved = trainer.state.step
+        self._take_up_best()
+
+    def after_step(self, step: int, stats: Mapping[str, float]) -> None:
+        """Save where one of the three intervals falls due, and a state that is the best so far."""
+        if is_due(step, self.config) or self._best.step == step:
+            self.save()
+
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        """Freeze the ring on an alarm; remember the best evaluation."""
+        if event["event"] == "evaluation":
+            self._consider(event)
+            if self.config.best:
+                self._best.consider(event)
+        if event["event"] == "alarm" and self.config.ring_every:
+            span = self.config.ring_every * self.config.ring_keep
+            new = self._last_alarm is None or event["step"] - self._last_alarm > span
+            if new or event.get("cause") == "collapse":
+                self._freeze(event["step"])
+            self._last_alarm = event["step"]
+
+    def on_end(self, status: str) -> None:
+        """Save the last step, unless it is saved; after an error nothing is certain, and the last checkpoint stands."""
+        if status != "failed" and self.saved != self.trainer.state.step:
+            self.save()
+
+    def save(self) -> Path:
+        """Save the state now, tell the observers, and let retention work."""
+        state = self.trainer.state
+        path = self._path(state.step)
+        digest = save_checkpoint(path, state.tensors(), state.step, to_dict(self.trainer.config))
+        self.saved = state.step
+        self.trainer.emit("checkpoint", path=f"checkpoints/{path.name}", digest=digest)
+        if self._best.step == state.step:
+            replace_link(path, self.folder / BEST)
+        self.trainer.observers.on_checkpoint(state.step, path)
+        self._prune()
+        return path
+
+    def _consider(self, evaluation: Mapping[str, Any]) -> None:
+        if evaluation["weights"] == "raw":
+            self._well = evaluation.get("well_until", self._well)
+
+    def _set_aside(self, path: Path) -> None:
+        """Move what belongs to a future that is about to be lived again into checkpoints/passed-over/."""
+        aside = self.folder / "passed-over"
+        aside.mkdir(exist_ok=True)
+        target, number = aside / path.name, 1
+        while target.exists():
+            number += 1
+            target = aside / f"{path.name}.{number}"
+        os.replace(path, target)
+
+    def _take_up_best(self) -> None:
+        """Go on from the best evaluation so far, earlier sessions' and a branch's parent's included.
+
+        It decides when a state is saved, and so must not depend on where a run was stopped or branched.
+        """
+        self._best = _Best()
+        path, now = self.folder / BEST, self.trainer.state.step
+        if int(peek(path).get("step", -1)) > now:
+            self._set_aside(path)
+        for event in self.trainer.run.events() if self.config.best else ():
+            if event["event"] == "evaluation" and event["step"] <= now and not event.get("superseded"):
+                self._best.consider(event)
+        if self._best.step == now and self._path(now).exists():  # killed before it was linked
+            replace_link(self._path(now), path)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.safetensors"
+
+    def _prune(self) -> None:
+        paths = {step_of(path): path for path in checkpoint_paths(self.trainer.run.path)}
+        finite = {step: self._is_finite(path) for step, path in paths.items()}
+        for step in set(paths) - retained(finite, self.config, self._well):
+            paths[step].unlink()
+
+    def _is_finite(self, path: Path) -> bool:
+        if path not in self._finite:
+            self._finite[path] = peek(path).get("finite") == "true"
+        return self._finite[path]
+
+    def _freeze(self, step: int) -> None:
+        paths = {step_of(path): path for path in checkpoint_paths(self.trainer.run.path)}
+        ring = ring_of(sorted(paths), self.config, self._well)
+        if not ring:  # an alarm before the first checkpoint
+            return
+        frozen = self.folder / f"frozen-{step:08d}"
+        frozen.mkdir(exist_ok=True)
+        for one in ring:
+            link_or_copy(paths[one], frozen / paths[one].name)
+        for old in sorted(self.folder.glob("frozen-*"))[:-MOST_FROZEN_RINGS]:
+            shutil.rmtree(old)
+
+
+def is_due(step: int, config: CheckpointConfig) -> bool:
+    """Whether one of the three intervals falls on `step`."""
+    return any(every and step % every == 0 for every in (config.every, config.permanent_every, config.ring_every))
+
+
+def may_be_saved(step: int, config: Config) -> bool:
+    """Whether `step` is one whose state is saved, or is one if its evaluation turns out to be the best."""
+    may_be_best = config.checkpoint.best and config.eval.every and step % config.eval.every == 0
+    return is_due(step, config.checkpoint) or bool(may_be_best)
+
+
+def ring_of(steps: Sequence[int], config: CheckpointConfig, well: int | None = None) -> list[int]:
+    """The steps of the ring, of those that exist, in order: the newest `ring_keep`, or one fewer and the newest state
+    at or before `well`, the last evaluation without a doubt, where these do not hold it."""
+    if not config.ring_every:
+        return []
+    ring = [step for step in steps if step % config.ring_every == 0][-config.ring_keep :]
+    sound = [step for step in steps if well is not None and step <= well][-1:]
+    if not sound or sound[0] in ring:
+        return ring
+    return sorted({*sound, *ring[max(len(ring) + 1 - config.ring_keep, 0) :]})
+
+
+def retained(finite: Mapping[int, bool], config: CheckpointConfig, well: int | None = None) -> set[int]:
+    """The steps whose checkpoints stay, of those that exist (step -> whether it is finite).
+
+    The newest `keep` of the regular ones and of those on no interval, finite ones first; every permanent one; the
+    ring (`ring_of`); and always the newest of all, and the newest finite one.
+    """
+
+    def falls_on(step: int, every: int) -> bool:
+        return bool(every) and step % every == 0
+
+    steps = sorted(finite)
+    ring = ring_of(steps, config, well)
+    permanent = {step for step in steps if falls_on(step, config.permanent_every)}
+    # Steps on no interval (a best evaluation's, a last one) are kept likewise, and push none of the regular ones out.
+    regular = [s for s in steps if falls_on(s, config.every)]
+    others = [s for s in steps if not is_due(s, config)]
+    newest = [sorted(part, key=lambda s: (finite[s], s), reverse=True)[: config.keep] for part in (regular, others)]
+    stay = {*newest[0], *newest[1], *permanent, *ring, *steps[-1:]}
+    return stay | set([step for step in steps if finite[step]][-1:])
+
+
+def replace_link(source: Path, target: Path) -> None:
+    """Let `target` be the file `source` from now on; a kill leaves the one before or this one."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    link_or_copy(source, temporary)
+    os.replace(temporary, target)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link a file, or copy it where the file system has no links."""
+    if target.exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

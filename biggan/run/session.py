@@ -1,0 +1,316 @@
+"""Opening a run, new or resumed: everything is checked before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from biggan.config.tree import Config, differences, flatten, to_dict
+from biggan.data import Source, open_source
+from biggan.distributed import ranks as distributed
+from biggan.distributed.launch import agreed, check_alike
+from biggan.errors import UserError, check_known
+from biggan.objective.gradient_penalties import strengths
+from biggan.objective.latents import LATENTS
+from biggan.objective.losses import LOSSES
+from biggan.run.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint, save_checkpoint
+from biggan.run.directory import RunDirectory, default_path, make_event
+from biggan.run.folding import load_state
+from biggan.training.state import TrainingState
+from spectra.monitor.vectors import copy_directions
+from spectra.record.segments import truncate_record
+
+
+@dataclass
+class Session:
+    """What a trainer is made of."""
+
+    config: Config
+    run: RunDirectory
+    state: TrainingState
+    source: Source
+    notes: list[str] = field(default_factory=list)
+    """What the user should read before training begins."""
+
+
+def open_new(config: Config, preset: str, facts: Mapping[str, Any] | None = None) -> Session:
+    """A new run of `config` in `config.out`; `facts` join its run.json.
+
+    Raises `UserError` before anything is written.
+    """
+    is_main = distributed.is_main()
+    run = RunDirectory(Path(distributed.from_main(config.out or str(default_path(preset)))))
+    config = _on_this_device(config, run.path)
+    with agreed():
+        if is_main:
+            run.check_new()
+        source = _open_data(config)
+        state = TrainingState(config, config.device, initialize=is_main)
+    check_alike(source.identity(), "other data")
+    with agreed():
+        if is_main:
+            run.create(config, {**_data_facts(source), **(facts or {})})
+            run.append_event(make_event("started", 0, preset=preset))
+    distributed.copy_from_main(state.tensors())
+    return Session(config, run, state, source, notes_on(config))
+
+
+def open_branch(
+    config: Config,
+    checkpoint: Checkpoint,
+    facts: Mapping[str, Any],
+    prepare: Callable[[TrainingState], None],
+    *,
+    events: Iterable[Mapping[str, Any]] = (),
+    data: Mapping[str, Any] | None = None,
+    past: Path | None = None,
+) -> Session:
+    """A run of its own in `config.out` that goes on from `checkpoint` under `config`, with the same noise and images.
+
+    `prepare` may change the loaded state in place; what comes out is saved as the run's first checkpoint. `facts`
+    join its run.json, and `events`, which belong to the time before, its list of events. `data`, where it is given,
+    is what the data must be (see `Source.identity`). `past` is the run that the checkpoint is of: how far singular
+    vectors turn is measured from those that it last recorded. Raises `UserError` before anything is written; the
+    directory appears under its name when it is whole.
+    """
+    run = RunDirectory(Path(config.out or ""))
+    config = dataclasses.replace(config, device=resolve_device(config.device))
+    run.check_new()
+    source = _open_data(config)
+    if data is not None:
+        _changed_data(dict(data), source.identity(), checkpoint.path.parent.parent, allow_change=False)
+    state = TrainingState(config, config.device, initialize=False)
+    load_state(state, checkpoint, config)
+    prepare(state)
+
+    def fill(made: RunDirectory) -> None:
+        for event in events:
+            made.append_event(event)
+        if past is not None:
+            copy_directions(past, made.path, state.step)
+        lineage = {name: facts[name] for name in ("parent", "changes") if name in facts}
+        made.append_event(make_event("started", state.step, **lineage))
+        path = made.checkpoints / f"step-{state.step:08d}.safetensors"
+        digest = save_checkpoint(path, state.tensors(), state.step, to_dict(config))
+        made.append_event(make_event("checkpoint", state.step, path=f"checkpoints/{path.name}", digest=digest))
+
+    run.create_whole(config, {**_data_facts(source), **facts}, fill)
+    return Session(config, run, state, source, [f"branching at step {state.step}", *notes_on(config)])
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a resumed run goes on: the newest checkpoint that verifies, or step 0 where none was saved yet."""
+
+    config: Config
+    checkpoint: Checkpoint | None
+    passed_over: list[str]
+    """Why each newer checkpoint was not taken."""
+
+    @property
+    def step(self) -> int:
+        """The number of finished steps."""
+        return 0 if self.checkpoint is None else self.checkpoint.step
+
+
+def find_start(path: Path) -> Start:
+    """Where the run in `path` goes on. Raises `UserError` where it is no run, or has checkpoints but none is whole.
+
+    Rank 0 alone reads it and has the checkpoint's tensors.
+    """
+    with agreed():
+        start = _find_start(path) if distributed.is_main() else None
+    bare = start
+    if start is not None and start.checkpoint is not None:
+        bare = dataclasses.replace(start, checkpoint=dataclasses.replace(start.checkpoint, tensors={}))
+    sent = distributed.from_main(bare)
+    return start or sent
+
+
+def _find_start(path: Path) -> Start:
+    config = RunDirectory(path).read_config()
+    if not checkpoint_paths(path):
+        saved = [e["step"] for e in RunDirectory(path).events() if e["event"] == "checkpoint"]
+        if saved:
+            raise UserError(
+                f"{path} has no checkpoint left, and one of step {max(saved)} was saved there once. Put the files back "
+                f"into {path}/checkpoints, or begin a new run with another --out."
+            )
+        return Start(config, None, [])
+    checkpoint, passed_over = newest_checkpoint(path)
+    return Start(checkpoint.config, checkpoint, passed_over)
+
+
+def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool) -> Session:
+    """The run in `path` at `start`, under `config`.
+
+    Raises `UserError`, before anything is written, where `config` or other data would change the numbers and
+    `allow_change` is off, where the run has reached its last step, where the state does not fit, or where another
+    process has the run.
+    """
+    if config.out is not None and Path(config.out) not in (path, Path(start.config.out or path)):
+        raise UserError(f"--out is {config.out}, and a resumed run stays in its directory {path}. Leave --out away.")
+    config, run, is_main = _on_this_device(config, path), RunDirectory(path), distributed.is_main()
+    with agreed():
+        changed = _changed_numbers(config, start, path, allow_change=allow_change)
+        if start.step >= config.steps:
+            raise UserError(
+                f"the run in {path} has reached step {start.step}, and --steps is {config.steps}. To train on, give a "
+                f"larger total."
+            )
+        source = _open_data(config)
+        data = source.identity()
+        before = (run.data_identity() if is_main else None) or data
+        changed |= _changed_data(before, data, path, allow_change=allow_change)
+        state = TrainingState(config, config.device, initialize=is_main and start.checkpoint is None)
+        if is_main and start.checkpoint is not None:
+            load_state(state, start.checkpoint, config)
+    check_alike(data, "other data")
+    notes: list[str] = []
+    with agreed():
+        if is_main:
+            notes = _reopen(run, config, start, changed, source)
+    distributed.copy_from_main(state.tensors())
+    state.step = start.step
+    return Session(config, run, state, source, notes)
+
+
+def _data_facts(source: Source) -> dict[str, Any]:
+    """What run.json says of the data: which they are, and the classes' names by their numbers."""
+    return {"data": source.identity(), "class_names": list(source.classes)}
+
+
+def _reopen(
+    run: RunDirectory, config: Config, start: Start, changed: dict[str, list[Any]], source: Source
+) -> list[str]:
+    """Take back what lies after `start`, and write down that the run goes on. Returns what the user should know."""
+    run.lock()
+    elsewhere = run.changed_facts(config)
+    truncate_record(run.path, start.step)
+    run.supersede_events(start.step)
+    run.write_config(config)
+    data = source.identity()
+    run.write_data_identity(data, source.classes)
+    event = {"passed_over": start.passed_over, "changes": changed, "other_versions": elsewhere, "data": data}
+    run.append_event(make_event("resumed", start.step, **event))
+    notes = [f"passed over: {reason}" for reason in start.passed_over]
+    notes += [
+        f"{name} was {old} when the run began and is {new}: bits may differ" for name, (old, new) in elsewhere.items()
+    ]
+    return [*notes, f"resuming at step {start.step}", *notes_on(config)]
+
+
+def _on_this_device(config: Config, path: Path) -> Config:
+    """`config` with its run directory and device, after a look whether every rank has the same."""
+    with agreed():
+        config = dataclasses.replace(config, out=str(path), device=resolve_device(config.device))
+    check_alike(flatten(to_dict(config)), "another configuration")
+    with agreed():
+        distributed.Share(config.train.batch, config.train.accumulate)  # an image for each rank
+    return config
+
+
+def _changed_numbers(config: Config, start: Start, path: Path, *, allow_change: bool) -> dict[str, list[Any]]:
+    """What differs from the run's own configuration in fields that decide the numbers; refused unless allowed."""
+    before = dataclasses.replace(start.config, device=resolve_device(start.config.device))
+    changed = differences(before, config, numbers_only=True)
+    if changed and not allow_change:
+        listed = "; ".join(f"{name}: {old} -> {new}" for name, (old, new) in changed.items())
+        raise UserError(
+            f"these options would change the numbers of the run in {path}: {listed}. Leave them away to continue it "
+            f"exactly, or give --allow-change to go on with them."
+        )
+    return {name: list(pair) for name, pair in changed.items()}
+
+
+DATA_FACTS = {
+    "train": "training images",
+    "val": "validation images",
+    "classes": "classes",
+    "images": "images by name",
+    "labels": "labels",
+    "class_names": "class names",
+}
+"""What `Source.identity` says of the data, in words."""
+
+
+def _changed_data(
+    before: dict[str, Any], now: dict[str, Any], path: Path, *, allow_change: bool
+) -> dict[str, list[Any]]:
+    """What of the data is otherwise than the run remembers; refused unless allowed."""
+    changed = {name: [before.get(name), now[name]] for name in now if before.get(name) != now[name]}
+    if changed and not allow_change:
+        counts = [f"{DATA_FACTS[name]}: {old} -> {new}" for name, (old, new) in changed.items() if isinstance(new, int)]
+        others = [DATA_FACTS[name] for name, (_, new) in changed.items() if not isinstance(new, int)]
+        listed = "; ".join([*counts, *([f"other {', '.join(others)}"] if others else [])])
+        raise UserError(
+            f"the data is not what the run in {path} was trained on (before -> now): {listed}. Give the --data.path of "
+            f"the same data to continue it exactly, or --allow-change to go on with these."
+        )
+    return {f"data.{name}": pair for name, pair in changed.items()}
+
+
+def _open_data(config: Config) -> Source:
+    """The data, after setting the configured arithmetic and checking the names in the configuration."""
+    use_arithmetic(config)
+    check_names(config)
+    return open_source(config)
+
+
+def check_names(config: Config) -> None:
+    """Raise `UserError` where the configuration names a loss or a latent distribution that there is not."""
+    check_known(config.loss.name, LOSSES, "loss.name")
+    check_known(config.latents.distribution, LATENTS, "latents.distribution")
+
+
+def resolve_device(device: str) -> Literal["cpu", "cuda"]:
+    """ "cpu" or "cuda". Raises `UserError` for a GPU that is not there: each process of a machine needs its own."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    gpus, processes = torch.cuda.device_count(), distributed.local_world_size()
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device is cuda, and torch sees no GPU here. Give --device cpu, or auto.")
+    if device == "cuda" and gpus < processes:
+        raise UserError(
+            f"{processes} processes of this machine are to train on GPUs, and torch sees {gpus} here: each needs its "
+            f"own. Start {gpus} (torchrun --nproc-per-node {gpus}), or give --device cpu."
+        )
+    return "cuda" if device == "cuda" else "cpu"
+
+
+def use_arithmetic(config: Config) -> None:
+    """Set what the bits depend on: CPU threads, and deterministic algorithms on a GPU."""
+    torch.set_num_threads(config.threads)
+    if config.device == "cuda":
+        if config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(config.deterministic)
+        torch.backends.cudnn.benchmark = False
+
+
+def notes_on(config: Config) -> list[str]:
+    """What someone should know who runs `config`."""
+    notes = []
+    if config.speed.compile and strengths(config):
+        notes.append(
+            f"speed.compile: D runs uncompiled, as the penalty on its gradient ({', '.join(strengths(config))}) needs "
+            f"a second derivative, which compiled code does not have; G is compiled"
+        )
+    has_batchnorm = {"G": config.model.norm_G == "batch", "D": config.model.norm_D != "none"}
+    normalized = [name for name, has in has_batchnorm.items() if has]
+    if config.train.accumulate == 1 or not normalized:
+        return notes
+    micro = config.train.batch // config.train.accumulate
+    whose = " and ".join(f"{name}'s" for name in normalized)
+    return [
+        *notes,
+        f"gradient accumulation: in {whose} updates BatchNorm normalizes each micro-batch of {micro} by its own "
+        f"statistics (over all processes), which is not what a batch of {config.train.batch} in one piece would do; "
+        f"for D's updates G makes all {config.train.batch} images in one forward",
+    ]

@@ -1,0 +1,1 @@
+"""One step of adversarial training, and the loop around it."""

@@ -1,0 +1,165 @@
+"""The loop: D steps, a G step, the average, the observers."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from biggan.config.tree import Config
+from biggan.data import Source, training_batches
+from biggan.data.prefetch import prefetched
+from biggan.distributed import ranks as distributed
+from biggan.distributed.launch import launch_id
+from biggan.run.directory import RunDirectory, make_event
+from biggan.run.retention import may_be_saved
+from biggan.training.observer import Observer, Observers
+from biggan.training.state import TrainingState
+from biggan.training.step import Game, Stats
+from spectra.linalg.tf32 import tf32
+
+PASSED_ON_SECONDS = 2.0
+
+
+class Trainer:
+    """Trains `state` up to `config.steps` G steps, telling `observers` what happens.
+
+    Everything a step does is a function of the state and the step's number, so that a run can be left and taken up
+    anywhere. Under several processes each has a trainer, all do the same steps, and rank 0's alone has observers and
+    writes.
+    """
+
+    def __init__(
+        self, config: Config, state: TrainingState, source: Source, run: RunDirectory, observers: list[Observer]
+    ) -> None:
+        self.config, self.state, self.source, self.run = config, state, source, run
+        self.observers = Observers(observers if distributed.is_main() else [])
+        self.game = Game(config, state, self.observers.before_update, self.observers.after_backward)
+        self._signalled = False
+        self._stop: str | None = None
+        self._until = config.steps
+        self._non_finite = False
+        self._checked = state.step
+
+    def train(self, until: int | None = None) -> str:
+        """Run the loop; return "finished", "interrupted" (by a signal) or "stopped" (non-finite numbers).
+
+        With `until`, it ends after that step where it comes before the last one, and returns "paused".
+        """
+        self._until = self.config.steps if until is None else min(until, self.config.steps)
+        try:
+            with self._finishing_the_step_on_signals(), tf32(False):  # but within the updates, as `Game` has it
+                self.observers.on_start(self)
+                self._loop()
+                self._check_copies()
+                done = self.state.step >= self.config.steps and self._stop != "stopped"
+                status = "finished" if done else self._stop or "paused"
+                self.observers.on_end(status)
+                self.emit(status)
+        except BaseException:
+            self.observers.on_end("failed")
+            raise
+        finally:
+            self.run.unlock()
+        return status
+
+    def _loop(self) -> None:
+        batches = prefetched(training_batches(self.config, self.source, self.state.step), self.game.device)
+        while self.state.step < self._until and not self._is_to_stop():
+            stats = self.train_step(batches)
+            self._report_non_finite(stats)
+            if may_be_saved(self.state.step, self.config):
+                self._check_copies()
+            self.observers.after_step(self.state.step, stats)
+
+    def _check_copies(self) -> None:
+        """Before a state is saved: raise, on every rank, where their copies of it are not the same bit for bit."""
+        if self._checked != self.state.step:
+            distributed.check_copies(self.state.tensors(), f"after step {self.state.step}")
+            self._checked = self.state.step
+
+    def _is_to_stop(self) -> bool:
+        """Whether the last step was the last one; several ranks have agreed on it within the step."""
+        if self._signalled and distributed.world_size() == 1:
+            self._stop = self._stop or "interrupted"
+        return self._stop is not None
+
+    def train_step(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
+        """One whole step: D's updates, G's update, the average of G.
+
+        Returns the step's numbers; D's are means over its updates.
+        """
+        discriminator = [self.game.update_discriminator(k, *next(batches)) for k in range(self.config.train.d_steps)]
+        generator = self.game.update_generator()
+        if self.config.train.freeze != "G":
+            self.state.ema.update(self.state.G, self.state.step + 1, generator.get("skipped/G"))
+        self.state.step += 1
+        return self._to_floats(discriminator, generator)
+
+    def _to_floats(self, discriminator: list[Stats], generator: Stats) -> dict[str, float]:
+        """The numbers of one step, over all ranks, in one transfer from the device.
+
+        With them goes the wish to stop: ranks are signalled at different moments, and leave after the same step.
+        """
+        means = {name: torch.stack([stats[name] for stats in discriminator]).mean() for name in discriminator[0]}
+        numbers = means | generator
+        values, wish = self.game.share.pooled(torch.stack(list(numbers.values())), self._signalled)
+        if wish:
+            self._stop = "interrupted"
+        return dict(zip(numbers, values, strict=True))
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Record an event at the current step and tell the observers."""
+        if not distributed.is_main():
+            return
+        event = make_event(kind, self.state.step, **fields)
+        self.run.append_event(event)
+        self.observers.on_event(event)
+
+    def _report_non_finite(self, stats: dict[str, float]) -> None:
+        """One event when numbers cease to be finite (not one a step); stop there where the configuration says so.
+
+        The gradients of an update that float16's loss scaling skipped are none of these.
+        """
+        bad = {name: str(value) for name, value in stats.items() if not math.isfinite(value)}  # JSON has no NaN
+        for network in ("G", "D"):
+            if stats.get(f"skipped/{network}"):
+                bad.pop(f"gradient_norm/{network}", None)
+        if bad and not self._non_finite:
+            self.emit("non_finite", values=bad)
+        self._non_finite = bool(bad)
+        if bad and self.config.train.on_non_finite == "stop":
+            self._stop = "stopped"
+
+    @contextmanager
+    def _finishing_the_step_on_signals(self) -> Iterator[None]:
+        """Turn the first Ctrl-C or SIGTERM into a wish to stop after the step; a second Ctrl-C stops at once.
+
+        torchrun passes on to its processes the Ctrl-C that the terminal has sent them as well: that is one, not two.
+        """
+        first = -math.inf
+
+        def ask(number: int, frame: object) -> None:
+            nonlocal first
+            passed_on = launch_id() is not None and time.monotonic() - first < PASSED_ON_SECONDS
+            if self._signalled and number == signal.SIGINT and not passed_on:
+                raise KeyboardInterrupt
+            if not self._signalled:
+                first = time.monotonic()
+            self._signalled = True
+
+        if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+            yield
+            return
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

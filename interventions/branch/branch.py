@@ -1,0 +1,251 @@
+"""Running a branch: an ordinary run directory with a lineage, which goes on with the parent's noise and data."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biggan.config.tree import Config, differences
+from biggan.errors import UserError
+from interventions.branch.parent import Parent
+from interventions.branch.timeline import Applied, Phase, Timed, Timeline, applied_from_json, make_timeline, open_ended
+
+if TYPE_CHECKING:
+    from biggan.run.session import Session
+    from biggan.training.state import TrainingState
+
+OF_SESSIONS = {"started", "resumed", "checkpoint", "paused", "finished", "interrupted", "stopped", "changed"}
+"""Events of the parent's own sessions. A branch takes over all others of the time before it, such as its scores."""
+
+
+@dataclass
+class Branch:
+    """A parent, and what is otherwise from there on."""
+
+    parent: Parent
+    timeline: Timeline
+    out: Path
+    inherited: list[Applied] = field(default_factory=list)
+
+    @property
+    def config(self) -> Config:
+        """The configuration that the branch begins with."""
+        return self.timeline.phases[0].config
+
+    @property
+    def end(self) -> int:
+        """Its last step."""
+        return self.timeline.phases[-1].stop
+
+    @property
+    def is_control(self) -> bool:
+        """Whether nothing is changed."""
+        return not self.timeline.applied
+
+    def label(self) -> str:
+        """The changes in words, or `control`."""
+        return "; ".join(one.timed.describe(self.parent.step) for one in self.timeline.applied) or "control"
+
+
+def plan_branch(
+    parent: Parent,
+    changes: list[Timed],
+    steps: int,
+    out: str | Path | None = None,
+    settings: dict[str, Any] | None = None,
+) -> Branch:
+    """A branch of `parent` for `steps` further steps, in `out`.
+
+    `settings` are fields that do not decide the numbers. Nothing is written. Raises `UserError` as `make_timeline`.
+    """
+    from interventions.changes import with_fields
+
+    if steps < 1:
+        raise UserError(f"--steps is {steps}, expected at least 1: the number of further steps.")
+    end = parent.step + steps
+    config = with_fields(parent.checkpoint.config, {**(settings or {}), "steps": end, "out": None})
+    holding, coming = parent.open_changes()
+    timeline = make_timeline(config, parent.step, end, changes, holding, coming)
+    branch = Branch(parent, timeline, Path(), [*holding, *coming])
+    branch.out = Path(out) if out is not None else default_out(parent, branch.label())
+    return branch
+
+
+def check_branch(branch: Branch) -> None:
+    """Raise `UserError` for what would stop the branch from beginning; nothing is written or trained."""
+    from biggan.run.folding import load_state
+    from biggan.training.state import TrainingState
+
+    check_phases(branch.timeline)
+    is_of_the_parent = branch.config.model == branch.parent.checkpoint.config.model
+    if is_of_the_parent and not any(phase.operations for phase in branch.timeline.phases):
+        return
+    state = TrainingState(branch.config, "cpu", initialize=False)
+    load_state(state, branch.parent.checkpoint, branch.config)
+    for phase in branch.timeline.phases:
+        for change in phase.operations:
+            change.check(state, phase.config)
+
+
+def check_phases(timeline: Timeline) -> None:
+    """Raise `UserError` where a phase's configuration names what its networks do not have."""
+    import torch
+
+    from biggan.networks.discriminator import Discriminator
+    from biggan.networks.generator import Generator
+    from biggan.networks.warm_starts import steered_layers
+    from biggan.run.session import check_names
+
+    for config in (phase.config for phase in timeline.phases):
+        check_names(config)
+        with torch.device("meta"):
+            networks = {"G": Generator(config.model, config.speed), "D": Discriminator(config.model, config.speed)}
+        for name, network in networks.items():
+            steered_layers(config, name, network)
+
+
+def default_out(parent: Parent, label: str) -> Path:
+    """Beside the parent's run: NAME-at-STEP-CHANGES, or the first free of -2, -3, ..."""
+    base = parent.run.path if parent.run is not None else Path("runs") / "branch"
+    path = base.with_name(f"{base.name}-at-{parent.step}-{slug(label)}")
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
+def slug(label: str) -> str:
+    """A label as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", label.replace("/", "div")).strip("-")[:80] or "unchanged"
+
+
+def run_branch(branch: Branch, *, quiet: bool = False, observers: list[Any] | None = None) -> str:
+    """Begin a branch and train it to its end; "finished", "interrupted" or "stopped". Raises `UserError` before
+    anything is written."""
+    session = open_branch(branch)
+    return _train_phases(session, branch.timeline.phases, branch.out, quiet=quiet, observers=observers)
+
+
+def open_branch(branch: Branch) -> Session:
+    """The branch's run directory, made whole at once, with the changed state as its first checkpoint."""
+    from biggan.run.session import open_branch as open_session
+
+    parent, first = branch.parent, branch.timeline.phases[0]
+    applied = [one.as_json() for one in branch.timeline.applied]
+
+    def prepare(state: TrainingState) -> None:  # before run.json is written, which holds `applied`
+        for phase in branch.timeline.phases:
+            for change in phase.operations:
+                change.check(state, phase.config)
+        for one, said in zip(first.began, _operate(first, state), strict=True):
+            if said and one in branch.timeline.applied:  # not one that the parent had planned
+                applied[branch.timeline.applied.index(one)]["said"] = said
+
+    facts: dict[str, Any] = {"parent": parent.lineage, "changes": applied}
+    if branch.inherited:
+        facts["inherited_changes"] = [one.as_json() for one in branch.inherited]
+    if (boundary := branch.timeline.last_boundary) is not None:
+        facts["continued_by"] = {"command": "biggan-intervene --resume", "through": boundary}
+    past = [] if parent.run is None else parent.run.events()
+    events = [
+        event | {"inherited": True}
+        for event in past
+        if event["step"] <= parent.step and event["event"] not in OF_SESSIONS
+        if not event.get("superseded")
+    ]
+    config = dataclasses.replace(first.config, out=str(branch.out))
+    identity = parent.facts.get("data") if not _data_differs(parent.checkpoint.config, config) else None
+    past = None if parent.run is None else parent.run.path
+    return open_session(config, parent.checkpoint, facts, prepare, events=events, data=identity, past=past)
+
+
+def continue_branch(
+    path: str | Path, *, steps: int | None = None, quiet: bool = False, observers: list[Any] | None = None
+) -> str:
+    """Go on with a branch that was stopped or killed, as if it had not been; `steps` further ones than the branching
+    point's in all. Returns as `run_branch`; "finished" at once where it had come to its end."""
+    from biggan.run.session import find_start
+
+    path = Path(path)
+    facts = read_facts(path)
+    if not facts.get("parent"):
+        raise UserError(f"{path} is no branch: its run.json names no parent. Continue it with biggan-train --resume.")
+    start, born = find_start(path), facts["parent"]["step"]
+    if start.checkpoint is None:
+        raise UserError(f"{path} has no checkpoint left. Begin the branch again with another --out.")
+    end = start.config.steps if steps is None else born + steps
+    if start.step >= end:
+        _finish(path, start.step)
+        return "finished"
+    entries = applied_from_json([*facts.get("inherited_changes", []), *facts["changes"]])
+    config = dataclasses.replace(start.config, steps=end)
+    phases = make_timeline(config, start.step, end, [], *open_ended(entries, start.step, born)).phases
+    session = _reopen(path, phases[0])
+    return _train_phases(session, phases, path, quiet=quiet, observers=observers)
+
+
+def _finish(path: Path, step: int) -> None:
+    """The last event of a run that was killed between its last checkpoint and that event."""
+    from biggan.run.directory import RunDirectory, make_event
+
+    run = RunDirectory(path)
+    if not any(event["event"] == "finished" and not event.get("superseded") for event in run.events()):
+        run.append_event(make_event("finished", step))
+
+
+def read_facts(run: Path) -> dict[str, Any]:
+    """A run's run.json. Raises `UserError` where this is no run directory."""
+    import json
+
+    place = run / "run.json"
+    if not place.is_file():
+        raise UserError(f"{run} is no run directory: it has no run.json.")
+    return json.loads(place.read_text(encoding="utf-8"))
+
+
+def _train_phases(
+    session: Session, phases: list[Phase], path: Path, *, quiet: bool, observers: list[Any] | None
+) -> str:
+    from biggan.cli.train import train_session
+
+    for number, phase in enumerate(phases):
+        if number:
+            session = _reopen(path, phase)
+        status = train_session(session, quiet=quiet, until=phase.stop, further=observers or [])
+        if status not in ("paused", "finished"):
+            return status
+    return status
+
+
+def _reopen(path: Path, phase: Phase) -> Session:
+    """The branch at its newest checkpoint, under a phase's configuration and with what it does when it begins."""
+    from biggan.run.directory import make_event
+    from biggan.run.session import find_start, open_resumed
+
+    start = find_start(path)
+    begins = start.step == phase.start and bool(phase.began or phase.ended)
+    config = dataclasses.replace(phase.config, out=str(path))
+    session = open_resumed(config, path, start, allow_change=begins)
+    if begins:
+        said = _operate(phase, session.state)
+        began = [one.as_json() | {"said": words} for one, words in zip(phase.began, said, strict=True)]
+        ended = [one.as_json() for one in phase.ended]
+        session.run.append_event(make_event("changed", start.step, began=began, ended=ended))
+    return session
+
+
+def _operate(phase: Phase, state: TrainingState) -> list[dict[str, Any]]:
+    """Do a phase's operations on the state; what each change that begins has to say, nothing for a mere setting."""
+    import torch
+
+    changes = [one.timed.change for one in phase.began]
+    with torch.no_grad():
+        return [(change.operate(state, phase.config) or {}) if change.operates else {} for change in changes]
+
+
+def _data_differs(one: Config, other: Config) -> bool:
+    return any(name.startswith("data.") for name in differences(one, other, numbers_only=True))

@@ -1,0 +1,276 @@
+"""A step of a run done again with everything recorded: which images, their logits, their gradients.
+
+The step is redone from the last checkpoint before it, and its numbers are held against the recorded ones, so that what
+is seen is what happened.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biggan.errors import UserError
+from biggan.run.checkpoint import Checkpoint
+from biggan.training.observer import Observer
+from interventions.branch.parent import Parent, all_checkpoints, find_parent, listed, run_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from biggan.data import Source
+    from biggan.training.state import TrainingState
+    from biggan.training.trainer import Trainer
+    from interventions.branch.timeline import Phase
+
+MOST_AHEAD = 500
+"""How many steps are redone at most to come to the one that is asked for."""
+
+
+@dataclass
+class Redone:
+    """One step, done again."""
+
+    step: int
+    since: int
+    """The checkpoint that it was redone from."""
+    stats: dict[str, float]
+    recorded: dict[str, float]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def different(self) -> dict[str, tuple[float, float]]:
+        """Numbers that are not the recorded ones to the bit: name -> (redone, recorded)."""
+        pairs = {name: (value, self.recorded[name]) for name, value in self.stats.items() if name in self.recorded}
+        return {n: (a, b) for n, (a, b) in pairs.items() if a != b and not (math.isnan(a) and math.isnan(b))}
+
+    @property
+    def equal(self) -> bool:
+        """Whether numbers were recorded, and all of them came out again."""
+        return bool(set(self.stats) & set(self.recorded)) and not self.different
+
+    def images(self) -> pd.DataFrame:
+        """One row an image that D saw: update ("D" or "G"), k, kind ("real" or "fake"), position in the batch, index
+        among the training images (real ones), class, logit, input_gradient (|d logit / d image|), loss_slope
+        (|d loss / d logit|) and parameter_gradient (its share's norm in D's gradient, penalties left out; NaN in G's
+        update)."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows)
+
+
+def redo(place: str | Path, step: int) -> Redone:
+    """Do step `step` (from 1, as the record counts) of a run again; `place` is the run or one of its checkpoints.
+
+    Nothing is written. Raises `UserError` where no checkpoint lies close before it (the ones that exist are listed), or
+    where the run has not come so far.
+    """
+    run = Path(place) if Path(place).is_dir() else None
+    if run is None:
+        found = run_of(Path(place))
+        if found is None:
+            raise UserError(f"{place} lies in no run directory, whose record is needed. Give the run.")
+        run = found.path
+    recorded = _recorded(run, step)
+    files = {at: path for at, path in all_checkpoints(run).items() if at < step}
+    if not files or step - max(files) > MOST_AHEAD:
+        raise UserError(
+            f"no checkpoint of {run} lies close before step {step} (at most {MOST_AHEAD} steps): it has those of steps "
+            f"{listed(run)}. Choose a step behind one of them."
+        )
+    parent = find_parent(files[max(files)])
+    trainer, batches = _play(parent, step - 1)
+    lens = Lens(trainer)
+    trainer.observers.members.append(lens)
+    with lens:
+        stats = trainer.train_step(batches)
+    return Redone(step, parent.step, stats, recorded, lens.rows)
+
+
+def _recorded(run: Path, step: int) -> dict[str, float]:
+    from spectra.record.segments import last_step, read_record
+
+    last = last_step(run)
+    if step < 1 or last is None or step > last:
+        raise UserError(f"the record of {run} goes from step 1 to {last or 0}, and --at is {step}.")
+    record = read_record(run)
+    mine = record[record["step"] == step]
+    return dict(zip(mine["name"].astype(str), mine["value"].astype(float), strict=True))
+
+
+def _play(parent: Parent, step: int) -> tuple[Trainer, Any]:
+    """A trainer in memory whose state is that after `step`, and its batches from there on."""
+    from biggan.data import open_source, training_batches
+    from biggan.run.directory import RunDirectory
+    from biggan.run.session import use_arithmetic
+    from biggan.training.trainer import Trainer
+    from interventions.branch.timeline import make_timeline
+
+    checkpoint = parent.checkpoint
+    phases = make_timeline(checkpoint.config, parent.step, step + 1, [], *parent.open_changes()).phases
+    for phase in phases:
+        use_arithmetic(phase.config)
+        source = open_source(phase.config)
+        state = _state(checkpoint, phase)
+        trainer = Trainer(phase.config, state, source, RunDirectory(Path("nowhere")), [])
+        batches = training_batches(phase.config, source, state.step)
+        while state.step < min(phase.stop, step):
+            trainer.train_step(batches)
+        checkpoint = _in_memory(checkpoint, state, phase)
+    return trainer, batches
+
+
+def _state(checkpoint: Checkpoint, phase: Phase) -> TrainingState:
+    import torch
+
+    from biggan.run.folding import load_state
+    from biggan.training.state import TrainingState
+
+    state = TrainingState(phase.config, phase.config.device, initialize=False)
+    load_state(state, checkpoint, phase.config)
+    with torch.no_grad():
+        for change in phase.operations:
+            change.operate(state, phase.config)
+    return state
+
+
+def _in_memory(checkpoint: Checkpoint, state: TrainingState, phase: Phase) -> Checkpoint:
+    tensors = {name: tensor.detach().clone() for name, tensor in state.tensors().items()}
+    return Checkpoint(checkpoint.path, state.step, phase.config, "", True, tensors)
+
+
+class Lens(Observer):
+    """Watches every forward of D in an update, with the normalized weights of that update, and moves nothing."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer, self.state = trainer, trainer.state
+        self.rows: list[dict[str, Any]] = []
+        self._inside = False
+        self._network, self._k, self._micro = "D", 0, 0
+        config = trainer.config
+        self._size = config.train.batch // config.train.accumulate
+
+    def __enter__(self) -> Lens:
+        D = self.state.D
+        self._parts = D.parts
+        D.parts = self._watched  # type: ignore[method-assign]  # every forward of D goes through it
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self.state.D.parts
+
+    def _watched(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        found = self._parts(x, y, mask)
+        self._look(x, y, mask)
+        return found
+
+    def before_update(self, network: str, k: int) -> None:
+        """A new update: its forwards are counted from 0."""
+        self._network, self._k, self._micro = network, k, 0
+
+    def _look(self, images: Tensor, labels: Tensor, mask: Tensor | None) -> None:
+        expected = self._size * (2 if self._network == "D" else 1)
+        if self._inside or len(images) != expected:  # a penalty's own pass, or the one below
+            return
+        self._inside = True
+        try:
+            self._record(images, labels, mask)
+        finally:
+            self._inside = False
+        self._micro += 1
+
+    def _record(self, images: Tensor, labels: Tensor, mask: Tensor | None) -> None:
+        import torch
+
+        from biggan.networks.spectral_norm import not_collecting
+
+        D = self.state.D
+        with torch.enable_grad(), not_collecting(D):
+            x = images.detach().requires_grad_()
+            logits = D(x, labels, mask=mask)
+            slopes = self._slopes(logits.detach())
+            (gradient,) = torch.autograd.grad(logits.sum(), x, retain_graph=True)
+            parameters = [p for p in D.parameters() if p.requires_grad]
+            norms = [math.nan] * len(logits)
+            if self._network == "D":
+                keep = {"retain_graph": True, "allow_unused": True}
+                norms = [_norm(torch.autograd.grad(logit, parameters, **keep)) for logit in logits]
+        inputs = gradient.flatten(1).norm(dim=1).tolist()
+        indices = self._indices()
+        for i, logit in enumerate(logits.tolist()):
+            real = self._network == "D" and i >= self._size
+            position = self._micro * self._size + i % self._size
+            self.rows.append(
+                {
+                    "update": self._network,
+                    "k": self._k,
+                    "kind": "real" if real else "fake",
+                    "position": position,
+                    "index": indices[position] if real else -1,
+                    "class": int(labels[i]),
+                    "logit": logit,
+                    "input_gradient": inputs[i],
+                    "loss_slope": abs(slopes[i]),
+                    "parameter_gradient": abs(slopes[i]) * norms[i],
+                }
+            )
+
+    def _slopes(self, logits: Tensor) -> list[float]:
+        """d loss / d logit of every image, the loss a mean over the global batch."""
+        import torch
+
+        game, accumulate = self.trainer.game, self.trainer.config.train.accumulate
+        logits = logits.requires_grad_()
+        if self._network == "D":
+            fake, real = logits.split(self._size)
+            loss = sum(game.loss.discriminator(real, fake))
+        else:
+            loss = game.loss.generator(logits)
+        (slopes,) = torch.autograd.grad(loss / accumulate, logits)
+        return slopes.tolist()
+
+    def _indices(self) -> list[int]:
+        from biggan.data.sampler import PositionalSampler
+
+        config, source = self.trainer.config, self._source
+        sampler = PositionalSampler(
+            len(source.train), batch=config.train.batch, d_steps=config.train.d_steps, seed=config.seed
+        )
+        return [position.index for position in sampler.positions(self.state.step, self._k)]
+
+    @property
+    def _source(self) -> Source:
+        return self.trainer.source
+
+
+def _norm(gradients: tuple[Tensor | None, ...]) -> float:
+    import torch
+
+    return float(torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients if g is not None])))
+
+
+def describe(redone: Redone, most: int = 8) -> str:
+    """What was redone, whether it is what was recorded, and the images that weighed most."""
+    known = sorted(set(redone.stats) & set(redone.recorded))
+    lines = [f"step {redone.step}, redone from the checkpoint of step {redone.since}:"]
+    lines += [f"  {name:<24}{value:.6g}" for name, value in redone.stats.items()]
+    if redone.equal:
+        lines.append(f"All {len(known)} numbers equal the recorded ones, to the bit.")
+    elif not known:
+        lines.append("The record holds none of these numbers for this step: nothing to compare with.")
+    else:
+        lines.append("The redone step is NOT the recorded one:")
+        lines += [f"  {name}: {a!r}, recorded {b!r}" for name, (a, b) in redone.different.items()]
+    frame = redone.images()
+    for update in ("D", "G"):
+        mine = frame[frame["update"] == update]
+        key = "parameter_gradient" if update == "D" else "input_gradient"
+        if len(mine):
+            top = mine.sort_values(key, ascending=False).head(most)
+            lines.append(f"{update}'s update, the {len(top)} of {len(mine)} images with the largest {key}:")
+            top = top.drop(columns="update").dropna(axis="columns", how="all")  # G's update has no gradient in D
+            top["index"] = top["index"].where(top["index"] >= 0, "")  # which image of the data: a real one's alone
+            lines.append(top.to_string(index=False, float_format=lambda v: f"{v:.4g}"))
+    return "\n".join(lines)

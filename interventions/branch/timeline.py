@@ -1,0 +1,201 @@
+"""Which changes hold when: from the branching point to the end of a branch, phase by phase."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from biggan.config.tree import Config, differences
+from biggan.errors import UserError
+from interventions.changes import Change, make_change, value_of, with_fields
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A change from step `start` on, up to step `stop` or for good; steps as the run counts them."""
+
+    change: Change
+    start: int
+    stop: int | None = None
+
+    def describe(self, begin: int) -> str:
+        """The change in words, with its steps where it does not hold from the branching point `begin` for good."""
+        since = f" from {self.start}" if self.start != begin else ""
+        until = f" until {self.stop}" if self.stop is not None else ""
+        return f"{self.change.describe()}{since}{until}"
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A change with what it set: field -> (value before, value after), as run.json remembers it."""
+
+    timed: Timed
+    fields: dict[str, tuple[Any, Any]]
+
+    def as_json(self) -> dict[str, Any]:
+        """What stands in the list `changes` of run.json."""
+        found: dict[str, Any] = {"change": self.timed.change.spec(), "from": self.timed.start, "until": self.timed.stop}
+        if home := source_file(self.timed.change):
+            found["defined_in"] = home
+        return found | {"fields": {name: list(pair) for name, pair in self.fields.items()}}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps `start` to `stop` under one configuration; `operations` are done on the state when it begins."""
+
+    start: int
+    stop: int
+    config: Config
+    operations: tuple[Change, ...] = ()
+    began: tuple[Applied, ...] = ()
+    ended: tuple[Applied, ...] = ()
+
+
+@dataclass
+class Timeline:
+    """The phases of a branch in order, and every change with what it sets."""
+
+    phases: list[Phase]
+    applied: list[Applied] = field(default_factory=list)
+
+    @property
+    def begin(self) -> int:
+        """The step of the branching point."""
+        return self.phases[0].start
+
+    @property
+    def last_boundary(self) -> int | None:
+        """The last step at which something changes after the branching point; none for a single phase."""
+        return self.phases[-1].start if len(self.phases) > 1 else None
+
+    def at(self, step: int) -> Phase:
+        """The phase that the step after `step` belongs to; the last one from its end on."""
+        return next((phase for phase in self.phases if step < phase.stop), self.phases[-1])
+
+
+def make_timeline(
+    config: Config,
+    begin: int,
+    end: int,
+    changes: list[Timed],
+    holding: Iterable[Applied] = (),
+    coming: Iterable[Applied] = (),
+) -> Timeline:
+    """The phases from step `begin` to `end` of a branch of a parent whose configuration at `begin` is `config`.
+
+    Of a parent that has changes of its own, `holding` are those in force at `begin` that will end, `coming` those that
+    will begin (see `open_ended`). Raises `UserError` for a change that changes nothing, for two changes of one field
+    over the same steps, and for one that does not begin before the end.
+    """
+    _check_steps(changes, begin, end)
+    holding, coming = list(holding), list(coming)
+    steps = [(timed.start, timed.stop) for timed in [*changes, *(one.timed for one in [*holding, *coming])]]
+    edges = sorted({begin, end} | {step for pair in steps for step in pair if step is not None and begin < step < end})
+    phases: list[Phase] = []
+    applied: list[Applied] = []
+    for start, stop in itertools.pairwise(edges):
+        ended = [one for one in holding if one.timed.stop is not None and one.timed.stop <= start]
+        holding = [one for one in holding if one not in ended]
+        for one in ended:
+            config = with_fields(config, {name: old for name, (old, _) in one.fields.items()})
+        began = []
+        for given in [*(one for one in coming if one.timed.start == start), *changes]:
+            if isinstance(given, Timed) and given.start != start:
+                continue
+            one = given if isinstance(given, Applied) else _apply(given, config)
+            _check_apart(one, holding, config)
+            config = with_fields(config, {name: new for name, (_, new) in one.fields.items()})
+            began.append(one)
+            holding.append(one)
+            applied += [one] if isinstance(given, Timed) else []
+        operations = [one.timed.change for one in began if one.timed.change.operates]
+        _check_operations(operations, start)
+        phases.append(Phase(start, stop, config, tuple(operations), tuple(began), tuple(ended)))
+    return Timeline(phases, applied)
+
+
+def open_ended(applied: Iterable[Applied], step: int, born: int) -> tuple[list[Applied], list[Applied]]:
+    """Of a branch's changes, those that hold in its checkpoint of `step` and will end, and those that will begin.
+
+    The checkpoint of the branching point `born` is that after its changes; of any later step, that before them.
+    """
+    later = step > born
+    coming = [one for one in applied if one.timed.start > step or (later and one.timed.start == step)]
+    ending = [one for one in applied if one.timed.stop is not None and one.timed.stop >= step + (not later)]
+    return [one for one in ending if one not in coming], coming
+
+
+def _check_steps(changes: list[Timed], begin: int, end: int) -> None:
+    for timed in changes:
+        words = timed.change.describe()
+        if not begin <= timed.start < end:
+            raise UserError(
+                f"'{words}' begins at step {timed.start}, and the branch goes from step {begin} to {end}. Give another "
+                f"--from, or more --steps."
+            )
+        if timed.stop is not None and timed.stop <= timed.start:
+            raise UserError(f"'{words}' ends at step {timed.stop}, before it begins at {timed.start}.")
+        if timed.stop is not None and not timed.change.fields_may_end:
+            raise UserError(f"'{words}' happens at one step and cannot end. Leave --until away for it.")
+
+
+def _apply(timed: Timed, config: Config) -> Applied:
+    """What a change sets when it begins."""
+    change = timed.change
+    wanted = change.fields(config)
+    changed = differences(config, with_fields(config, wanted))  # checks names and ranges
+    if not changed and not change.operates:
+        same = ", ".join(f"{name} is {value_of(config, name)} already" for name in wanted)
+        raise UserError(
+            f"'{change.describe()}' changes nothing: {same}. For the unchanged branch, which shows that branching "
+            f"itself changes nothing, give --control."
+        )
+    return Applied(timed, changed)
+
+
+def _check_apart(one: Applied, holding: list[Applied], config: Config) -> None:
+    """Raise `UserError` where a change that holds sets a field that `one` sets."""
+    mine = one.timed.change
+    for other in holding:
+        if shared := sorted(set(other.timed.change.fields(config)) & set(mine.fields(config))):
+            raise UserError(
+                f"'{other.timed.change.describe()}' and '{mine.describe()}' both set {shared[0]} over the same steps. "
+                f"Leave one away, or let one end (--until) where the other begins (--from)."
+            )
+
+
+def _check_operations(operations: list[Change], step: int) -> None:
+    seen: dict[str, Change] = {}
+    for change in operations:
+        for subject in change.touches():
+            if subject in seen:
+                raise UserError(
+                    f"'{seen[subject].describe()}' and '{change.describe()}' both set {subject} at step {step}. Leave "
+                    f"one away."
+                )
+            seen[subject] = change
+
+
+def source_file(change: Change) -> str | None:
+    """The file that a change of the user's own was loaded from; none for those that come with the package."""
+    import sys
+
+    module = sys.modules[type(change).__module__]
+    return str(module.__file__) if module.__name__.startswith("interventions_file_") else None
+
+
+def applied_from_json(entries: list[dict[str, Any]]) -> list[Applied]:
+    """The changes that a branch's run.json lists. Raises `UserError` where one is no longer known."""
+    from interventions.changes import load_file
+
+    found = []
+    for entry in entries:
+        if entry.get("defined_in"):
+            load_file(entry["defined_in"])
+        ((name, arguments),) = entry["change"].items()
+        timed = Timed(make_change(name, arguments), entry["from"], entry["until"])
+        found.append(Applied(timed, {name: (old, new) for name, (old, new) in entry["fields"].items()}))
+    return found

@@ -1,0 +1,131 @@
+"""Changes of the weights themselves, and of any field by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from biggan.config.tree import Config, fields
+from biggan.errors import UserError, check_known
+from interventions.changes.base import Change, Network
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from biggan.training.state import TrainingState
+
+
+@dataclass(frozen=True)
+class Weights(Change, name="weights", paper=""):
+    """G or D from another checkpoint: weights, Spectral Normalization's vectors, statistics; with G its average.
+
+    Adam's moments are taken with them (`take`), or stay (`keep`), or become zero (`zero`: count reset).
+    """
+
+    file: str
+    moments: Literal["take", "keep", "zero"] = "take"
+    network: Network = "G"
+
+    def check(self, state: TrainingState, config: Config) -> None:
+        self._tensors(state)
+
+    def operate(self, state: TrainingState, config: Config) -> dict[str, Any]:
+        own = state.tensors()
+        tensors, digest, step = self._tensors(state)
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+        if self.moments == "zero":
+            for name, tensor in own.items():
+                if name.startswith(f"optim_{self.network}."):
+                    tensor.zero_()
+        return {"file": self.file, "digest": digest, "of_step": step, "moments": self.moments}
+
+    def touches(self) -> set[str]:
+        return {f"the weights of {self.network}", f"the moments of {self.network}"}
+
+    def _tensors(self, state: TrainingState) -> tuple[dict[str, Tensor], str, int]:
+        from biggan.run.checkpoint import read_checkpoint
+
+        other = read_checkpoint(self.file)
+        prefixes = [f"{self.network}."] + (["G_ema."] if self.network == "G" else [])
+        prefixes += [f"optim_{self.network}."] if self.moments == "take" else []
+        own = {name: tensor for name, tensor in state.tensors().items() if name.startswith(tuple(prefixes))}
+        wrong = [n for n, t in own.items() if n not in other.tensors or other.tensors[n].shape != t.shape]
+        if wrong:
+            raise UserError(
+                f"{self.network} of {self.file} is of another architecture: {wrong[0]} is missing there or of another "
+                f"shape. Take a checkpoint of a run with the same `model`."
+            )
+        return {name: other.tensors[name] for name in own}, other.digest, other.step
+
+
+@dataclass(frozen=True)
+class Reinitialize(Change, name="reinit", paper=""):
+    """Draw new first weights for G, D, or one layer or block of them by name; their moments begin anew.
+
+    The draw is another one than the run began with. G's average is left to follow.
+    """
+
+    layer: str | None = None
+    network: Network = "D"
+
+    def check(self, state: TrainingState, config: Config) -> None:
+        self._prefix(state)
+
+    def operate(self, state: TrainingState, config: Config) -> dict[str, Any]:
+        import torch
+
+        from biggan.networks.initialization import initialize
+
+        prefix, network = self._prefix(state), state.networks()[self.network]
+        with torch.random.fork_rng(devices=[]):
+            fresh = type(network)(config.model, config.speed)
+        initialize(fresh, config.model.init, config.seed, f"{self.network}@{state.step}")
+        own, drawn = network.state_dict(), fresh.state_dict()
+        names = [name for name in own if name.startswith(prefix)]
+        for name in names:
+            own[name].copy_(drawn[name])
+        for name, parameter in network.named_parameters():
+            if name in names:
+                for moment in state.optimizers[self.network].state[parameter].values():
+                    moment.zero_()
+        return {"drawn": names}
+
+    def touches(self) -> set[str]:
+        return {f"the weights of {self.network}", f"the moments of {self.network}"}
+
+    def _prefix(self, state: TrainingState) -> str:
+        if self.layer is None:
+            return ""
+        network = state.networks()[self.network]
+        known = [name for name, module in network.named_modules() if name and list(module.parameters())]
+        check_known(self.layer, known, f"layer of {self.network}")
+        return f"{self.layer}."
+
+
+@dataclass(frozen=True)
+class SetField(Change, name="set", paper=""):
+    """Any field of the configuration by name: `--set loss.margin=0.5`."""
+
+    field: str
+    value: Any = None
+
+    @classmethod
+    def read(cls, value: Any) -> SetField:
+        """From `section.field=value`, the value read and checked as `biggan-train` does, or from a mapping."""
+        from biggan.cli.options import parse
+
+        if isinstance(value, Mapping):
+            return super().read(value)
+        name, equals, text = str(value).partition("=")
+        if not equals:
+            raise UserError(f"set is '{value}', expected FIELD=VALUE, for example loss.margin=0.5.")
+        check_known(name, [field for field, _ in fields()], "configuration field")
+        return cls(name, parse([f"--{name}={text}"]).levels[-1][name])
+
+    def fields(self, config: Config) -> dict[str, Any]:
+        return {self.field: self.value}
+
+    def describe(self) -> str:
+        return f"{self.field}={self.value}"

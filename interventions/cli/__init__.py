@@ -1,0 +1,1 @@
+"""The `biggan-intervene` command."""

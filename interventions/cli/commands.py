@@ -1,0 +1,171 @@
+"""What `biggan-intervene` does with many runs: plans and comparisons."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biggan.cli.app import Parser
+from biggan.cli.train import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
+from biggan.errors import UserError
+from interventions.cli.main import DEFAULT_STEPS, PROGRAM
+
+if TYPE_CHECKING:
+    from interventions.study.expand import Resolved
+    from interventions.study.launch import Outcome, Start
+
+Given = list[tuple[Any, int, int | None]]
+"""Changes of the line, with their --from and --until."""
+
+
+def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, Any]) -> int:
+    """Run a plan, or the changes of the line with other continuations, or go on with it; then compare."""
+    from interventions.study.expand import save_resolved
+    from interventions.study.launch import launch
+
+    resolved = resolve_plan(options, changes, settings)
+    folder = Path(options.out) if options.out else Path("runs") / f"plan-{resolved.plan}"
+    if options.dry_run:
+        print(describe_plan(resolved, folder))
+        return EXIT_DONE
+    save_resolved(resolved, folder)
+    start = _start(options, folder, _threads(resolved))
+    outcome = launch(resolved, folder, start, options.jobs, quiet=options.quiet)
+    if outcome.interrupted:
+        print(f"interrupted; every run saved its last step. To go on, give the same command again (--out {folder}).")
+        return EXIT_INTERRUPTED
+    return _finish(folder, outcome, quiet=options.quiet)
+
+
+def resolve_plan(options: argparse.Namespace, changes: Given, settings: dict[str, Any]) -> Resolved:
+    """The plan that the line asks for, laid out and checked; nothing is written."""
+    from interventions.study.expand import resolve
+    from interventions.study.plan import plan_of_changes, read_plan
+
+    if not options.ckpt:
+        raise UserError("--ckpt is missing: the base runs of the plan, or their checkpoints.")
+    if options.jobs < 1 or (options.seeds is not None and options.seeds < 0):
+        raise UserError(f"--jobs is {options.jobs} and --seeds is {options.seeds}, expected at least 1 and 0.")
+    if options.plan and (changes or options.control):
+        what = "--control" if options.control else f"'{changes[0][0].describe()}'"
+        raise UserError(f"{what} and --plan are both given: a plan has its own changes. Leave one away.")
+    return resolve(
+        read_plan(options.plan) if options.plan else plan_of_changes(changes, options.seeds),
+        options.ckpt,
+        at=options.at,
+        before_collapse=options.before_collapse,
+        steps=DEFAULT_STEPS if options.steps is None else options.steps,
+        scratch_steps=options.scratch_steps,
+        seeds=options.seeds,
+        settings=settings,
+        in_steps=not options.plan,
+    )
+
+
+def compare(argv: list[str]) -> int:
+    """`biggan-intervene compare RUN...|DIR`: the tables on the terminal, with --out also as files."""
+    from interventions.compare.collect import compare_plan, compare_runs
+    from interventions.compare.report import print_report, write_report
+
+    parser = Parser(
+        prog=f"{PROGRAM} compare",
+        description="Compare branches with their control, or all runs of a plan's directory: luck first, then each "
+        "change, tested within base runs against all unchanged runs.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, or one plan's directory")
+    parser.add_argument("--out", metavar="DIR", help="write compare.csv, luck.csv, effects.csv and report.html there")
+    options = parser.parse_args(argv)
+    first = Path(options.runs[0])
+    is_plan = len(options.runs) == 1 and (first / "plan.json").is_file()
+    found = compare_plan(first) if is_plan else compare_runs(options.runs)
+    print_report(found)
+    for path in write_report(found, options.out) if options.out else []:
+        print(f"  {path}")
+    return EXIT_DONE
+
+
+def replay(argv: list[str]) -> int:
+    """`biggan-intervene replay`: one step again, everything recorded. Returns 1 where it is not as it was recorded."""
+    from interventions.branch.step_replay import describe, redo
+
+    parser = Parser(
+        prog=f"{PROGRAM} replay",
+        description="Do a step of a run again, from the last checkpoint before it, with everything recorded: image "
+        "indices, classes, per-image logits and gradient norms. Its numbers are held against the recorded ones.",
+    )
+    parser.add_argument("--ckpt", required=True, metavar="X", help="the run directory, or a checkpoint in it")
+    parser.add_argument("--at", required=True, type=int, metavar="STEP", help="the step, as the record counts them")
+    parser.add_argument("--out", metavar="FILE", help="write one row an image there, as CSV")
+    options = parser.parse_args(argv)
+    redone = redo(options.ckpt, options.at)
+    print(describe(redone))
+    if options.out:
+        redone.images().to_csv(options.out, index=False)
+        print(f"  {options.out}")
+    return EXIT_DONE if redone.equal else EXIT_FAILED
+
+
+def describe_plan(resolved: Resolved, folder: Path) -> str:
+    """What would run, line by line."""
+    lines = [f"{resolved.title}: {len(resolved.jobs)} runs in {folder}"]
+    lines += [f"base {base.name}: {base.checkpoint}, step {base.step}" for base in resolved.bases]
+    for job in resolved.jobs:
+        begin = 0 if job.kind == "scratch" else resolved.base_of(job).step
+        words = "; ".join(timed.describe(begin) for timed in job.timed()) or "unchanged"
+        length = f"{job.steps} steps" if job.kind == "scratch" else f"{job.steps} further steps"
+        lines.append(f"  {job.key:<40} {job.kind:<8} {length:<20} {words}")
+    lines += [f"note: {note}" for note in resolved.notes]
+    return "\n".join(lines)
+
+
+def _finish(folder: Path, outcome: Outcome, *, quiet: bool) -> int:
+    from interventions.compare.collect import compare_plan
+    from interventions.compare.report import print_report, write_report
+
+    found = compare_plan(folder)
+    if not quiet:
+        print_report(found)
+    for path in write_report(found, folder):
+        if not quiet:
+            print(f"  {path}")
+    _draw_figures(folder)
+    for key, words in outcome.failed.items():
+        print(f"failed: {key}: {words}")
+    return EXIT_FAILED if outcome.failed else EXIT_DONE
+
+
+def _draw_figures(folder: Path) -> None:
+    """The paper's figures that the plan asks for, of every run, into FOLDER/figures/."""
+    import spectra
+    from interventions.study.expand import load_resolved
+
+    resolved = load_resolved(folder)
+    for job in resolved.jobs if resolved.figures else ():
+        with suppress(ValueError, FileNotFoundError):  # a run that failed, or was not monitored
+            spectra.draw_figures(folder / job.key, list(resolved.figures), folder / "figures" / job.base / job.entry)
+
+
+def _threads(resolved: Resolved) -> int:
+    """Threads of one run: the base runs' own number, which decides bits."""
+    from biggan.config.tree import from_dict
+    from biggan.run.checkpoint import peek
+
+    return max(from_dict(json.loads(peek(Path(base.checkpoint))["config"])).threads for base in resolved.bases)
+
+
+def _start(options: argparse.Namespace, folder: Path, threads: int) -> Start:
+    from interventions.study.launch import local, submitit
+
+    if not options.slurm:
+        return local(threads)
+    parameters: dict[str, Any] = {}
+    for text in options.slurm:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--slurm is '{text}', expected KEY=VALUE, for example partition=gpu.")
+        parameters[key] = int(value) if value.isdigit() else value
+    cluster = parameters.pop("cluster", None)
+    return submitit(folder, cluster, {"cpus_per_task": threads, **parameters})

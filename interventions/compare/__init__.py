@@ -1,0 +1,1 @@
+"""What happened in each run, and whether runs differ."""

@@ -1,0 +1,348 @@
+"""Gathering runs to compare: branches with their control, each told apart by its base run, its changes, its seed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biggan.errors import UserError
+from interventions.compare.outcome import RunOutcome, read_outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONTROL = ("control", "plain")
+
+
+@dataclass
+class Row:
+    """One run in a comparison."""
+
+    base: str
+    entry: str
+    kind: str
+    """"control", "luck", "branch" or "scratch"."""
+    outcome: RunOutcome
+    copy: int = 1
+    """Its number among the runs of one base and entry."""
+
+    @property
+    def stem(self) -> str:
+        """The entry without its seed, and without the number of a copy."""
+        name = self.entry.removesuffix(f" ({self.copy})")
+        return name if self.alone else name.partition("-seed-")[0]
+
+    @property
+    def seed(self) -> str:
+        """N of NAME-seed-N; empty for the parent's own noise."""
+        return "" if self.alone else self.entry.removesuffix(f" ({self.copy})").partition("-seed-")[2]
+
+    @property
+    def family(self) -> str:
+        """What it is compared as: an entry with all its seeds; a copy is by itself."""
+        return self.stem if self.copy == 1 else f"{self.stem} ({self.copy})"
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is a run from scratch outside any plan, called by its directory."""
+        return self.kind == "scratch" and self.entry == self.base
+
+
+@dataclass
+class Comparison:
+    """Every run, and what follows from them."""
+
+    rows: list[Row]
+    title: str = "comparison"
+    notes: list[str] = field(default_factory=list)
+    parents: dict[str, Path] = field(default_factory=dict)
+    """The base runs' own directories, where they are there."""
+    planned: list[str] = field(default_factory=list)
+    """The plan's changed entries, begun or not."""
+    _frames: dict[Path, dict[str, Any]] = field(default_factory=dict, repr=False)
+
+    def frames(self, path: Path) -> dict[str, Any]:
+        """A run's record as `spectra.load` gives it, read once."""
+        import spectra
+
+        if path not in self._frames:
+            self._frames[path] = spectra.load(path)
+        return self._frames[path]
+
+    @property
+    def scored(self) -> bool:
+        """Whether any run holds scores."""
+        return any(row.outcome.scored for row in self.rows)
+
+    def control_of(self, row: Row) -> Row | None:
+        """The unchanged run of the same base, a branch's or a run's from scratch; of a changed one under another seed
+        the unchanged one under that seed, where it is there: their noise is the same."""
+        root = root_of(row)
+        mine = {one.entry: one for one in reversed(self.rows) if one.base == row.base}
+        seeded = mine.get(f"{root}-seed-{row.seed}") if row.seed and not is_luck(row) else None
+        return seeded or mine.get(root)
+
+    def unchanged(self, base: str, root: str) -> list[Row]:
+        """The unchanged runs of a base run, `root` itself and those under other seeds; copies are the same runs."""
+        return [row for row in self.rows if row.base == base and row.family == root]
+
+    def entries(self) -> list[str]:
+        """The changed entries in order, each once with all its seeds."""
+        return list(dict.fromkeys(row.family for row in self.rows if not is_luck(row)))
+
+    @property
+    def families(self) -> list[str]:
+        """The entries over which Holm's correction goes: the plan's and all that there are."""
+        return list(dict.fromkeys([*self.planned, *self.entries()]))
+
+    def of(self, entry: str) -> list[Row]:
+        """An entry's runs, one a base run: that with the parent's noise, or else the first of its seeds."""
+        found: dict[str, Row] = {}
+        for row in sorted((row for row in self.rows if row.family == entry), key=lambda row: row.seed != ""):
+            found.setdefault(row.base, row)
+        return list(found.values())
+
+
+def is_luck(row: Row) -> bool:
+    """Whether it is unchanged but for its noise: a control or a continuation under another seed."""
+    return row.stem in CONTROL and not row.alone
+
+
+def root_of(row: Row) -> str:
+    """The entry that it is compared with."""
+    return "plain" if row.kind == "scratch" else "control"
+
+
+def compare_plan(folder: str | Path) -> Comparison:
+    """The runs of a plan's directory, as far as they are. Raises `UserError` where it is none, or nothing has begun."""
+    from interventions.study.expand import load_resolved
+
+    folder = Path(folder)
+    resolved = load_resolved(folder)
+    rows, notes, waiting = [], list(resolved.notes), {}
+    for job in resolved.jobs:
+        begin = 0 if job.kind == "scratch" else resolved.base_of(job).step
+        if not (folder / job.key / "events.jsonl").is_file():
+            waiting.setdefault(job.base, []).append(job.entry)
+            continue
+        rows.append(Row(job.base, job.entry, job.kind, read_outcome(folder / job.key, begin)))
+        if not rows[-1].outcome.done:
+            words = "until then only its collapse counts"
+            notes.append(f"{job.key} has not finished: it is at step {rows[-1].outcome.last}; {words}")
+    notes += [f"{base}: not begun yet: {', '.join(entries)}" for base, entries in waiting.items()]
+    done = {f"{row.base}/{row.entry}" for row in rows if row.outcome.done}
+    notes += [f"{key} failed: {words}" for key, words in failures(folder).items() if key not in done]
+    if not rows:
+        raise UserError(f"no run of the plan in {folder} has begun.")
+    parents = {base.name: Path(base.run) for base in resolved.bases if base.run and _has_events(Path(base.run))}
+    planned = [_stem(job.entry) for job in resolved.jobs if _stem(job.entry) not in CONTROL]
+    return Comparison(rows, resolved.title, notes + notes_on(rows), parents, list(dict.fromkeys(planned)))
+
+
+def _stem(entry: str) -> str:
+    return entry.partition("-seed-")[0]
+
+
+def compare_runs(paths: Iterable[str | Path]) -> Comparison:
+    """Any runs: branches are told from their lineage, and grouped by their parent; others stand alone."""
+    from interventions.branch.branch import read_facts
+    from interventions.branch.parent import run_of
+
+    rows: list[Row] = []
+    names: dict[tuple[str, Any], str] = {}
+    parents: dict[str, Path] = {}
+    notes: list[str] = []
+    for path in {path.resolve(): path for path in map(Path, paths)}.values():
+        facts = read_facts(path)
+        parent = facts.get("parent")
+        if not parent:
+            name = _named(names, (str(path.resolve()), 0), path.name)
+            rows.append(Row(name, name, "scratch", read_outcome(path, 0)))
+            continue
+        checkpoint = Path(parent["path"])
+        run = run_of(checkpoint)
+        home = _home(checkpoint) if run is None else run.path
+        name = _named(names, (parent["digest"], parent["step"]), f"{home.name} at {parent['step']}")
+        if run is not None and _has_events(run.path):
+            parents[name] = run.path
+        entry = label_of(facts["changes"], parent["step"])
+        kind = {"control": "control"}.get(entry, "luck" if entry.startswith("control-seed-") else "branch")
+        copy = 1 + sum(row.base == name and row.entry.removesuffix(f" ({row.copy})") == entry for row in rows)
+        if copy > 1:
+            notes.append(f"{path} is another run of {name} with {entry}: it is called {entry} ({copy})")
+            entry = f"{entry} ({copy})"
+        rows.append(Row(name, entry, kind, read_outcome(path, parent["step"]), copy))
+    return Comparison(rows, "comparison", notes + notes_on(rows, parents), parents)
+
+
+def notes_on(rows: list[Row], parents: Mapping[str, Path] | None = None) -> list[str]:
+    """What takes away from the comparison: base runs that are one run, and scores that are not the same scores."""
+    from interventions.study.expand import one_run_words
+
+    notes = []
+    runs = [path.resolve() for path in (parents or {}).values()]
+    for run in dict.fromkeys(path for path in runs if runs.count(path) > 1):
+        mine = [name for name, path in (parents or {}).items() if path.resolve() == run]
+        notes.append(one_run_words(mine))
+    mixed = [row for row in rows if row.outcome.mixed]
+    if mixed:
+        where = f"{mixed[0].base}/{mixed[0].entry}" + (f" and {len(mixed) - 1} more" if mixed[1:] else "")
+        notes.append(f"evaluations under other settings than the last one's are left out, as a parent's ({where})")
+    settings = [row.outcome.settings for row in rows if row.outcome.settings]
+    names = {name for one in settings for name in one}
+    differing = {name: list(dict.fromkeys(str(one.get(name)) for one in settings)) for name in sorted(names)}
+    words = [f"{name} {' or '.join(values)}" for name, values in differing.items() if len(values) > 1]
+    if words:
+        notes.append(f"the runs were evaluated under different settings ({', '.join(words)}): scores do not compare")
+    left = sum(row.outcome.collapsed_before for row in rows)
+    if left:
+        said = "1 run had" if left == 1 else f"{left} runs had"
+        notes.append(f"{said} collapsed before the branching point: left out of survival, delays and luck of collapse")
+    return notes + _notes_on_records(rows)
+
+
+def _notes_on_records(rows: list[Row]) -> list[str]:
+    """What some runs are too short, or their records too thin, to tell."""
+    notes = []
+    if short := [row for row in rows if row.outcome.too_short and not row.outcome.collapsed_before]:
+        notes.append(
+            f"too few evaluations after the branching point to see a collapse ({_listed(short)}): left out of survival "
+            f"and delays. Train further, or evaluate more often."
+        )
+    if thinned := [row for row in rows if row.outcome.record == "thinned"]:
+        notes.append(
+            f"records are thinned ({_listed(thinned)}): the peak of D's loss and its spikes need every step and are "
+            f"not known; growth of sigma_0 is that over the measurements that stayed"
+        )
+    if whole := [row for row in rows if row.outcome.record.startswith("thinned,")]:
+        notes.append(
+            f"records are thinned ({_listed(whole)}): the numbers of losses, accuracies and spectra are those of the "
+            f"whole records, from when they were thinned; figures show what stayed"
+        )
+    return notes
+
+
+def _listed(rows: list[Row]) -> str:
+    first = f"{rows[0].base}/{rows[0].entry}"
+    return first + (f" and {len(rows) - 1} more" if rows[1:] else "")
+
+
+def _named(names: dict[tuple[str, Any], str], key: tuple[str, Any], name: str) -> str:
+    """The name of `key`, with a number where another one has it already."""
+    if key not in names:
+        number, free = 1, name
+        while free in names.values():
+            number += 1
+            free = f"{name} ({number})"
+        names[key] = free
+    return names[key]
+
+
+def _home(checkpoint: Path) -> Path:
+    """The directory of the run that a checkpoint was of, which is not there any more."""
+    folders = [folder.parent for folder in checkpoint.parents if folder.name == "checkpoints"]
+    return folders[0] if folders else checkpoint.with_suffix("")
+
+
+def _has_events(run: Path) -> bool:
+    return (run / "events.jsonl").is_file()
+
+
+def label_of(changes: list[dict[str, Any]], begin: int) -> str:
+    """The changes of a branch of step `begin` in words; `control` for none, `control-seed-N` for another seed alone,
+    and CHANGES-seed-N for changes under another seed."""
+    from interventions.branch.timeline import applied_from_json
+
+    if not changes:
+        return "control"
+    applied = [one.timed for one in applied_from_json(changes)]
+    seeds = [one for one in applied if one.change.name == "seed" and one.start == begin]
+    others = "; ".join(one.describe(begin) for one in applied if one not in seeds) or "control"
+    return f"{others}-seed-{seeds[0].change.spec()['seed']['value']:g}" if len(seeds) == 1 else others
+
+
+def failures(folder: Path) -> dict[str, str]:
+    """The jobs of a plan that crashed and have not finished since, with their last words."""
+    path, found = folder / "launches.jsonl", {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if event["event"] == "crashed":
+            found[event["key"]] = event.get("words", "").strip().splitlines()[-1:] or [f"code {event['code']}"]
+        elif event["event"] == "finished":
+            found.pop(event["key"], None)
+    return {key: words[0] for key, words in found.items()}
+
+
+def table(comparison: Comparison) -> pd.DataFrame:
+    """One row a run: base, entry, kind, collapse (a step or none), censored, judged_until, delay, and every number.
+
+    NaN stands where a number is not known, and where it is NaN itself: then `not_finite` names it.
+    """
+    import pandas as pd
+
+    rows = []
+    for row in comparison.rows:
+        one = row.outcome
+        known = one.at_risk or one.collapse is not None
+        rows.append(
+            {
+                "base": row.base,
+                "entry": row.entry,
+                "kind": row.kind,
+                "begin": one.begin,
+                "last": one.last,
+                "judged_until": math.nan if one.judged_until is None else one.judged_until,
+                "collapse": math.nan if one.collapse is None else one.collapse,
+                "rule": one.collapse_rule,
+                "collapsed_before": one.collapsed_before,
+                "censored": (one.collapse is None) if known else None,
+                "delay": delay(row, comparison.control_of(row)),
+                "ended": one.ended,
+                "record": one.record,
+                "not_finite": " ".join(not_finite(one.numbers)),
+            }
+            | {name: math.nan if value is None else value for name, value in one.numbers.items()}
+            | one.layers
+        )
+    return pd.DataFrame(rows)
+
+
+def not_finite(numbers: Mapping[str, float | None]) -> list[str]:
+    """The names of those that are known, and NaN or Inf."""
+    return [name for name, value in numbers.items() if value is not None and not math.isfinite(value)]
+
+
+def delay(row: Row, control: Row | None) -> float:
+    """By how many steps later than the control's it collapsed; NaN where one of the two did not, or is not known, or
+    had before the branching point."""
+    if control is None or not (row.outcome.at_risk and control.outcome.at_risk):
+        return math.nan
+    if row.outcome.collapse is None or control.outcome.collapse is None:
+        return math.nan
+    return float(row.outcome.collapse - control.outcome.collapse)
+
+
+def later(row: Row, control: Row | None) -> float:
+    """The sign of its delay, known also where one of the two collapsed and the other would have been seen to collapse
+    by that step: 1 later than the control, -1 earlier, 0 at once; NaN where it is not known."""
+    both = delay(row, control)
+    if not math.isnan(both):
+        return float((both > 0) - (both < 0))
+    if control is None or not (row.outcome.at_risk and control.outcome.at_risk):
+        return math.nan
+    mine, other = row.outcome, control.outcome
+    if other.collapse is not None:
+        return 1.0 if _outlived(mine, other.collapse) else math.nan
+    return -1.0 if mine.collapse is not None and _outlived(other, mine.collapse) else math.nan
+
+
+def _outlived(survivor: RunOutcome, step: int) -> bool:
+    """Whether an onset up to `step` would have been seen in it by now."""
+    return survivor.judged_until is not None and survivor.judged_until >= step

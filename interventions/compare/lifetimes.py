@@ -1,0 +1,131 @@
+"""How long runs lasted until they collapsed: Kaplan and Meier's estimate, delays, and the log-rank test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from interventions.compare.collect import Comparison, Row, delay, later, root_of
+from interventions.compare.permutation import LogRank, correct, stratified_logrank_test
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def survival(comparison: Comparison, entry: str) -> Any:
+    """The Kaplan-Meier estimate of an entry's survival after the branching point (scipy's `ecdf(...).sf`); none without
+    scores. The unit is the base run. A run is censored at the last step at which a collapse could still have been seen
+    to begin, also where it did collapse after that: the others may have as well, unseen."""
+    from scipy.stats import CensoredData, ecdf
+
+    happened, censored = [], []
+    for one in (row.outcome for row in comparison.of(entry) if row.outcome.at_risk):
+        until = math.inf if one.judged_until is None else one.judged_until
+        if one.collapse is not None and one.collapse <= until:
+            happened.append(one.survived)
+        else:
+            censored.append(one.survived if one.collapse is None else int(until) - one.begin)
+    return ecdf(CensoredData(uncensored=happened, right=censored)).sf if happened or censored else None
+
+
+def survival_tests(comparison: Comparison) -> pd.DataFrame:
+    """The log-rank test of each entry against the unchanged runs, stratified by base run: entry, bases, n, collapsed,
+    n_unchanged, collapsed_unchanged, p, p_holm, least_p, bases_needed, method.
+
+    All seeds of an entry count, and all unchanged runs of the same base runs; `n` and `n_unchanged` are numbers of
+    runs. `p` is exact, by permutation within base runs, wherever that can be counted (`method`); 1 where every run did
+    just what its own control did, and NaN where no run of either collapsed: there is nothing to tell apart. A run that
+    came to its end without a collapse stands behind all that were seen to collapse. The other columns as in
+    `interventions.effects`, Holm's correction being over the entries.
+    """
+    import pandas as pd
+
+    rows = []
+    for entry in comparison.entries():
+        strata = _strata(comparison, entry)
+        if not strata:
+            continue
+        test, (changed, unchanged) = _logrank(strata), _both(strata)
+        facts = {"entry": entry, "bases": len(strata), "n": len(changed), "collapsed": _collapsed(changed)}
+        facts |= {"n_unchanged": len(unchanged), "collapsed_unchanged": _collapsed(unchanged)}
+        p = 1.0 if _did_nothing(comparison, changed) else test.p
+        rows.append(facts | {"p": p, "method": test.method, "sizes": _sizes(strata)})
+    correct(rows, len(comparison.families))
+    columns = ["entry", "bases", "n", "collapsed", "n_unchanged", "collapsed_unchanged", "p", "p_holm", "least_p"]
+    return pd.DataFrame(rows, columns=[*columns, "bases_needed", "method"]).astype({"bases_needed": "Int64"})
+
+
+def delay_facts(comparison: Comparison, entry: str) -> dict[str, Any] | None:
+    """What there is to say of an entry's delays; None where not even a sign is known.
+
+    n, changed, unchanged (numbers of base runs and of runs), p, test, sizes; `delays` as (base, steps) where both
+    collapsed in every pair, else None; `signs` as (base, sign) where known; `strata` as (steps of the changed,
+    of the unchanged ones) where all collapsed.
+    """
+    strata = [one for one in _strata(comparison, entry) if any(_control(comparison, row) for row in one[0])]
+    pairs = [(row, control) for mine, _ in strata for row in mine if (control := _control(comparison, row))]
+    signs = [(row.base, sign) for row, control in pairs if not math.isnan(sign := later(row, control))]
+    if not signs:
+        return None
+    delays = [(row.base, delay(row, control)) for row, control in pairs]
+    complete = not any(math.isnan(one) for _, one in delays)
+    test, (changed, unchanged) = _logrank(strata), _both(strata)
+    facts: dict[str, Any] = {"n": len(strata), "changed": len(changed), "unchanged": len(unchanged)}
+    facts |= {"p": test.p, "test": f"log-rank, {test.method}", "sizes": _sizes(strata), "signs": signs}
+    if _did_nothing(comparison, changed):
+        facts |= {"p": 1.0, "test": "equal to the control"}
+    times = [[[_step(row) for row in group] for group in one] for one in strata]
+    return facts | {"delays": delays if complete else None, "strata": [(one, other) for one, other in times]}
+
+
+def _strata(comparison: Comparison, entry: str) -> list[tuple[list[Row], list[Row]]]:
+    """The changed and the unchanged runs at risk of each base run that has both."""
+    found: dict[str, tuple[list[Row], list[Row]]] = {}
+    for row in comparison.rows:
+        if row.family == entry and row.outcome.at_risk:
+            unchanged = [one for one in comparison.unchanged(row.base, root_of(row)) if one.outcome.at_risk]
+            if unchanged:
+                found.setdefault(row.base, ([], unchanged))[0].append(row)
+    return list(found.values())
+
+
+def _control(comparison: Comparison, row: Row) -> Row | None:
+    """Its own control, where that was at risk too."""
+    control = comparison.control_of(row)
+    return control if control is not None and control.outcome.at_risk else None
+
+
+def _logrank(strata: Sequence[tuple[list[Row], list[Row]]]) -> LogRank:
+    times = [[[(_observed(row), row.outcome.collapse is not None) for row in group] for group in s] for s in strata]
+    return stratified_logrank_test((one, other) for one, other in times)
+
+
+def _observed(row: Row) -> int:
+    """Steps to its collapse, or to its end: what runs of one length were seen to do by then may be exchanged, though
+    some may have begun to collapse unseen. One that goes on still is followed as far as it can be judged."""
+    one = row.outcome
+    return one.last - one.begin if one.collapse is None and one.done else one.survived
+
+
+def _did_nothing(comparison: Comparison, changed: Sequence[Row]) -> bool:
+    """Whether some run collapsed, and each collapsed where its own control did, or neither did."""
+    pairs = [(row.outcome.collapse, control) for row in changed if (control := _control(comparison, row))]
+    alike = len(pairs) == len(changed) and all(at == control.outcome.collapse for at, control in pairs)
+    return alike and any(at is not None for at, _ in pairs)
+
+
+def _step(row: Row) -> float:
+    return math.nan if row.outcome.collapse is None else float(row.outcome.collapse)
+
+
+def _both(strata: Sequence[tuple[list[Row], list[Row]]]) -> tuple[list[Row], list[Row]]:
+    return [row for one, _ in strata for row in one], [row for _, other in strata for row in other]
+
+
+def _collapsed(rows: list[Row]) -> int:
+    return sum(row.outcome.collapse is not None for row in rows)
+
+
+def _sizes(strata: Sequence[tuple[list[Row], list[Row]]]) -> list[tuple[int, int]]:
+    return [(len(one), len(other)) for one, other in strata]

@@ -1,0 +1,208 @@
+"""The numbers that one run's record comes to: D's loss and accuracies, growth and shape of the spectra.
+
+A number is None where nothing was recorded, or where this record cannot tell it; NaN or Inf where that was recorded:
+then the run's numbers broke, and that is what there is to say. What needs every step is None of a record with gaps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+Numbers = dict[str, float | None]
+
+LOSS_STEPS = 10
+ACCURACIES = ("accuracy/D_real", "accuracy/D_fake", "D/accuracy/train", "D/accuracy/val", "D/accuracy/fake")
+MEMORY = ("D/auc/train_val", "D/auc/real_fake", "D/auc/val_fake", "D/gap/train_val")
+"""What D remembers, whatever its offset, of fixed images."""
+NETWORKS = ("G", "D")
+STORED = "outcome.json"
+"""The numbers of the whole record, which lie beside a thinned one."""
+
+
+def record_numbers(scalars: pd.DataFrame, sigmas: pd.DataFrame, begin: int) -> tuple[Numbers, dict[str, str | None]]:
+    """Every number of a record after step `begin`, and the layers that those of the spectra are of.
+
+    Args:
+        scalars: of `spectra.load`.
+        sigmas: of `read_sigmas`.
+        begin: the branching point.
+    """
+    after = scalars[scalars["step"] > begin]
+    whole = not has_gaps(after)
+    numbers: Numbers = _losses(after) | _accuracies(after)
+    layers: dict[str, str | None] = {}
+    sigmas = sigmas[sigmas["step"] > begin]
+    for network in NETWORKS:
+        mine = sigmas[sigmas["network"] == network]
+        for name, (value, layer) in {"growth": _growth(mine), "ratio": _ratio_at_end(mine)}.items():
+            column = f"{network}_sigma0_growth" if name == "growth" else f"{network}_sigma_ratio_end"
+            numbers[column], layers[f"{column}_layer"] = value, layer
+    numbers["D_spikes_per_1000"] = _spikes(sigmas[sigmas["network"] == "D"], begin) if whole else None
+    return numbers, layers
+
+
+def d_loss(scalars: pd.DataFrame) -> pd.Series:
+    """D's loss, real and fake parts added, by step; a part that is NaN makes the sum NaN."""
+    parts = [_series(scalars, name) for name in ("loss/D_real", "loss/D_fake")]
+    known = [part for part in parts if len(part)] or parts
+    both = known[0].index.intersection(known[-1].index)
+    return sum(part.loc[both] for part in known)  # type: ignore[return-value]
+
+
+def has_gaps(scalars: pd.DataFrame) -> bool:
+    """Whether steps are missing among those of D's loss, which a run records at every step: a thinned record."""
+    return not _consecutive(d_loss(scalars))
+
+
+def read_sigmas(path: Path, spectra: pd.DataFrame) -> pd.DataFrame:
+    """sigma0 and sigma1 as recorded: step, layer, network, out, rest, sigma0, sigma1, and has_sigma1, whether that was
+    recorded. `spectra` is the frame of `spectra.load`, in which NaN also stands for what was not measured."""
+    import pandas as pd
+
+    from spectra.record.segments import read_record
+
+    record = read_record(path)
+    categories = list(record["name"].cat.categories)
+    values: dict[str, dict[tuple[int, str], float]] = {}
+    for quantity in ("sigma0", "sigma1"):
+        chosen = [i for i, name in enumerate(categories) if name.startswith(f"{quantity}/")]
+        mine = record[record["name"].cat.codes.isin(chosen)]
+        layers = [name.partition("/")[2] for name in mine["name"]]
+        values[quantity] = dict(zip(zip(mine["step"], layers, strict=True), mine["value"], strict=True))
+    facts = spectra[["layer", "network", "out", "rest"]].drop_duplicates("layer")
+    of = {str(one.layer): (str(one.network), one.out, one.rest) for one in facts.itertuples()}
+    rows = [
+        (
+            step,
+            layer,
+            *of[layer],
+            value,
+            values["sigma1"].get((step, layer), math.nan),
+            (step, layer) in values["sigma1"],
+        )
+        for (step, layer), value in values["sigma0"].items()
+        if layer in of
+    ]
+    columns = ["step", "layer", "network", "out", "rest", "sigma0", "sigma1", "has_sigma1"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def stored_numbers(path: Path, begin: int) -> tuple[Numbers, dict[str, str | None]] | None:
+    """What `store_numbers` wrote beside a thinned record of a branch from step `begin`; None where there is nothing
+    (that can be read)."""
+    try:
+        found = json.loads((path / STORED).read_text(encoding="utf-8"))
+        if found["begin"] != begin:
+            return None
+        numbers = {name: None if value is None else float(value) for name, value in found["numbers"].items()}
+        return numbers, dict(found["layers"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def store_numbers(path: Path, begin: int, numbers: Numbers, layers: Mapping[str, str | None]) -> None:
+    """Write the numbers of a whole record where its thinned copy is."""
+    texts = {name: value if value is None or math.isfinite(value) else str(value) for name, value in numbers.items()}
+    facts = {"begin": begin, "of": "the whole record", "numbers": texts, "layers": dict(layers)}
+    (path / STORED).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _series(scalars: pd.DataFrame, name: str) -> pd.Series:
+    mine = scalars[scalars["name"] == name].drop_duplicates("step", keep="last")
+    return mine.set_index("step")["value"]
+
+
+def _consecutive(series: pd.Series) -> bool:
+    return len(series) == 0 or int(series.index[-1]) - int(series.index[0]) + 1 == len(series)
+
+
+def _mean(series: pd.Series) -> float | None:
+    """The mean of consecutive steps; None where steps are missing between them."""
+    return float(series.mean(skipna=False)) if len(series) and _consecutive(series) else None
+
+
+def _losses(after: pd.DataFrame) -> Numbers:
+    """D's loss as a mean over the first and the last ten steps, its parts at the end, and the largest mean over ten
+    steps in a row: that of one step is a single batch's."""
+    loss = d_loss(after)
+    numbers = {"D_loss_start": _mean(loss[:LOSS_STEPS]), "D_loss_end": _mean(loss[-LOSS_STEPS:])}
+    numbers["D_loss_peak_mean10"] = _peak(loss) if _consecutive(loss) else None
+    for part in ("real", "fake"):
+        numbers[f"D_loss_{part}_end"] = _mean(_series(after, f"loss/D_{part}")[-LOSS_STEPS:])
+    return numbers
+
+
+def _peak(loss: pd.Series) -> float | None:
+    import numpy as np
+
+    values = loss.to_numpy(dtype=float)
+    if not len(values):
+        return None
+    if not np.isfinite(values).all():
+        return float(values.max())  # NaN before Inf
+    windows = np.lib.stride_tricks.sliding_window_view(values, min(LOSS_STEPS, len(values)))
+    return float(windows.mean(axis=1).max())
+
+
+def _accuracies(after: pd.DataFrame) -> Numbers:
+    """D's accuracies at the end: on the batches it was trained on (a mean over ten), and on fixed images (the last),
+    with what it remembers of them."""
+    series = {name: _series(after, name) for name in (*ACCURACIES, *MEMORY)}
+    return {name: _mean(one[-LOSS_STEPS if name.startswith("accuracy") else -1 :]) for name, one in series.items()}
+
+
+def _growth(sigmas: pd.DataFrame) -> tuple[float | None, str | None]:
+    """The largest growth of a layer's sigma0 over its first one, and that layer; one that broke comes before others."""
+    found = {str(layer): _growth_of(mine["sigma0"].to_numpy()) for layer, mine in sigmas.groupby("layer", sort=False)}
+    return _largest(found)
+
+
+def _growth_of(values: np.ndarray) -> float | None:
+    import numpy as np
+
+    if not np.isfinite(values).all():
+        return float(values.max())
+    return float(values.max() / values[0]) if values[0] > 0 else None  # of a layer of zeros there is none
+
+
+def _ratio_at_end(sigmas: pd.DataFrame) -> tuple[float | None, str | None]:
+    """The largest sigma0 / sigma1 of a layer at the last measurement; only of matrices that have a sigma1."""
+    known = sigmas[sigmas["has_sigma1"].astype(bool) & (sigmas["sigma0"] != 0)]
+    known = known[(known[["out", "rest"]].min(axis=1) != 1) & (known["step"] == known["step"].max())]
+    ratios = {
+        str(one.layer): float(one.sigma0) / float(one.sigma1) if one.sigma1 != 0 else math.inf
+        for one in known.itertuples()
+    }
+    return _largest(ratios)
+
+
+def _largest(found: Mapping[str, float | None]) -> tuple[float | None, str | None]:
+    known = {layer: value for layer, value in found.items() if value is not None}
+    if not known:
+        return None, None
+    layer = max(known, key=lambda one: (math.isnan(known[one]), known[one]))
+    return known[layer], layer
+
+
+def _spikes(sigmas: pd.DataFrame, begin: int) -> float | None:
+    """Spikes of D's sigma0 in 1,000 steps; NaN where one was not finite."""
+    import numpy as np
+
+    from spectra.detect.discriminator import spikes
+
+    if sigmas.empty:
+        return None
+    if not np.isfinite(sigmas["sigma0"]).all():
+        return math.nan
+    table = sigmas.pivot_table(index="step", columns="layer", values="sigma0")
+    layers: dict[str, Any] = {str(name): table[name].tolist() for name in table}
+    steps = [int(step) for step in table.index]
+    return 1000 * len(spikes(steps, layers)) / (steps[-1] - begin)

@@ -1,0 +1,1 @@
+"""Many branches: plans, and how they are run."""

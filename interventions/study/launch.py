@@ -1,0 +1,298 @@
+"""Running a plan's jobs: local processes of a core each, or a cluster's through submitit; one display for all.
+
+What has finished is not run again, what was cut off goes on where it was: a plan is continued by launching it again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from biggan.cli.train import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED
+from biggan.errors import UserError
+from interventions.study.worker import ended, note
+
+if TYPE_CHECKING:
+    from interventions.study.expand import Job, Resolved
+
+ATTEMPTS = 2
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 120.0
+
+
+class Handle(Protocol):
+    """A job that is under way."""
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+
+    def stop(self) -> None:
+        """Ask it to finish its step and save."""
+
+
+Start = Callable[[Path, str], Handle]
+
+
+@dataclass
+class Outcome:
+    """How a launch ended."""
+
+    finished: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Key -> the last lines that the job said."""
+    retried: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+class Process:
+    """A job as a child process, its words in FOLDER/logs/."""
+
+    def __init__(self, folder: Path, key: str, threads: int) -> None:
+        log = log_of(folder, key)
+        log.parent.mkdir(exist_ok=True)
+        paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(paths)}
+        command = [sys.executable, "-m", "interventions.study.worker", str(folder), key, str(os.getpid())]
+        with open(log, "a", encoding="utf-8") as words:
+            # A group of its own: a Ctrl-C is the launcher's, which passes it on.
+            self.process = subprocess.Popen(
+                command, stdout=words, stderr=words, env=environment, start_new_session=True
+            )
+
+    def poll(self) -> int | None:
+        return self.process.poll()
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+
+def local(threads: int = 1) -> Start:
+    """Jobs as child processes of `threads` threads each."""
+    return lambda folder, key: Process(folder, key, threads)
+
+
+class Submitted:
+    """A job in a cluster's queue."""
+
+    def __init__(self, executor: Any, folder: Path, key: str) -> None:
+        from interventions.study.worker import run_job
+
+        self.folder, self.key = folder, key
+        self.job = executor.submit(run_job, str(folder), key)
+
+    def poll(self) -> int | None:
+        if not self.job.done():
+            return None
+        error = self.job.exception()
+        if error is None:
+            return EXIT_INTERRUPTED if self.job.result() == "interrupted" else EXIT_DONE
+        with open(log_of(self.folder, self.key), "a", encoding="utf-8") as words:
+            words.write(f"{error}\n")
+        return 1
+
+    def stop(self) -> None:
+        self.job.cancel(check=False)
+
+
+def submitit(folder: Path, cluster: str | None, parameters: dict[str, Any]) -> Start:
+    """Jobs through submitit: SLURM, or `cluster="local"` for processes of its own. Raises `UserError` without it."""
+    try:
+        from submitit import AutoExecutor
+    except ImportError as error:
+        raise UserError(
+            "submitit is not installed. Install the extra: pip install 'biggan-stability[slurm]'."
+        ) from error
+    (folder / "logs").mkdir(exist_ok=True)
+    executor = AutoExecutor(folder=folder / "logs" / "submitit", cluster=cluster)
+    executor.update_parameters(**{"timeout_min": 24 * 60, "cpus_per_task": 1, "name": "biggan-intervene", **parameters})
+    return lambda folder, key: Submitted(executor, folder, key)
+
+
+def log_of(folder: Path, key: str) -> Path:
+    """Where a job's words are."""
+    return folder / "logs" / f"{key.replace('/', '--')}.log"
+
+
+def launch(resolved: Resolved, folder: Path, start: Start, jobs: int, *, quiet: bool = False) -> Outcome:
+    """Run every job of the plan in `folder` that has not finished, `jobs` at a time.
+
+    A crashed job is begun once more, from its newest checkpoint; after a second crash it is reported, and the others
+    go on. Ctrl-C and SIGTERM let every job finish its step and save. Raises `UserError` where the plan is being run by
+    another process, or a parent is missing.
+    """
+    lock = _lock(folder)
+    try:
+        return _Launch(resolved, folder, start, jobs, quiet).run()
+    finally:
+        lock.close()
+
+
+class _Launch:
+    def __init__(self, resolved: Resolved, folder: Path, start: Start, jobs: int, quiet: bool) -> None:
+        self.resolved, self.folder, self.start, self.jobs = resolved, folder, start, jobs
+        self.outcome = Outcome()
+        self.waiting: list[Job] = []
+        for job in resolved.jobs:
+            if ended(folder / job.key, job):
+                self.outcome.finished.append(job.key)
+            else:
+                self.waiting.append(job)
+        self.running: dict[str, Handle] = {}
+        self.attempts: dict[str, int] = {}
+        self.asked_to_stop = False
+        self.display = Display(resolved, folder, self.outcome, quiet)
+
+    def run(self) -> Outcome:
+        from interventions.study.worker import load_parent
+
+        for base in self.resolved.bases:
+            if any(job.base == base.name for job in self.waiting):
+                load_parent(base)
+        note(self.folder, "launched", waiting=len(self.waiting), finished=len(self.outcome.finished), jobs=self.jobs)
+        before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with self.display:
+                self._loop()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._stop_all()
+        self.outcome.interrupted = self.asked_to_stop
+        return self.outcome
+
+    def _ask(self, number: int, frame: object) -> None:
+        self.asked_to_stop = True
+
+    def _loop(self) -> None:
+        while (self.waiting or self.running) and not self.asked_to_stop:
+            while self.waiting and len(self.running) < self.jobs:
+                job = self.waiting.pop(0)
+                self.attempts[job.key] = self.attempts.get(job.key, 0) + 1
+                self.running[job.key] = self.start(self.folder, job.key)
+                note(self.folder, "started", key=job.key, attempt=self.attempts[job.key])
+            time.sleep(POLL_SECONDS)
+            for key, handle in list(self.running.items()):
+                if (code := handle.poll()) is not None:
+                    del self.running[key]
+                    self._ended(key, code)
+            self.display.show(self.running)
+
+    def _ended(self, key: str, code: int) -> None:
+        job = self.resolved.job(key)
+        if code == EXIT_DONE and ended(self.folder / key, job):
+            self.outcome.finished.append(key)
+            note(self.folder, "finished", key=key)
+            return
+        words = _last_words(self.folder, key)
+        note(self.folder, "crashed", key=key, code=code, attempt=self.attempts[key], words=words)
+        if self.attempts[key] < ATTEMPTS and code != EXIT_BAD_INPUT:
+            self.outcome.retried.append(key)
+            self.waiting.insert(0, job)
+            self.display.say(f"{key} ended with code {code}; it is begun once more")
+        else:
+            self.outcome.failed[key] = words
+            self.display.say(f"{key} failed with code {code}: {words.splitlines()[-1] if words else 'no words'}")
+
+    def _stop_all(self) -> None:
+        for handle in self.running.values():
+            handle.stop()
+        deadline = time.monotonic() + GRACE_SECONDS
+        while any(handle.poll() is None for handle in self.running.values()) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+
+
+class Display:
+    """All jobs at once: a live table on a terminal, a plain line now and then elsewhere."""
+
+    PLAIN_SECONDS = 30.0
+
+    def __init__(self, resolved: Resolved, folder: Path, outcome: Outcome, quiet: bool) -> None:
+        self.resolved, self.folder, self.outcome, self.quiet = resolved, folder, outcome, quiet
+        self.ends = {job.key: self._span(job) for job in resolved.jobs}
+        self.live: Any = None
+        self.tasks: dict[str, Any] = {}
+        self.last = 0.0
+
+    def _span(self, job: Job) -> tuple[int, int]:
+        begin = 0 if job.kind == "scratch" else self.resolved.base_of(job).step
+        return begin, begin + job.steps
+
+    def __enter__(self) -> Display:
+        if not self.quiet and sys.stdout.isatty():
+            from rich import progress
+
+            self.live = progress.Progress(
+                progress.TextColumn("{task.description:<36}"),
+                progress.BarColumn(bar_width=24),
+                progress.TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                progress.TimeRemainingColumn(),
+            )
+            self.live.start()
+            self.total = self.live.add_task("all runs", total=len(self.ends))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live is not None:
+            self.show({})
+            self.live.stop()
+
+    def show(self, running: dict[str, Handle]) -> None:
+        """Bring the display up to date."""
+        if self.quiet:
+            return
+        done = len(self.outcome.finished) + len(self.outcome.failed)
+        if self.live is None:
+            if time.monotonic() - self.last > self.PLAIN_SECONDS:
+                self.last = time.monotonic()
+                at = ", ".join(f"{key} at {self.step(key)}/{self.ends[key][1]}" for key in running)
+                print(f"{done}/{len(self.ends)} runs done; {at or 'none running'}", flush=True)
+            return
+        self.live.update(self.total, completed=done)
+        for key in [key for key in self.tasks if key not in running]:
+            self.live.remove_task(self.tasks.pop(key))
+        for key in running:
+            begin, end = self.ends[key]
+            if key not in self.tasks:
+                self.tasks[key] = self.live.add_task(key, total=end - begin)
+            self.live.update(self.tasks[key], completed=self.step(key) - begin)
+
+    def step(self, key: str) -> int:
+        """The last step that a job has said."""
+        try:
+            said = json.loads((self.folder / "progress" / f"{key.replace('/', '--')}.json").read_text())
+        except (OSError, json.JSONDecodeError):
+            return self.ends[key][0]
+        return int(said["step"])
+
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        if self.live is not None:
+            self.live.console.print(line)
+        elif not self.quiet:
+            print(line, flush=True)
+
+
+def _last_words(folder: Path, key: str) -> str:
+    path = log_of(folder, key)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    return "\n".join(line for line in lines[-5:] if line.strip())
+
+
+def _lock(folder: Path) -> Any:
+    import fcntl
+
+    lock = open(folder / ".lock", "w")  # noqa: SIM115 - held open on purpose
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise UserError(f"another process is running the plan in {folder}. Wait until it has ended.") from error
+    return lock

@@ -1,0 +1,183 @@
+"""Running one job of a plan, in a process of its own: begun, or continued where it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biggan.cli.train import EXIT_DONE, EXIT_OF, guarded
+from biggan.errors import UserError
+from biggan.run.directory import RunDirectory
+from biggan.training.observer import Observer
+
+if TYPE_CHECKING:
+    from biggan.training.trainer import Trainer
+    from interventions.study.expand import Base, Job, Resolved
+
+BEAT_SECONDS = 1.0
+LOCK_SECONDS = 60.0
+
+
+def run_job(folder: str | Path, key: str) -> str:
+    """Run the job `key` of the plan in `folder` to its end, from wherever it is; "finished", "interrupted", "stopped".
+
+    Raises `UserError` where its parent is gone or is no longer what it was.
+    """
+    from interventions.study.expand import load_resolved
+
+    folder = Path(folder)
+    resolved = load_resolved(folder)
+    job = resolved.job(key)
+    out = folder / job.base / job.entry
+    if ended(out, job):
+        return "finished"
+    beat = Heartbeat(folder, key)
+    if (out / "config.yaml").is_file():
+        return _continue(job, out, beat)
+    shutil.rmtree(out, ignore_errors=True)  # cut off while it was made
+    return _begin(resolved, job, out, beat)
+
+
+def ended(out: Path, job: Job) -> bool:
+    """Whether the run has come to its end: its last step, or non-finite numbers that it was told to stop at."""
+    events = [event for event in RunDirectory(out).events() if not event.get("superseded")]
+    return bool(events) and events[-1]["event"] in ("finished", "stopped")
+
+
+def _begin(resolved: Resolved, job: Job, out: Path, beat: Heartbeat) -> str:
+    from biggan.run.session import open_new
+    from interventions.branch.branch import plan_branch, run_branch
+    from interventions.changes import with_fields
+
+    parent = load_parent(resolved.base_of(job))
+    if job.kind != "scratch":
+        branch = plan_branch(parent, job.timed(), job.steps, out, resolved.settings)
+        return run_branch(branch, quiet=True, observers=[beat])
+    config = with_fields(parent.checkpoint.config, {**resolved.settings, "steps": job.steps, "out": str(out)})
+    for timed in job.timed():
+        config = with_fields(config, timed.change.fields(config))
+    facts = {"base": parent.lineage, "changes": list(job.changes)}
+    return _train(open_new(config, f"{resolved.plan}/{job.entry}", facts), beat)
+
+
+def _continue(job: Job, out: Path, beat: Heartbeat) -> str:
+    from biggan.run.session import find_start, open_resumed
+    from interventions.branch.branch import continue_branch
+
+    _wait_for_lock(out)
+    if job.kind != "scratch":
+        return continue_branch(out, quiet=True, observers=[beat])
+    start = find_start(out)
+    config = dataclasses.replace(start.config, steps=job.steps)
+    if start.step >= job.steps:  # killed between its last checkpoint and its last event
+        RunDirectory(out).append_event({"event": "finished", "step": start.step, "time": time.time()})
+        return "finished"
+    return _train(open_resumed(config, out, start, allow_change=False), beat)
+
+
+def _train(session: Any, beat: Heartbeat) -> str:
+    from biggan.cli.train import train_session
+
+    return train_session(session, quiet=True, further=[beat])
+
+
+def load_parent(base: Base) -> Any:
+    """The parent that a plan remembers, verified. Raises `UserError` where it is missing or another one."""
+    from interventions.branch.parent import find_parent
+
+    if not Path(base.checkpoint).is_file():
+        raise UserError(
+            f"the parent {base.checkpoint} of {base.name} is gone. Put it back, or begin another plan "
+            f"with another --out."
+        )
+    parent = find_parent(base.checkpoint)
+    if parent.checkpoint.digest != base.digest:
+        raise UserError(f"the parent {base.checkpoint} of {base.name} is not what the plan began with: other digest.")
+    return parent
+
+
+def _wait_for_lock(out: Path) -> None:
+    """A killed launcher's worker finishes its step and saves; give it time to let go of the run."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            run = RunDirectory(out)
+            run.lock()
+            run.unlock()
+            return
+        except UserError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+class Heartbeat(Observer):
+    """Leaves the step in FOLDER/progress/ for the launcher's display, and ends training when the launcher is gone."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.path = folder / "progress" / f"{key.replace('/', '--')}.json"
+        self.path.parent.mkdir(exist_ok=True)
+        self.last = 0.0
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Say where it begins."""
+        self.first, self.began = trainer.state.step, time.time()
+        self._write(trainer.state.step)
+
+    def after_step(self, step: int, stats: Mapping[str, float]) -> None:
+        """Say the step, at most once a second."""
+        if time.monotonic() - self.last > BEAT_SECONDS:
+            self._write(step)
+
+    def on_end(self, status: str) -> None:
+        """Nothing: the run's own events say how it ended."""
+
+    def _write(self, step: int) -> None:
+        self.last = time.monotonic()
+        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
+        said = {"step": step, "first": self.first, "began": self.began, "time": time.time(), "pid": os.getpid()}
+        temporary.write_text(json.dumps(said))
+        os.replace(temporary, self.path)
+
+
+def leave_with(parent: int) -> None:
+    """End this process as Ctrl-C does (the step is finished and saved) when the process `parent` is gone."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(argv: list[str]) -> int:
+    """`python -m interventions.study.worker FOLDER KEY LAUNCHER`: what the local launcher starts."""
+    folder, key, launcher = argv
+    leave_with(int(launcher))
+
+    def job(_: list[str]) -> int:
+        status = run_job(folder, key)
+        return EXIT_DONE if status == "stopped" else EXIT_OF[status]
+
+    return guarded("biggan-intervene", job, argv)
+
+
+def note(folder: Path, kind: str, **fields: Any) -> None:
+    """Add a line to the plan's list of what happened."""
+    line = json.dumps({"event": kind, "time": round(time.time(), 3), **fields}) + "\n"
+    with open(folder / "launches.jsonl", "a", encoding="utf-8") as file:
+        file.write(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

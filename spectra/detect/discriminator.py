@@ -1,0 +1,107 @@
+"""A discriminator that is dead, found online."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from spectra.detect.finding import Finding
+from spectra.detect.loss import LossJump
+from spectra.detect.sigma import Explosions, Spikes
+from spectra.detect.thresholds import DeadDiscriminatorThresholds
+
+
+class DeadDiscriminator:
+    """D tells nothing apart any more: its output is constant, its loss stands still, or its accuracies are frozen.
+
+    A finding's details hold `signs`, those of the three that were seen; it is given once, until all of them are gone.
+    The accuracies may be those of the training batches or, better, of fixed images. Shares of 0 and 1 tell nothing: a D
+    that is right on all of both kinds has won, and one that calls everything real, or nothing, may only be offset.
+
+    Args:
+        thresholds: fields of `spectra.detect.thresholds.DeadDiscriminatorThresholds`.
+    """
+
+    def __init__(self, **thresholds: float) -> None:
+        self.at = DeadDiscriminatorThresholds(**thresholds)  # type: ignore[arg-type]
+        self._streaks: dict[str, tuple[int, int, Any]] = {}  # sign -> (the step before, length, first value)
+        self._last: int | None = None
+        self._dead = False
+
+    def update(
+        self,
+        step: int,
+        *,
+        loss: float = math.nan,
+        accuracy_real: float = math.nan,
+        accuracy_fake: float = math.nan,
+        spread: float = math.nan,
+    ) -> Finding | None:
+        """What is known at one step; `spread` is the standard deviation of a batch's logits. NaN: not known."""
+        before, self._last = step if self._last is None else self._last, step
+        pair = (accuracy_real, accuracy_fake)
+        won = min(pair) >= self.at.winning
+        self._streak("output constant", before, 0, spread <= self.at.spread)
+        still = self._streaks.get("loss constant", (0, 0, loss))[2]
+        near = abs(loss - still) <= self.at.loss * max(1.0, abs(still)) and not won
+        self._streak("loss constant", before, loss, near, restart=math.isfinite(loss) and not won)
+        same = self._streaks.get("accuracies frozen", (0, 0, pair))[2] == pair
+        telling = all(map(math.isfinite, pair)) and any(0 < share < 1 for share in pair)
+        self._streak("accuracies frozen", before, pair, same and telling, restart=telling)
+        signs = {sign: start for sign, (start, length, _) in self._streaks.items() if length >= self.at.patience}
+        dead, self._dead = self._dead, bool(signs)
+        if dead or not signs:
+            return None
+        return Finding("dead_discriminator", step, min(signs.values()), {"signs": sorted(signs)})
+
+    def _streak(self, sign: str, before: int, value: Any, goes_on: bool, *, restart: bool = False) -> None:
+        if goes_on:
+            start, length, first = self._streaks.get(sign, (before, 0, value))
+            self._streaks[sign] = (start, length + 1, first)
+        elif restart:
+            self._streaks[sign] = (before, 1, value)
+        else:
+            self._streaks.pop(sign, None)
+
+
+def spikes(steps: Sequence[int], layers: Mapping[str, Sequence[float]], **thresholds: float) -> list[Finding]:
+    """`Spikes` over a network's whole series of sigma0, by layer."""
+    return _findings(Spikes(**thresholds), steps, layers)
+
+
+def explosions(steps: Sequence[int], layers: Mapping[str, Sequence[float]], **thresholds: float) -> list[Finding]:
+    """`Explosions` over a network's whole series of sigma0, by layer."""
+    return _findings(Explosions(**thresholds), steps, layers)
+
+
+def loss_jumps(steps: Sequence[int], loss: Sequence[float], **thresholds: float) -> list[Finding]:
+    """`LossJump` over the whole series of D's loss."""
+    detector = LossJump(**thresholds)
+    return [f for step, value in zip(steps, loss, strict=True) if (f := detector.update(int(step), float(value)))]
+
+
+def dead_discriminator(
+    steps: Sequence[int], series: Mapping[str, Sequence[float]], **thresholds: float
+) -> list[Finding]:
+    """`DeadDiscriminator` over whole series, called as the arguments of its `update`."""
+    detector = DeadDiscriminator(**thresholds)
+    found = (
+        detector.update(int(step), **dict(zip(series, map(float, row), strict=True)))
+        for step, row in _rows(steps, series)
+    )
+    return [finding for finding in found if finding]
+
+
+def _findings(
+    detector: Spikes | Explosions, steps: Sequence[int], layers: Mapping[str, Sequence[float]]
+) -> list[Finding]:
+    found = (
+        detector.update(int(step), dict(zip(layers, map(float, row), strict=True)))
+        for step, row in _rows(steps, layers)
+    )
+    return [finding for finding in found if finding]
+
+
+def _rows(steps: Sequence[int], series: Mapping[str, Sequence[float]]) -> Iterable[tuple[int, tuple[float, ...]]]:
+    return zip(steps, zip(*series.values(), strict=True), strict=True)

@@ -1,0 +1,73 @@
+"""What `spectra detect` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from spectra.detect.online import collapse_of, detect_run
+from spectra.record.segments import read_event_lines
+
+HEADINGS = ("onset", "said at", "lead", "what", "height", "decay", "where and how")
+
+
+def finding_rows(run: str | Path) -> list[dict[str, Any]]:
+    """Every finding in a run as plain data, with its `lead`: steps from its step to the onset of the collapse
+    (the lasting one, or else the first), or None.
+
+    Raises:
+        FileNotFoundError: `run` is no run directory.
+    """
+    found = detect_run(run)
+    collapse = collapse_of(read_event_lines(run))
+    collapsed = None if collapse is None else collapse.onset
+
+    def lead(kind: str, step: int) -> int | None:
+        return None if collapsed is None or kind in ("collapse", "recovered") else collapsed - step
+
+    return [{**asdict(finding), "lead": lead(finding.kind, finding.step)} for finding in found]
+
+
+def print_findings(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table of `finding_rows`."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        print("nothing was found: no spike, explosion, jump of D's loss, dead D or collapse.")
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in HEADINGS:
+        table.add_column(heading, justify="left" if heading in ("what", "where and how") else "right")
+    for row in rows:
+        table.add_row(*_cells(row), style="bold red" if row["kind"] == "collapse" else "")
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160  # a file or a pipe has no width to keep
+    console.print(table)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    details = row["details"]
+    lead = "" if row["lead"] is None else f"{row['lead']:+,}"
+    height = f"{details['height']:.3g}" if "height" in details else ""
+    return [f"{row['onset']:,}", f"{row['step']:,}", lead, row["kind"], height, _decay(details), _words(details)]
+
+
+def _decay(details: Mapping[str, Any]) -> str:
+    """The longest among a spike's layers; a dash where one of them has not decayed."""
+    if "height" not in details:
+        return ""
+    decays = [layer["decay"] for layer in details["layers"].values()]
+    return "-" if None in decays else f"{max(decays):,}"
+
+
+def _words(details: Mapping[str, Any]) -> str:
+    if "layers" in details:
+        names = list(details["layers"])
+        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    shown = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in details.items()}
+    return " ".join(f"{name}={', '.join(v) if isinstance(v, list) else v}" for name, v in shown.items())

@@ -1,0 +1,133 @@
+"""The spectra panels in TensorBoard: custom charts with every layer as a line, and pictures of the same.
+
+TensorBoard draws all lines of a custom chart in one run's colour and leaves outliers out of its scale, which hides an
+explosion; so the same panels, coloured by depth on a log scale, also go to its images. The writing itself is done by a
+thread of TensorBoard's; a measured step costs one event at most.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+CHARTS = {
+    "sigma_0": "sigma0",
+    "sigma_1": "sigma1",
+    "sigma_2": "sigma2",
+    "sigma_0 / sigma_1": "ratio",
+    "Frobenius norm": "frobenius",
+}
+"""Each network's charts: title and series."""
+
+TRAINING = {
+    "losses": "loss/.*",
+    "variance of all gradient norms": "gradient_variance/.*",
+    "accuracies": "(D/)?accuracy/.*",
+    "AUC of D's output (train_val 0.5: no memorization)": "D/auc/.*",
+    "gap of D's mean output, train - val, in its spread": "D/gap/.*",
+}
+"""Further charts: title and the series' pattern."""
+
+MOST_POINTS = 2000  # from this step on, a series is thinned to about so many points a factor of e
+FIRST_PICTURE, PICTURE_FACTOR = 2000, 4  # pictures take seconds, so they become rarer and rarer
+LEAST_NEW = 20  # measurements since the last picture that make another one at the end worth while
+
+
+class Panels:
+    """Writes a monitor's numbers for TensorBoard into a folder of their own, which TensorBoard shows as one run.
+
+    Args:
+        folder: where the event file goes; not one that another writer uses, of which TensorBoard would read one only.
+        run: the run directory, from whose record the pictures are drawn.
+        networks: their names.
+        start_step: what an earlier session wrote past this step is purged.
+    """
+
+    def __init__(self, folder: str | Path, run: str | Path, networks: Iterable[str], start_step: int = 0) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from torch.utils.tensorboard.summary import custom_scalars
+
+        self.run, self.networks = Path(run), list(networks)
+        self._writer = EventFileWriter(str(folder))
+        if start_step:
+            session = SessionLog(status=SessionLog.START)
+            self._writer.add_event(Event(wall_time=time.time(), step=start_step + 1, session_log=session))
+        self._add(0, custom_scalars(layout(self.networks)))
+        self._series = re.compile("|".join(["(" + "|".join(CHARTS.values()) + ")/.*", *TRAINING.values()]))
+        self._next = start_step
+        self._picture = FIRST_PICTURE
+        while self._picture <= start_step:
+            self._picture *= PICTURE_FACTOR
+        self._last, self._new = start_step, 0
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One event with the series that the charts show, unless the last one is too near."""
+        self._last, self._new = step, self._new + 1
+        if step < self._next:
+            return
+        self._next = step + max(1, step // MOST_POINTS)
+        self.add(step, values)
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """As `write`, however near the last one is: for what is measured rarely."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        shown = {name: value for name, value in values.items() if self._series.fullmatch(name)}
+        for name, value in values.items():
+            quantity, _, layer = name.partition("/")
+            if quantity == "sigma0" and (second := values.get(f"sigma1/{layer}")):
+                shown[f"ratio/{layer}"] = value / second
+        self._add(step, Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in shown.items()]))
+
+    def picture_is_due(self, step: int) -> bool:
+        """Whether `draw` should be called, the record being written up to `step`."""
+        return step >= self._picture
+
+    def draw(self, step: int) -> None:
+        """Pictures of each network's panels up to now, from the record."""
+        import io
+
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        from spectra.draw.figures import network_rows
+        from spectra.record.frames import load
+
+        while self._picture <= step:
+            self._picture *= PICTURE_FACTOR
+        frames = load(self.run)
+        for network in set(frames["spectra"].network) & set(self.networks):
+            file = io.BytesIO()
+            figure = network_rows(frames, [network], list(CHARTS.values()))
+            figure.savefig(file, format="png", dpi=80)
+            width, height = (int(side * 80) for side in figure.get_size_inches())
+            image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=file.getvalue())
+            self._add(step, Summary(value=[Summary.Value(tag=f"spectra/{network}", image=image)]))
+        self._new = 0
+
+    def close(self, draw: bool = True) -> None:
+        """Draw the last picture, where enough came after the one before, and write what is held back."""
+        if draw and self._new >= LEAST_NEW:
+            self.draw(self._last)
+        self._writer.close()
+
+    def _add(self, step: int, summary: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+
+def layout(networks: Iterable[str]) -> dict[str, dict[str, list]]:
+    """The custom charts: one a quantity and network, with every layer as a line, and those of the training."""
+    charts: dict[str, dict[str, list]] = {
+        f"{network}: spectra": {
+            f"{network} {title}": ["Multiline", [f"^{series}/{re.escape(network)}(\\..*)?$"]]
+            for title, series in CHARTS.items()
+        }
+        for network in networks
+    }
+    charts["training"] = {title: ["Multiline", [f"^{pattern}$"]] for title, pattern in TRAINING.items()}
+    return charts

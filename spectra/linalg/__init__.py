@@ -1,0 +1,1 @@
+"""The estimators: top singular values with a certificate."""

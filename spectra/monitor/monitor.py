@@ -1,0 +1,404 @@
+"""Puts measurements on any training loop and leaves it bit for bit as it was.
+
+It reads weights and gradients, at a schedule, into the record of a run directory. What is measured is in
+`spectra.monitor.probes`, when in `spectra.monitor.schedule`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spectra.detect.online import ALARMING, Detectors
+from spectra.monitor.schedule import Bursts, Every, Schedule
+from spectra.monitor.vectors import Kept
+from spectra.record.segments import (
+    RecordWriter,
+    append_event,
+    read_event_lines,
+    read_legend,
+    supersede_events,
+    truncate_record,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
+
+    from spectra.draw.panels import Panels
+    from spectra.monitor.probes import Probe, Snapshot
+    from spectra.networks.matrices import WeightMatrix
+
+
+class Monitor:
+    """Measures named networks while they train, into `run`/records; `spectra.load(run)` gives it back.
+
+    In a bare loop, where a step updates every network at least once:
+
+        monitor = spectra.Monitor({"net": net}, "runs/mine", every=20)
+        for step, batch in enumerate(batches, start=1):
+            monitor.before_update("net")
+            loss = ...; loss.backward()
+            monitor.after_backward("net")
+            optimizer.step()
+            monitor.after_step(step, {"loss": loss.item()})
+        monitor.close()
+
+    A trainer with observers calls the same methods, and the `on_*` ones. A measurement is a function of the step and of
+    the last one's singular vectors, kept beside the record (`spectra.monitor.vectors`): neither a save nor a resume
+    moves a recorded bit. Trouble that is found in the series becomes an event: a `spike`, or an `alarm` with its
+    `cause` ("explosion", "loss_jump", "dead_discriminator"; see `spectra.detect`). The seconds that it took are
+    recorded as `monitor/seconds`, those since the last measurement. On measured steps it holds one copy of the weights
+    and one of the gradients.
+
+    Args:
+        networks: by name, without dots and slashes; or (name, network) pairs. None of them records scalars alone.
+        run: the run directory; it is made where it is missing.
+        start_step: the last step done: more than 0 goes on with the record in `run`, dropping what lies after it.
+        every: measure every so many steps, or a `spectra.Schedule`.
+        top_k: singular values a weight matrix.
+        probes: names from `spectra.PROBES`, or `Probe` objects. None: all of `PROBES`.
+        tol: largest error of a singular value, relative to sigma0.
+        detectors: names from `spectra.detect.online.DETECTORS`. None: all of them.
+        burst: how many steps after an `alarm` are all measured.
+        tensorboard: a folder for the panels of `spectra.draw.panels`, of its own. None: no panels.
+        saved_steps: gives the steps that the run can be resumed at now; singular vectors that only others need are
+            removed. None: all those that `on_checkpoint` was told.
+
+    Raises:
+        ValueError: two networks of one name, one network twice, an unknown probe or detector, a network without a
+            weight matrix, or a run directory that holds the record of another run.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]],
+        run: str | Path,
+        *,
+        start_step: int = 0,
+        every: int | Schedule = 20,
+        top_k: int = 3,
+        probes: Sequence[str | Probe] | None = None,
+        tol: float = 1e-5,
+        detectors: Sequence[str] | None = None,
+        burst: int = 50,
+        tensorboard: str | Path | None = None,
+        saved_steps: Callable[[], Iterable[int]] | None = None,
+    ) -> None:
+        self.networks, self.top_k, self.tol = _named(networks), top_k, tol
+        self.schedule = Bursts(Every(every) if isinstance(every, int) else every, burst)
+        self.probes = _probes(probes) if self.networks else []
+        self._gradients_needed = any(probe.needs_gradients for probe in self.probes)
+        self._before_needed = any(probe.needs_before for probe in self.probes)
+        self._turns_needed = any(probe.needs_last for probe in self.probes)
+        self._read_networks()
+        self.detectors = Detectors(detectors)
+        self._emit: Callable[..., None] | None = None
+        self.run = run = Path(run)
+        if start_step > 0:
+            self._check_same_run(run)
+            truncate_record(run, start_step)
+            supersede_events(run, start_step)
+            self.detectors.replay(run)
+        for event in read_event_lines(run):
+            if event["event"] == "alarm" and not event.get("superseded") and event["step"] <= start_step:
+                self.schedule.alarm(event["step"])
+        self.record = RecordWriter(run, start_step, self._legend())
+        self.panels: Panels | None = None
+        if tensorboard is not None and self.networks:
+            from spectra.draw.panels import Panels
+
+            self.panels = Panels(tensorboard, run, self.networks, start_step)
+        self._last_step, self._stride = start_step, 0
+        devices = {matrix.name: matrix.raw().device for matrix in self._matrices}
+        self._directions = Kept(run, start_step, devices, saved_steps)
+        self._seconds = 0.0
+        self._scores: dict[int, dict[str, float]] = {}
+        self._forget_step()
+
+    def before_update(self, network: str, k: int = 0) -> None:
+        """Update `k` of a network begins: its weights are still what they were. Raises `ValueError` for a stranger."""
+        with self._timed():
+            if not self._knows(network) or network in self._begun:
+                return
+            self._begun.add(network)
+            if self._before_needed and self._may_be_due():
+                self._read_networks()
+                self._before |= _copied(self._of(network))
+
+    def after_backward(self, network: str, k: int = 0) -> None:
+        """A network's gradients are complete, and neither clipped nor used yet. Raises `ValueError` for a stranger."""
+        with self._timed():
+            if not self._knows(network):
+                return
+            self._backward.add(network)
+            if self._gradients_needed and self._may_be_due():
+                self._read_networks()
+                mine = self._of(network)
+                self._gradients = {name: g for name, g in self._gradients.items() if name not in mine}
+                self._gradients |= _copied({name: p.grad for name, p in mine.items() if p.grad is not None})
+
+    def skip(self, network: str) -> None:
+        """Say that a network is not updated in this step, where it is not: its gradients are then not recorded."""
+        if self._knows(network):
+            self._begun.add(network)
+            self._backward.add(network)
+
+    def after_step(self, step: int, scalars: Mapping[str, float] | None = None) -> None:
+        """Record the scalars of `step`, and measure the networks where the schedule says so.
+
+        Steps may leave numbers out (10, 20, 30, ...); where their distance changes, one measurement lacks gradients.
+        Raises `ValueError` where `step` is not after the last one, and `RuntimeError` where `before_update` or
+        `after_backward` was not called for a network since then.
+        """
+        with self._timed():
+            first = self._stride == 0
+            if step < self._last_step or (step == self._last_step and not (first and step == 0)):
+                raise ValueError(f"step {step} comes after step {self._last_step}: steps must grow")
+            self._check_announced(step)
+            values = {name: float(value) for name, value in (scalars or {}).items()}
+            values |= self._scores.pop(step, {})
+            due = bool(self.networks) and self.schedule.is_due(step)
+            if due:
+                values |= self._measure(step)
+        if due:
+            values["monitor/seconds"], self._seconds = self._seconds, 0.0
+        self.record.append(step, values)
+        if due and self.panels is not None:
+            with self._timed():
+                self._show(step, values)
+        with self._timed():
+            self._detect(step, values)
+        self._stride = max(step - self._last_step, 1)
+        self._last_step = step
+        self._forget_step()
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Record further scalars of a step, the last one done. Raises `ValueError` for an earlier step."""
+        if step < self._last_step:
+            raise ValueError(f"scalars of step {step} come after step {self._last_step}: steps must grow")
+        values = {name: float(value) for name, value in scalars.items()}
+        self.record.append(step, values)
+        if self.panels is not None:
+            self.panels.add(step, values)
+        self._detect(step, values)
+
+    def close(self) -> None:
+        """Write what is held back and end the segment. Safe to call twice."""
+        self._close(draw=True)
+
+    def _close(self, *, draw: bool) -> None:
+        self.record.close()
+        panels, self.panels = self.panels, None
+        if panels is not None:
+            panels.close(draw)
+
+    def _show(self, step: int, values: Mapping[str, float]) -> None:
+        assert self.panels is not None
+        self.panels.write(step, values)
+        if self.panels.picture_is_due(step):
+            self.record.flush()
+            self.panels.draw(step)
+
+    def _detect(self, step: int, values: Mapping[str, float]) -> None:
+        """Tell what the detectors find in the step's numbers: the trainer, or where there is none events.jsonl."""
+        for finding in self.detectors.update(step, values):
+            alarming = finding.kind in ALARMING
+            fields = {"onset": finding.onset, **({"cause": finding.kind} if alarming else {}), **finding.details}
+            kind = "alarm" if alarming else finding.kind
+            if self._emit is not None:
+                self._emit(kind, **fields)
+                continue
+            event = {"event": kind, "step": step, "time": round(time.time(), 3), **fields}
+            append_event(self.run, event)
+            self.on_event(event)
+
+    def on_start(self, trainer: Any) -> None:
+        """Events go through the trainer from here on."""
+        self._emit = trainer.emit
+
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        """An alarm begins a burst of measurements; an evaluation's scores are recorded as eval/WEIGHTS/NAME.
+
+        Events of a step may come before its `after_step` or behind it.
+        """
+        if event["event"] == "alarm":
+            self.schedule.alarm(event["step"])
+        elif event["event"] == "evaluation":
+            scores = {f"eval/{event['weights']}/{name}": float(value) for name, value in event["scores"].items()}
+            if event["step"] == self._last_step:
+                self.record.append(event["step"], scores)
+            else:
+                self._scores.setdefault(event["step"], {}).update(scores)
+
+    def on_checkpoint(self, step: int, path: Path | None = None) -> None:
+        """The state was saved: hand the record to the system, and keep the vectors that a run resumed here needs."""
+        self.record.flush()
+        self._directions.saved(step)
+
+    def on_end(self, status: str) -> None:
+        """The run ends; after an error nothing more is drawn."""
+        self._close(draw=status != "failed")
+
+    def _measure(self, step: int) -> dict[str, float]:
+        """Every probe's numbers now, fetched from the device in one transfer."""
+        import torch
+
+        from spectra.linalg.tf32 import tf32
+
+        self._read_networks()
+        snapshot = self._snapshot(step)
+        numbers: dict[str, float | Tensor] = {}
+        with torch.no_grad(), tf32(False):
+            for probe in self.probes:
+                numbers |= probe.measure(snapshot)
+        if self._turns_needed:
+            names = (matrix.name for matrix in snapshot.matrices)
+            self._directions.keep(step, dict(zip(names, snapshot.top, strict=True)))
+        on_device = {name: value for name, value in numbers.items() if isinstance(value, torch.Tensor)}
+        by_device: dict[Any, list[str]] = {}
+        for name, value in on_device.items():
+            by_device.setdefault(value.device, []).append(name)
+        for names in by_device.values():
+            fetched = torch.stack([on_device[name].detach().double().reshape(()) for name in names]).tolist()
+            numbers |= dict(zip(names, fetched, strict=True))
+        return {name: float(value) for name, value in numbers.items()}
+
+    def _snapshot(self, step: int) -> Snapshot:
+        from spectra.monitor.probes import Snapshot
+
+        return Snapshot(
+            matrices=self._matrices,
+            parameters=self._parameters,
+            gradients=self._gradients,
+            before=self._before,
+            top_k=self.top_k,
+            last=self._directions.last,
+            tol=self.tol,
+            step=step,
+            names={id(p): name for name, p in reversed(self._parameters.items())},
+        )
+
+    def _read_networks(self) -> None:
+        """The matrices and parameters, read anew only where a parameter has been replaced."""
+        now = tuple(id(p) for network in self.networks.values() for p in network.parameters())
+        if now == getattr(self, "_identities", None):
+            return
+        from spectra.networks.matrices import weight_matrices
+
+        self._identities = now
+        self._matrices: list[WeightMatrix] = weight_matrices(self.networks) if self.networks else []
+        self._parameters: dict[str, nn.Parameter] = {
+            f"{name}.{path}": p
+            for name, network in self.networks.items()
+            for path, p in network.named_parameters()
+            if p.requires_grad
+        }
+        self._by_network = {
+            network: {name: p for name, p in self._parameters.items() if name.partition(".")[0] == network}
+            for network in self.networks
+        }
+
+    def _of(self, network: str) -> dict[str, nn.Parameter]:
+        return self._by_network[network]
+
+    def _legend(self) -> dict[str, Any]:
+        """What the record's names mean: each matrix's and parameter's place, and the frame of each quantity."""
+        if not self.networks:
+            return {}
+        layers = {
+            m.name: {"network": m.network, "kind": m.kind, "depth": m.depth, "shape": list(m.shape)}
+            for m in self._matrices
+        }
+        parameters = {
+            name: {"network": network, "depth": depth}
+            for network in self.networks
+            for depth, name in enumerate(self._of(network))
+        }
+        frames = {
+            quantity.replace("*", str(i)): probe.frame
+            for probe in self.probes
+            for quantity in probe.quantities
+            for i in (range(self.top_k) if "*" in quantity else [0])
+        }
+        return {"layers": layers, "parameters": parameters, "frames": frames}
+
+    def _check_same_run(self, run: Path) -> None:
+        then = {name: facts["shape"] for name, facts in read_legend(run).get("layers", {}).items()}
+        now = {m.name: list(m.shape) for m in self._matrices}
+        strangers = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+        if then and now and strangers:
+            raise ValueError(
+                f"{run} holds the record of another run: its layers differ from these networks' ({strangers[0]} is "
+                f"{then.get(strangers[0], 'missing')} there and {now.get(strangers[0], 'missing')} here). Give a run "
+                "directory of its own"
+            )
+
+    def _check_announced(self, step: int) -> None:
+        needs = [("after_backward", self._gradients_needed, self._backward)]
+        needs += [("before_update", self._before_needed, self._begun)]
+        for method, needed, called in needs:
+            missing = [name for name in self.networks if name not in called]
+            if needed and missing:
+                raise RuntimeError(
+                    f"after_step({step}) without {method}({missing[0]!r}): every step announces each network's update. "
+                    "Call after_step once all networks have been updated, or choose probes that need neither gradients "
+                    "nor updates, probes=['singular_values', 'frobenius']"
+                )
+
+    def _knows(self, network: str) -> bool:
+        if self.networks and network not in self.networks:
+            raise ValueError(f"no network is called {network!r}; there are {', '.join(map(repr, self.networks))}")
+        return bool(self.networks)
+
+    def _may_be_due(self) -> bool:
+        """Whether the step that is under way will be measured, as far as its number can be foreseen."""
+        return self._stride == 0 or self.schedule.is_due(self._last_step + self._stride)
+
+    def _forget_step(self) -> None:
+        self._before: dict[str, Tensor] = {}
+        self._gradients: dict[str, Tensor] = {}
+        self._begun: set[str] = set()
+        self._backward: set[str] = set()
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self._seconds += time.perf_counter() - begin
+
+
+def _named(networks: Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]]) -> dict[str, nn.Module]:
+    pairs = list(networks.items()) if isinstance(networks, Mapping) else list(networks)
+    found: dict[str, nn.Module] = {}
+    for name, network in pairs:
+        if not name or "." in name or "/" in name:
+            raise ValueError(f"a network's name begins the names of its layers, without dots and slashes; got {name!r}")
+        if name in found:
+            raise ValueError(f"two networks are called {name!r}: give each a name of its own")
+        twin = next((other for other, known in found.items() if known is network), None)
+        if twin is not None:
+            raise ValueError(f"{twin!r} and {name!r} are one and the same network: give it once")
+        found[name] = network
+    return found
+
+
+def _probes(chosen: Sequence[str | Probe] | None) -> list[Probe]:
+    from spectra.monitor.probes import find_probes
+
+    return find_probes(chosen)
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies to compute with: dense, at least float32."""
+    import torch
+
+    dense = [t.detach().to_dense() if t.is_sparse else t.detach() for t in tensors.values()]
+    copies = [torch.empty_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in dense]
+    if copies:
+        torch._foreach_copy_(copies, dense)
+    return dict(zip(tensors, copies, strict=True))

@@ -1,0 +1,355 @@
+"""What is measured: one small class a probe, listed in `PROBES`. A new probe is a class there and nothing else.
+
+A probe reads a `Snapshot` and returns its numbers by series name, `QUANTITY/SUBJECT`; the subject is a weight matrix,
+a parameter, or what the probe likes. Numbers may be tensors of one entry: all are fetched from their device at once.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spectra.linalg.topk import TopSingularValues, top_singular_values_batch
+from spectra.monitor.vectors import Directions
+
+if TYPE_CHECKING:
+    from spectra.networks.matrices import WeightMatrix
+
+Numbers = Mapping[str, float | Tensor]
+
+
+@dataclass
+class Snapshot:
+    """What a probe may read, after a step. It must change none of it.
+
+    Attributes:
+        matrices: the weight matrices of all networks.
+        parameters: by name with the network's before it ("G.linear.weight"): every one that is trained.
+        gradients: copies by parameter name, of the last update of this step, before clipping. A parameter that had
+            none is missing.
+        before: copies by parameter name, from before this step's first update; empty where none could be made.
+        top_k: how many singular values are asked for.
+        last: the singular vectors of the last measurement by matrix, as far as they are known.
+        tol: largest error of a singular value, relative to sigma0.
+        step: the step that is measured.
+    """
+
+    matrices: Sequence[WeightMatrix]
+    parameters: Mapping[str, nn.Parameter]
+    gradients: Mapping[str, Tensor]
+    before: Mapping[str, Tensor]
+    top_k: int
+    last: Mapping[str, Directions] = field(default_factory=dict)
+    tol: float = 1e-5
+    step: int = 0
+    names: Mapping[int, str] = field(default_factory=dict)  # of parameters, by id
+
+    @cached_property
+    def top(self) -> list[TopSingularValues]:
+        """The top singular triplets of each matrix as it is now, computed once for all probes.
+
+        From random vectors of the step's own, and never from the last measurement's, of which a resumed or branched
+        run may know nothing: what is recorded is a function of the weights and the step alone.
+        """
+        return top_singular_values_batch([m.raw() for m in self.matrices], self.top_k, tol=self.tol, seed=self.step)
+
+    @cached_property
+    def gradient_norms(self) -> dict[str, float]:
+        """The lengths of `gradients`, summed in float64, by parameter name."""
+        return _norms(self.gradients)
+
+    @cached_property
+    def before_norms(self) -> dict[str, float]:
+        """The lengths of the parameters before the step, where these are known."""
+        return _norms(self.before)
+
+    @cached_property
+    def norms(self) -> dict[str, float]:
+        """The lengths of the parameters now."""
+        return _norms({name: parameter.detach() for name, parameter in self.parameters.items()})
+
+    @cached_property
+    def updates(self) -> dict[str, Tensor]:
+        """What the step added to each parameter, where the parameter before it is known."""
+        if not self.before:
+            return {}
+        now = [self.parameters[name].detach() for name in self.before]
+        return dict(zip(self.before, torch._foreach_sub(now, list(self.before.values())), strict=True))
+
+    @cached_property
+    def update_norms(self) -> dict[str, float]:
+        """The lengths of `updates`."""
+        return _norms(self.updates)
+
+    def took_part(self, name: str) -> bool:
+        """Whether a parameter had a gradient, or moved without: else its update of 0 is none."""
+        return name in self.gradients or self.update_norms.get(name, 0.0) != 0
+
+    def name_of(self, matrix: WeightMatrix) -> str:
+        """The name of a matrix's parameter; empty where it is not trained."""
+        return self.names.get(id(matrix.parameter()), "")
+
+
+class Probe(ABC):
+    """Base of all probes.
+
+    Attributes:
+        frame: where `spectra.load` puts the quantities: "spectra" (subjects are matrices), "gradients" (parameters),
+            "embeddings" (MATRIX/ROW) or "scalars".
+        quantities: what stands before the slash in the names of its series; "sigma*" stands for sigma0, sigma1, ...
+        needs_gradients: whether `after_backward` must be called.
+        needs_before: whether `before_update` should be called.
+        needs_last: whether the last measurement's singular vectors are read.
+    """
+
+    frame = "spectra"
+    quantities: tuple[str, ...] = ()
+    needs_gradients = False
+    needs_before = False
+    needs_last = False
+
+    @abstractmethod
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """The numbers by series name."""
+
+
+class SingularValues(Probe):
+    """sigma0, sigma1, ... of each raw weight matrix (Section 4.1), the largest residual, and whether they converged."""
+
+    quantities = ("sigma*", "residual", "converged")
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """A matrix with fewer rows than values has fewer; values that did not converge are recorded as they are."""
+        numbers: dict[str, float | Tensor] = {}
+        for matrix, found in zip(snapshot.matrices, snapshot.top, strict=True):
+            numbers |= {f"sigma{i}/{matrix.name}": value for i, value in enumerate(found.values.tolist())}
+            numbers[f"residual/{matrix.name}"] = max(found.residuals.tolist(), key=lambda r: (math.isnan(r), r))
+            numbers[f"converged/{matrix.name}"] = float(found.converged)
+        return numbers
+
+
+class Frobenius(Probe):
+    """The Frobenius norm of each raw weight matrix (Figures 27a and b); the stable rank follows from it on loading."""
+
+    quantities = ("frobenius",)
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """Summed in float64."""
+        known = {m.name: snapshot.norms.get(snapshot.name_of(m)) for m in snapshot.matrices}
+        others = _norms({m.name: m.raw() for m in snapshot.matrices if known[m.name] is None})
+        return {f"frobenius/{name}": others[name] if norm is None else norm for name, norm in known.items()}
+
+
+class SigmaEstimate(Probe):
+    """Spectral Normalization's own estimate of sigma0, where there is one; its lag follows from it on loading."""
+
+    quantities = ("sigma_estimate",)
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """What the layer would divide by, without moving its vectors."""
+        estimates = {m.name: m.sigma_estimate() for m in snapshot.matrices}
+        return {f"sigma_estimate/{name}": value for name, value in estimates.items() if value is not None}
+
+
+class Turns(Probe):
+    """How far the top singular directions turned since the last measurement, in radians, from 0 to pi.
+
+    turn0 is the angle between the matrices u v^T of the largest triplet then and now: no change of both vectors' signs
+    moves it. Where two singular values are nearly equal, their directions are arbitrary and turn freely.
+    """
+
+    quantities = ("turn*",)
+    needs_last = True
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """Nothing at a run's first measurement, and for a matrix that was not measured with this shape last time."""
+        names, cosines = [], []
+        for matrix, now in zip(snapshot.matrices, snapshot.top, strict=True):
+            then = snapshot.last.get(matrix.name)
+            if then is None or (len(then.left), len(then.right)) != (len(now.left), len(now.right)):
+                continue
+            pairs = ((now.left, then.left), (now.right, then.right))
+            both = min(now.left.shape[1], then.left.shape[1])
+            left, right = ((a[:, :both] * b[:, :both].to(a.device)).sum(0).double() for a, b in pairs)
+            cosines.append(left * right)
+            names += [f"turn{i}/{matrix.name}" for i in range(both)]
+        if not names:
+            return {}
+        return dict(
+            zip(
+                names,
+                torch.arccos(torch.cat([c.to(cosines[0].device) for c in cosines]).clamp(-1, 1)).tolist(),
+                strict=True,
+            )
+        )
+
+
+class TopShares(Probe):
+    """The share of the gradient, and of the step's update, in the top singular directions (Section 4.2).
+
+    For a change X of W it is |U^T X V|^2 / |X|^2, with the top k vectors of the weight after the step: from 0 to 1, and
+    about k^2 / (rows * columns) for a change that knows nothing of them. NaN where nothing changed.
+    """
+
+    quantities = ("gradient_share", "update_share")
+    needs_gradients = needs_before = True
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """Nothing for matrices that have no gradient or are not trained."""
+        blocks, whole = {}, []
+        for matrix, found in zip(snapshot.matrices, snapshot.top, strict=True):
+            name = snapshot.name_of(matrix)
+            for what, changes, norms in (
+                ("gradient", snapshot.gradients, snapshot.gradient_norms),
+                ("update", snapshot.updates, snapshot.update_norms),
+            ):
+                if name in changes and snapshot.took_part(name):
+                    change = matrix.view(changes[name])
+                    block = found.left.T.to(change.dtype) @ (change @ found.right.to(change.dtype))
+                    blocks[f"{what}_share/{matrix.name}"] = block
+                    whole.append(norms[name])
+        with np.errstate(all="ignore"):
+            shares = (np.array(list(_norms(blocks).values())) / np.array(whole)) ** 2
+        return dict(zip(blocks, shares.tolist(), strict=True))
+
+
+class Rotation(Probe):
+    """The angle, in radians, by which the step turned each weight: between W / |W| before and after it.
+
+    Under Spectral Normalization the length of W does not act and grows by itself: this is how fast the function moves,
+    which a growing sigma0 does not tell.
+    """
+
+    quantities = ("rotation",)
+    needs_gradients = needs_before = True
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """Nothing for matrices that are not trained, or had no gradient."""
+        trained = {m.name: snapshot.name_of(m) for m in snapshot.matrices if snapshot.name_of(m) in snapshot.before}
+        names = {matrix: name for matrix, name in trained.items() if snapshot.took_part(name)}
+        lengths = (snapshot.before_norms, snapshot.norms, snapshot.update_norms)
+        then, now, moved = (np.array([norms[name] for name in names.values()]) for norms in lengths)
+        with np.errstate(all="ignore"):
+            # The chord between the directions, from lengths alone; a cosine would lose small angles.
+            chord = np.sqrt(np.maximum((moved**2 - (now - then) ** 2) / (now * then), 0))
+            angles = 2 * np.arcsin(np.minimum(chord / 2, 1))
+        return {f"rotation/{name}": angle for name, angle in zip(names, angles.tolist(), strict=True)}
+
+
+class GradientNorms(Probe):
+    """Each parameter's gradient norm."""
+
+    frame = "gradients"
+    quantities = ("gradient_norm",)
+    needs_gradients = True
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """Of the last update of the step, before clipping."""
+        return {f"gradient_norm/{name}": norm for name, norm in snapshot.gradient_norms.items()}
+
+
+class GradientVariance(Probe):
+    """The variance over all of a network's parameters of their gradients' norms (Figure 27d)."""
+
+    frame = "scalars"
+    quantities = ("gradient_variance",)
+    needs_gradients = True
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """The population's variance: a network of one parameter has 0."""
+        norms: dict[str, list[float]] = {}
+        for name, norm in snapshot.gradient_norms.items():
+            norms.setdefault(name.partition(".")[0], []).append(norm)
+        with np.errstate(all="ignore"):
+            return {f"gradient_variance/{name}": float(np.var(n)) for name, n in norms.items()}
+
+
+class UpdateSizes(Probe):
+    """The length of the step's update of each parameter, over the length that the parameter had."""
+
+    frame = "gradients"
+    quantities = ("relative_update",)
+    needs_gradients = needs_before = True
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """Inf where a parameter of zeros moves, NaN where it stays; nothing for one that had no gradient."""
+        moved = {name: norm for name, norm in snapshot.update_norms.items() if snapshot.took_part(name)}
+        with np.errstate(all="ignore"):
+            shares = np.array(list(moved.values())) / np.array([snapshot.before_norms[name] for name in moved])
+        return {f"relative_update/{name}": share for name, share in zip(moved, shares.tolist(), strict=True)}
+
+
+class ClassNorms(Probe):
+    """The length of each row of an embedding: collapsed classes' had grown (Appendix H).
+
+    Of one with more than `most` rows, whose rows would be most of the record, only the `ends` longest and shortest
+    have their own numbers; the mean over all, `class_norm_mean`, is among the scalars.
+    """
+
+    frame = "embeddings"
+    quantities = ("class_norm",)
+    most = 1000
+    ends = 10
+
+    def measure(self, snapshot: Snapshot) -> Numbers:
+        """By the row's number. Rows that are not finite count as the longest."""
+        numbers: dict[str, float | Tensor] = {}
+        for matrix in snapshot.matrices:
+            if matrix.kind != "embedding":
+                continue
+            norms = matrix.raw().norm(dim=1).tolist()
+            rows: Sequence[int] = range(len(norms))
+            if len(norms) > self.most:
+                numbers[f"class_norm_mean/{matrix.name}"] = float(np.mean(norms))
+                ordered = sorted(rows, key=lambda i: (math.isnan(norms[i]), norms[i]))
+                rows = sorted({*ordered[: self.ends], *ordered[-self.ends :]})
+            numbers |= {f"class_norm/{matrix.name}/{i}": norms[i] for i in rows}
+        return numbers
+
+
+PROBES: dict[str, type[Probe]] = {
+    "singular_values": SingularValues,
+    "frobenius": Frobenius,
+    "sigma_estimate": SigmaEstimate,
+    "turns": Turns,
+    "top_shares": TopShares,
+    "rotation": Rotation,
+    "gradient_norms": GradientNorms,
+    "gradient_variance": GradientVariance,
+    "update_sizes": UpdateSizes,
+    "class_norms": ClassNorms,
+}
+"""Every probe by name; a monitor takes all of them unless told otherwise."""
+
+
+def find_probes(chosen: Sequence[str | Probe] | None) -> list[Probe]:
+    """Probes by name, or as they are given; None: all of `PROBES`. Raises `ValueError` for a name that is none's."""
+    found = []
+    for probe in PROBES if chosen is None else chosen:
+        if isinstance(probe, str) and probe not in PROBES:
+            near = get_close_matches(probe, PROBES, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise ValueError(f"there is no probe {probe!r}{hint} There are {', '.join(PROBES)}")
+        found.append(PROBES[probe]() if isinstance(probe, str) else probe)
+    return found
+
+
+def _norms(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """Lengths, summed in float64, fetched from each device at once."""
+    by_device: dict[torch.device, list[str]] = {}
+    for name, tensor in tensors.items():
+        by_device.setdefault(tensor.device, []).append(name)
+    found: dict[str, float] = {}
+    for names in by_device.values():
+        norms = torch._foreach_norm([tensors[name] for name in names], 2, dtype=torch.float64)
+        found.update(zip(names, torch.stack(norms).tolist(), strict=True))
+    return {name: found[name] for name in tensors}

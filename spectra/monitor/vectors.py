@@ -1,0 +1,147 @@
+"""The top singular vectors of a run's last measurement, in a small file beside its record.
+
+How far they turned by the next measurement is recorded (`spectra.monitor.probes.Turns`), also by a session that goes on
+from a checkpoint: it reads here what an unbroken one remembers. One file a measurement,
+`records/vectors-STEP.safetensors`, written beside and renamed; it goes when the next is written, unless a checkpoint
+lies between the two.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from spectra.linalg.topk import TopSingularValues
+
+NAME = re.compile(r"vectors-(\d{8,})\.safetensors")
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """The k top singular vectors of one matrix, as columns: left (rows, k) and right (columns, k)."""
+
+    left: Tensor
+    right: Tensor
+
+
+class Kept:
+    """What a monitor remembers from one measurement to the next: `last`, the singular vectors by matrix.
+
+    Args:
+        run: the run directory, whose record exists.
+        start_step: the step that is gone on from; what was measured after it is removed.
+        devices: where each matrix lies.
+        saved_steps: gives the steps that the run can be resumed at now. None: those told to `saved`, in any session.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        start_step: int,
+        devices: Mapping[str, torch.device],
+        saved_steps: Callable[[], Iterable[int]] | None,
+    ) -> None:
+        forget_directions_after(run, start_step)
+        self._run, self._saved_steps = run, saved_steps
+        self._saved = {start_step, *_files(run)}
+        self.last = {
+            name: Directions(one.left.to(devices[name]), one.right.to(devices[name]))
+            for name, one in read_directions(run, start_step).items()
+            if name in devices
+        }
+
+    def saved(self, step: int) -> None:
+        """The state after `step` can be gone on from."""
+        self._saved.add(step)
+
+    def keep(self, step: int, found: Mapping[str, TopSingularValues]) -> None:
+        """Remember the vectors measured at `step`, here and in the run directory."""
+        self.last = {  # copied as they are read back: the order of a sum's terms, and so its bits, depends on strides
+            name: Directions(_contiguous(one.left), _contiguous(one.right)) for name, one in found.items()
+        }
+        write_directions(self._run, step, self.last)
+        keep_directions_of(self._run, self._saved_steps() if self._saved_steps else self._saved)
+
+
+def _contiguous(tensor: Tensor) -> Tensor:
+    import torch
+
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def write_directions(run: Path, step: int, found: Mapping[str, Directions]) -> None:
+    """Keep the vectors measured at `step`, by matrix. Raises `OSError` where the system refuses."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for name, one in found.items():
+        tensors |= {f"left/{name}": one.left.cpu(), f"right/{name}": one.right.cpu()}
+    path = _path(run, step)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary)
+        os.replace(temporary, path)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}. Free some space") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_directions(run: str | Path, step: int) -> dict[str, Directions]:
+    """The vectors of the last measurement up to `step`, by matrix; empty where there are none, or no whole ones."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    last = max((measured for measured in _files(Path(run)) if measured <= step), default=None)
+    if last is None:
+        return {}
+    try:
+        tensors = load_file(_path(Path(run), last))
+        names = [name.removeprefix("left/") for name in tensors if name.startswith("left/")]
+        return {name: Directions(tensors[f"left/{name}"], tensors[f"right/{name}"]) for name in names}
+    except (SafetensorError, OSError, ValueError, KeyError):
+        return {}
+
+
+def copy_directions(run: Path, to: Path, step: int) -> None:
+    """Give the run `to`, which begins where `run` was at `step`, the vectors of the last measurement up to there."""
+    last = max((measured for measured in _files(run) if measured <= step), default=None)
+    if last is not None:
+        (to / "records").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_path(run, last), _path(to, last))
+
+
+def forget_directions_after(run: Path, step: int) -> None:
+    """Remove what was measured after `step`, before a session goes on from there."""
+    for left in (run / "records").glob(".vectors-*.tmp"):
+        left.unlink(missing_ok=True)
+    for measured, path in _files(run).items():
+        if measured > step:
+            path.unlink(missing_ok=True)
+
+
+def keep_directions_of(run: Path, saved: Iterable[int]) -> None:
+    """Remove all but the newest, and those that the checkpoints of the steps `saved` go on from."""
+    measured = sorted(_files(run))
+    needed = {max((m for m in measured if m <= step), default=-1) for step in saved} | set(measured[-1:])
+    for step in set(measured) - needed:
+        _path(run, step).unlink(missing_ok=True)
+
+
+def _files(run: Path) -> dict[int, Path]:
+    found = {path: NAME.fullmatch(path.name) for path in (run / "records").glob("vectors-*.safetensors")}
+    return {int(match[1]): path for path, match in found.items() if match}
+
+
+def _path(run: Path, step: int) -> Path:
+    return run / "records" / f"vectors-{step:08d}.safetensors"

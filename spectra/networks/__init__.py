@@ -1,0 +1,1 @@
+"""Which matrices a network or a checkpoint file holds."""

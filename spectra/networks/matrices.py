@@ -1,0 +1,254 @@
+"""The weight matrices of a network, found by layer type and listed in network order.
+
+A weight of any shape is seen as the matrix whose norm Spectral Normalization takes: out x rest. Each can be read raw
+(the parameter) and normalized (what the layer applies in eval mode), without changing the layer: torch's own
+spectral_norm runs a power iteration whenever its weight is read in training mode, so it is evaluated on a copy here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from spectra.linalg.operators import CONVOLUTIONS, ImageOperator, convolution_operator
+
+KINDS: dict[type[nn.Module], str] = {
+    nn.Linear: "linear",
+    nn.Conv1d: "conv1d",
+    nn.Conv2d: "conv2d",
+    nn.Conv3d: "conv3d",
+    nn.ConvTranspose1d: "conv_transpose1d",
+    nn.ConvTranspose2d: "conv_transpose2d",
+    nn.ConvTranspose3d: "conv_transpose3d",
+    nn.Embedding: "embedding",
+    nn.EmbeddingBag: "embedding",
+    nn.MultiheadAttention: "attention",
+    nn.RNNBase: "recurrent",
+    nn.RNNCellBase: "recurrent",
+    nn.Bilinear: "bilinear",
+}
+"""The layer types that are known, subclasses included. Weights of any other layer are listed with the kind
+"unknown"."""
+
+
+@runtime_checkable
+class NormalizedLayer(Protocol):
+    """A layer that normalizes its own weight: what spectra reads of it, and all it needs to know.
+
+    Besides the method the layer keeps its raw parameter in ``weight``. Two more attributes are read where it has
+    them: ``sigma_estimate()``, Spectral Normalization's own running estimate of sigma_0 of the raw weight, a scalar;
+    and ``is_mapped``, False while the layer applies its raw weight after all. Nothing read may change the layer (no
+    power iteration); gradients are not needed.
+    """
+
+    def normalized_weight(self) -> Tensor:
+        """The weight as the layer applies it in eval mode, of the raw weight's shape."""
+        ...
+
+
+@dataclass(frozen=True)
+class WeightMatrix:
+    """One weight of a network as a matrix.
+
+    Attributes:
+        name: of the layer, dotted; of the parameter where a layer has several.
+        kind: one of `KINDS`' values, or "unknown".
+        layer_type: the layer's class.
+        depth: position among its network's weights, from 0.
+        network: the name under which the network was given, or "".
+        shape: (out, rest).
+        module: the layer.
+        shared_with: names of further layers that hold the same parameter; it is listed once.
+    """
+
+    name: str
+    kind: str
+    layer_type: str
+    depth: int
+    network: str
+    shape: tuple[int, int]
+    module: nn.Module
+    shared_with: tuple[str, ...]
+    _weight: _Weight
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether the layer applies something else than its raw parameter."""
+        return self._weight.normalized is not None
+
+    def raw(self) -> Tensor:
+        """The parameter, (out, rest), detached; a view where the layout allows it."""
+        return as_matrix(self._weight.raw().detach(), self._weight.transposed)
+
+    def parameter(self) -> Tensor:
+        """The stored tensor itself, of its own shape: what an optimizer holds and what has a gradient."""
+        return self._weight.raw()
+
+    def view(self, tensor: Tensor) -> Tensor:
+        """A tensor of the parameter's shape (its gradient, an update) as a matrix, (out, rest)."""
+        return as_matrix(tensor, self._weight.transposed)
+
+    @torch.no_grad()
+    def normalized(self) -> Tensor:
+        """The weight as the layer applies it in eval mode, (out, rest); `raw` where nothing normalizes it."""
+        if self._weight.normalized is None:
+            return self.raw()
+        return as_matrix(self._weight.normalized().detach(), self._weight.transposed)
+
+    @torch.no_grad()
+    def sigma_estimate(self) -> float | None:
+        """Spectral Normalization's own estimate of sigma_0; None where the layer has none."""
+        return None if self._weight.sigma is None else float(self._weight.sigma())
+
+    def operator(self, size: int | Sequence[int], normalized: bool = False) -> ImageOperator:
+        """The convolution as the linear map it is on inputs of a spatial size; see `spectra.convolution_operator`."""
+        weight = None
+        if isinstance(self.module, CONVOLUTIONS):
+            read = self._weight.normalized if normalized and self.is_normalized else self._weight.raw
+            with torch.no_grad():
+                weight = read().detach()
+        return convolution_operator(self.module, size, weight)
+
+
+def weight_matrices(network: nn.Module | Mapping[str, nn.Module]) -> list[WeightMatrix]:
+    """Every weight of two or more dimensions, as a matrix, in network order.
+
+    Args:
+        network: a module, or named ones ({"G": generator, "D": discriminator}), whose names become prefixes ("G.").
+
+    Raises:
+        TypeError: something else was given.
+        ValueError: there is no weight of two dimensions, or a lazy layer has not seen an input yet.
+    """
+    named = {"": network} if isinstance(network, nn.Module) else network
+    if not isinstance(named, Mapping) or not all(isinstance(part, nn.Module) for part in named.values()):
+        raise TypeError(f"a torch module, or a dict of named ones, is expected; got {type(network).__name__}")
+    found: list[WeightMatrix] = []
+    for prefix, module in named.items():
+        found += _of_one(prefix, module)
+    if not found:
+        what = " and ".join(type(part).__name__ for part in named.values()) or "an empty dict"
+        raise ValueError(f"{what} has no weight matrix: no parameter of two or more dimensions was found")
+    return found
+
+
+def as_matrix(weight: Tensor, transposed: bool = False) -> Tensor:
+    """A weight reshaped to out x rest. Transposed convolutions keep their outputs in the second dimension."""
+    if transposed:
+        weight = weight.transpose(0, 1)
+    return weight.flatten(1)
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """How to read one weight of a layer."""
+
+    label: str  # what follows the layer's name, empty for the plain "weight"
+    identity: int  # of the parameter, to see sharing
+    transposed: bool
+    raw: Callable[[], Tensor]
+    normalized: Callable[[], Tensor] | None = None
+    sigma: Callable[[], Tensor] | None = None
+
+
+def _of_one(network: str, module: nn.Module) -> list[WeightMatrix]:
+    entries: dict[int, tuple[str, nn.Module, _Weight, list[str]]] = {}
+    for path, layer in module.named_modules():
+        if isinstance(layer, parametrize.ParametrizationList) or ".parametrizations." in f".{path}.":
+            continue  # read through the layer that it belongs to
+        for weight in _weights(layer, path):
+            name = ".".join(part for part in (network, path, weight.label) if part)
+            if weight.identity in entries:
+                entries[weight.identity][3].append(name)
+            else:
+                entries[weight.identity] = (name, layer, weight, [])
+    found = []
+    for depth, (name, layer, weight, others) in enumerate(entries.values()):
+        raw = weight.raw()
+        shape = tuple(as_matrix(raw.detach(), weight.transposed).shape)
+        kind = next((kind for known, kind in KINDS.items() if isinstance(layer, known)), "unknown")
+        layer_type = type(layer).__name__.removeprefix("Parametrized")
+        found.append(WeightMatrix(name, kind, layer_type, depth, network, shape, layer, tuple(others), weight))
+    return found
+
+
+def _weights(layer: nn.Module, path: str) -> Iterator[_Weight]:
+    """The weights that a layer itself holds (not those of its children)."""
+    transposed = isinstance(layer, CONVOLUTIONS) and layer.transposed
+    hooks = layer._forward_pre_hooks.values()
+    hooked = {hook.name: hook for hook in hooks if isinstance(hook, SpectralNorm | WeightNorm)}
+    stored = {f"{name}_{part}" for name in hooked for part in ("orig", "g", "v")}
+    for name, hook in hooked.items():
+        yield _hooked(layer, name, hook, transposed)
+    for name, parametrizations in getattr(layer, "parametrizations", {}).items():
+        if parametrizations[0] is not None and _originals(parametrizations)[-1].dim() >= 2:
+            yield _parametrized(name, parametrizations, transposed)
+    for name, parameter in layer._parameters.items():
+        if parameter is None or name in stored:
+            continue
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(
+                f"the layer {path or type(layer).__name__!r} is lazy and has no weight yet: pass one batch through the "
+                "network first"
+            )
+        is_bias = isinstance(layer, nn.MultiheadAttention) and name in ("bias_k", "bias_v")
+        if parameter.dim() < 2 or is_bias:
+            continue
+        normalized = sigma = None
+        if name == "weight" and isinstance(layer, NormalizedLayer) and getattr(layer, "is_mapped", True):
+            normalized, sigma = layer.normalized_weight, getattr(layer, "sigma_estimate", None)
+        yield _Weight(_label(name), id(parameter), transposed, _constant(parameter), normalized, sigma)
+
+
+def _constant(parameter: Tensor) -> Callable[[], Tensor]:
+    return lambda: parameter
+
+
+def _label(name: str) -> str:
+    return "" if name == "weight" else name
+
+
+def _hooked(layer: nn.Module, name: str, hook: SpectralNorm | WeightNorm, transposed: bool) -> _Weight:
+    """A weight under torch's older, hook-based normalizations. Neither hook changes anything when called like this."""
+    if isinstance(hook, WeightNorm):
+        raw = getattr(layer, f"{name}_v")
+        return _Weight(_label(name), id(raw), transposed, _constant(raw), lambda: hook.compute_weight(layer))
+    raw = getattr(layer, f"{name}_orig")
+
+    def normalized() -> Tensor:
+        return hook.compute_weight(layer, do_power_iteration=False)
+
+    return _Weight(
+        _label(name), id(raw), transposed, _constant(raw), normalized, lambda: raw.norm() / normalized().norm()
+    )
+
+
+def _originals(parametrizations: nn.Module) -> list[Tensor]:
+    """The stored tensors: one, or several where the weight is split (weight_norm: magnitude, direction)."""
+    if hasattr(parametrizations, "original"):
+        return [parametrizations.original]
+    return [getattr(parametrizations, f"original{i}") for i in range(parametrizations.ntensors)]
+
+
+def _parametrized(name: str, parametrizations: nn.Module, transposed: bool) -> _Weight:
+    """A weight under torch.nn.utils.parametrize; raw is the last of its stored tensors (weight_norm's direction)."""
+    raw = _originals(parametrizations)[-1]
+
+    def normalized() -> Tensor:
+        steps = [copy.deepcopy(step).eval() for step in parametrizations]  # in training mode a step may update itself
+        weight = steps[0](*_originals(parametrizations))
+        for step in steps[1:]:
+            weight = step(weight)
+        return weight
+
+    spectral = any(type(step).__name__ == "_SpectralNorm" for step in parametrizations) and len(parametrizations) == 1
+    sigma = (lambda: raw.norm() / normalized().norm()) if spectral else None
+    return _Weight(_label(name), id(raw), transposed, _constant(raw), normalized, sigma)

@@ -1,0 +1,54 @@
+"""The benchmark runs, covers BigGAN 128's weights, and its errors are within the tolerance. Its seconds are not
+tested."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from spectra.bench import estimators as bench
+
+
+def test_the_shapes_are_biggans() -> None:
+    shapes = bench.biggan_shapes()
+    assert len(shapes) == 65
+    assert sum(rows * columns for rows, columns in shapes) == pytest.approx(158.37e6, rel=1e-3)
+    assert max(shapes, key=math.prod) == (1536, 13824)
+
+
+@pytest.mark.parametrize("kind", ["spiked", pytest.param("slow", marks=pytest.mark.slow)])
+def test_a_run_at_the_smallest_width(kind: str, capsys: pytest.CaptureFixture) -> None:
+    threads = torch.get_num_threads()
+    lines = bench.run(8, [kind], 1e-5, "cpu")
+    out = capsys.readouterr().out
+    assert torch.get_num_threads() == threads
+    assert {line.label for line in lines} >= {"exact", "krylov cold", "krylov warm", "svds cold", "svds with v0"}
+    for line in lines:
+        assert line.worst_error <= 1e-5 or line.label.startswith("svds"), line
+        assert "unconverged" not in line.unconverged, line
+        assert line.seconds > 0
+    for text in ("the floor", "extrapolated", "krylov warm: ", "goal 5", "goal 4"):
+        assert text in out
+
+
+def test_made_weights_have_the_spectra_they_claim() -> None:
+    generator = torch.Generator().manual_seed(0)
+    bases = [bench.orthogonal(*shape, generator) for shape in [(40, 200), (200, 40), (1, 30)]]
+    for weight in bench.make_weights("orthogonal", bases, generator):
+        assert torch.allclose(torch.linalg.svdvals(weight), torch.ones(min(weight.shape)), atol=1e-5)
+    for weight in bench.make_weights("slow", bases, generator):
+        wanted = torch.arange(1, min(weight.shape) + 1, dtype=torch.float32) ** -0.1
+        assert torch.allclose(torch.linalg.svdvals(weight), wanted, atol=1e-5)
+    spiked = torch.linalg.svdvals(bench.make_weights("spiked", bases, generator)[0])
+    assert 2.9 < float(spiked[0]) < 3.5
+    assert float(spiked[3]) < 1.1
+
+
+def test_bad_options(capsys: pytest.CaptureFixture) -> None:
+    for arguments in (["--ch", "12"], ["--ch", "0"], *([["--device", "cuda"]] * (not torch.cuda.is_available()))):
+        with pytest.raises(SystemExit) as error:
+            bench.main(arguments)
+        assert error.value.code == 2
+    assert "multiple of 8" in capsys.readouterr().err

@@ -1,0 +1,81 @@
+"""The panels, as TensorBoard's own reader sees them."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from torch import nn
+
+import spectra
+import spectra.draw.panels
+
+EVERYTHING = {"scalars": 0, "images": 0, "tensors": 0}
+PLAIN = ["singular_values", "frobenius"]
+
+
+def watch(run: Path, start: int, stop: int, **settings: object) -> spectra.Monitor:
+    networks = {"G": nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 4)), "D": nn.Linear(4, 3)}
+    monitor = spectra.Monitor(
+        networks, run, start_step=start, probes=PLAIN, tensorboard=run / "tensorboard" / "spectra", **settings
+    )
+    for step in range(start + 1, stop + 1):
+        monitor.after_step(step, {"loss/G": 1.0 * step, "accuracy/D_real": 0.5, "gradient_norm/G": 1.0})
+    monitor.close()
+    return monitor
+
+
+def read(run: Path) -> EventAccumulator:
+    return EventAccumulator(str(run / "tensorboard" / "spectra"), size_guidance=EVERYTHING).Reload()
+
+
+def test_every_chart_has_every_layer_as_a_line(tmp_path: Path) -> None:
+    watch(tmp_path, 0, 4, every=2)
+    found = read(tmp_path)
+    tags = found.Tags()["scalars"]
+    (event,) = found.Tensors("custom_scalars__config__")
+    plan = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    charts = {chart.title: [t for t in tags if any(re.match(p, t) for p in chart.multiline.tag)] for category in
+              plan.category for chart in category.chart}  # fmt: skip
+    assert len(charts) == 2 * 5 + 5
+    for title, series in spectra.draw.panels.CHARTS.items():
+        assert charts[f"G {title}"] == [f"{series}/G.0", f"{series}/G.1"]
+        assert charts[f"D {title}"] == [f"{series}/D"]
+    assert charts["losses"] == ["loss/G"]
+    assert charts["accuracies"] == ["accuracy/D_real"]
+    assert "gradient_norm/G" not in tags
+    frame = spectra.load(tmp_path)["spectra"]
+    shown = [(e.step, e.value) for e in found.Scalars("ratio/G.1")]
+    recorded = frame[frame.layer == "G.1"]
+    assert [step for step, _ in shown] == recorded.step.tolist() == [2, 4]
+    assert [value for _, value in shown] == pytest.approx(recorded.ratio.tolist())
+
+
+def test_pictures_are_drawn_at_the_end_and_rarely_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spectra.draw.panels, "FIRST_PICTURE", 2)
+    monkeypatch.setattr(spectra.draw.panels, "LEAST_NEW", 3)
+    watch(tmp_path, 0, 5, every=1)
+    found = read(tmp_path)
+    assert [image.step for image in found.Images("spectra/G")] == [2, 5]
+    image = found.Images("spectra/D")[-1]
+    assert Image.open(io.BytesIO(image.encoded_image_string)).size == (image.width, image.height)
+
+
+def test_a_resumed_session_replaces_what_came_after(tmp_path: Path) -> None:
+    watch(tmp_path, 0, 6, every=1)
+    watch(tmp_path, 3, 5, every=1)
+    assert [event.step for event in read(tmp_path).Scalars("sigma0/D")] == [1, 2, 3, 4, 5]
+
+
+def test_long_series_are_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spectra.draw.panels, "MOST_POINTS", 10)
+    monkeypatch.setattr(spectra.draw.panels.Panels, "draw", lambda self, step: None)
+    watch(tmp_path, 0, 60, every=1)
+    steps = [event.step for event in read(tmp_path).Scalars("sigma0/D")]
+    assert steps[:20] == list(range(1, 21))
+    assert 25 <= len(steps) <= 35

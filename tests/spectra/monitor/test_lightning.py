@@ -1,0 +1,104 @@
+"""The monitor as a Lightning callback, with Lightning's own trainer: automatic and manual optimization."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import spectra
+
+lightning = pytest.importorskip("lightning.pytorch", reason="needs the extra `lightning`")
+
+
+class Automatic(lightning.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+
+    def training_step(self, batch: list, index: int) -> torch.Tensor:
+        loss = self.net(batch[0]).square().sum()
+        self.log("loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+class Manual(lightning.LightningModule):
+    """A game of two networks with an optimizer each; G is updated at every second batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.generator, self.critic = nn.Linear(4, 4), nn.Linear(4, 1)
+        self.automatic_optimization = False
+
+    def training_step(self, batch: list, index: int) -> None:
+        for i, optimizer in enumerate(self.optimizers()):
+            if i == 0 and index % 2:
+                continue
+            loss = self.critic(self.generator(batch[0])).mean() * (1 if i else -1)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+
+    def configure_optimizers(self) -> Any:
+        return [torch.optim.SGD(net.parameters(), lr=0.01) for net in (self.generator, self.critic)]
+
+
+def fit(module: Any, folder: Path, callbacks: list, batches: int, ckpt: str | None = None) -> Any:
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(batches, 4)), batch_size=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = lightning.Trainer(
+            max_epochs=1 if ckpt is None else 2, callbacks=callbacks, default_root_dir=folder, accelerator="cpu",
+            logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(module, data, ckpt_path=ckpt, **({"weights_only": False} if ckpt else {}))
+    return trainer
+
+
+def test_automatic_optimization_is_watched_and_left_as_it_was(tmp_path: Path) -> None:
+    watched, plain = Automatic(), Automatic()
+    trainer = fit(watched, tmp_path, [spectra.lightning.SpectraCallback(tmp_path / "run", every=2)], 6)
+    fit(plain, tmp_path, [], 6)
+    assert all(torch.equal(a, b) for a, b in zip(watched.parameters(), plain.parameters(), strict=True))
+    frames = spectra.load(tmp_path / "run")
+    assert sorted(set(frames["spectra"].step)) == [2, 4, 6]
+    assert set(frames["spectra"].layer) == {"model.net.0", "model.net.2"}
+    last = frames["spectra"].query("step == 6 and layer == 'model.net.2'").iloc[0]
+    assert last.sigma0 == pytest.approx(torch.linalg.svdvals(watched.net[2].weight.detach())[0].item(), rel=1e-5)
+    assert frames["gradients"].gradient_norm.gt(0).all()
+    assert frames["gradients"].relative_update.gt(0).all()
+    assert frames["scalars"].query("name == 'loss'").step.tolist() == [1, 2, 3, 4, 5, 6]
+    trainer.save_checkpoint(tmp_path / "saved.ckpt")
+    fit(
+        Automatic(),
+        tmp_path,
+        [spectra.lightning.SpectraCallback(tmp_path / "run", every=2)],
+        6,
+        tmp_path / "saved.ckpt",
+    )
+    assert sorted(set(spectra.load(tmp_path / "run")["spectra"].step)) == [2, 4, 6, 8, 10, 12]
+
+
+def test_manual_optimization_of_two_networks(tmp_path: Path) -> None:
+    callback = spectra.lightning.SpectraCallback(tmp_path / "run", {"G": "generator", "D": "critic"}, every=1)
+    fit(Manual(), tmp_path, [callback], 4)
+    gradients = spectra.load(tmp_path / "run")["gradients"]
+    norms = gradients.pivot_table(index="step", columns="parameter", values="gradient_norm", observed=True)
+    assert norms["D.weight"].notna().tolist() == [True] * 4
+    assert norms["G.weight"].notna().tolist() == [True, False, True, False]
+    with pytest.raises(ValueError, match="no attribute 'generatr'"):
+        fit(
+            Manual(),
+            tmp_path,
+            [spectra.lightning.SpectraCallback(tmp_path / "b", ["generatr"])],
+            1,
+        )
