@@ -10,7 +10,7 @@ class UserError(Exception):
     """Bad input. The command line prints it as one paragraph and exits with code 2."""
 
 
-class SaidElsewhere(UserError):
+class ReportedByOtherRank(UserError):
     """Bad input that another of several processes has told the user of already."""
 
 

@@ -14,7 +14,7 @@ _HOMES = {
     "interventions.branch.parent": ["Parent", "find_parent"],
     "interventions.branch.branch": ["Branch", "continue_branch", "plan_branch", "run_branch"],
     "interventions.branch.verify_control": ["compare_with_parent"],
-    "interventions.branch.step_replay": ["Redone", "redo"],
+    "interventions.branch.step_replay": ["ReplayedStep", "replay_step"],
     "interventions.study.plan": ["read_plan", "shipped_plans"],
     "interventions.study.expand": ["resolve"],
     "interventions.compare.collect": ["compare_plan", "compare_runs", "table"],

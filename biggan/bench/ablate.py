@@ -16,7 +16,7 @@ from biggan.errors import UserError, check_known
 
 if TYPE_CHECKING:
     from biggan.config.tree import Config
-    from biggan.training.step import Game
+    from biggan.training.step import Updater
 
 Log = Callable[[str], None]
 
@@ -128,7 +128,7 @@ def ablate_case(config: Config, first: dict[str, SpeedConfig], *, rounds: int, l
 
 
 class Rig:
-    """One training state for each memory layout, and a game for each variant: what alternates are switches alone."""
+    """One training state for each memory layout, and an updater for each variant: only switches alternate."""
 
     def __init__(self, config: Config) -> None:
         from biggan.data import training_batches
@@ -137,31 +137,31 @@ class Rig:
         self.source, _ = open_data(config)
         self.batches = training_batches(config, self.source, 0)
         self.states: dict[bool, Any] = {}
-        self.games: dict[SpeedConfig, Game] = {}
+        self.updaters: dict[SpeedConfig, Updater] = {}
         self.peaks: dict[SpeedConfig, int | None] = {}
 
-    def game(self, speed: SpeedConfig) -> Game:
-        """The variant's game, its networks switched to it."""
+    def updater(self, speed: SpeedConfig) -> Updater:
+        """The variant's updater, its networks switched to it."""
         from biggan.networks.resampling import Resampling
         from biggan.training.state import TrainingState
-        from biggan.training.step import Game
+        from biggan.training.step import Updater
 
-        if speed not in self.games:
+        if speed not in self.updaters:
             config = dataclasses.replace(self.config, speed=speed)
             if speed.channels_last not in self.states:
                 self.states[speed.channels_last] = TrainingState(config, config.device, initialize=False)
-            self.games[speed] = Game(config, self.states[speed.channels_last], ignore, ignore)
-        game = self.games[speed]
-        for network in game.state.networks().values():
+            self.updaters[speed] = Updater(config, self.states[speed.channels_last], ignore, ignore)
+        updater = self.updaters[speed]
+        for network in updater.state.networks().values():
             network.batched_power_iteration = speed.batched_power_iteration
             for module in network.modules():
                 if isinstance(getattr(module, "resample", None), Resampling):
                     module.resample.use(speed)
-        return game
+        return updater
 
     def count(self) -> int:
         """Operations of a step of the plain networks."""
-        return count_flop(self.config, self.source, self.game(SpeedConfig()))["flop_step"]
+        return count_flop(self.config, self.source, self.updater(SpeedConfig()))["flop_step"]
 
     def rounds(self, chosen: dict[str, SpeedConfig], rounds: int, log: Log) -> Times:
         """Timings of each variant, one a round."""
@@ -178,21 +178,21 @@ class Rig:
 
     def warm(self, speed: SpeedConfig) -> int | None:
         """One step, in which kernels are chosen. Returns the bytes that its tensors need beyond what is held."""
-        game = self.game(speed)
-        for network in game.state.networks().values():
+        updater = self.updater(speed)
+        for network in updater.state.networks().values():
             network.zero_grad(set_to_none=True)  # what an earlier step has left is not held before this one
-        with peak_of_tensors(game.config) as peak:
-            one_step(self.config, game, self.batches, self.sync)
+        with peak_of_tensors(updater.config) as peak:
+            one_step(self.config, updater, self.batches, self.sync)
         self.peaks[speed] = peak[0] if peak else None
         return self.peaks[speed]
 
     def time(self, speed: SpeedConfig, least: float = 0.5) -> Timing:
         """One step, data excluded; short ones are repeated for `least` seconds, and a mean taken."""
-        game, count, cpu, wall = self.game(speed), 0, 0.0, 0.0
+        updater, count, cpu, wall = self.updater(speed), 0, 0.0, 0.0
         self.sync()
         while count == 0 or wall < least:
             start, start_cpu = time.perf_counter(), time.process_time()
-            wait, _, _ = one_step(self.config, game, self.batches, self.sync)
+            wait, _, _ = one_step(self.config, updater, self.batches, self.sync)
             wall += time.perf_counter() - start - wait
             cpu += time.process_time() - start_cpu - (wait if self.config.data.workers == 0 else 0.0)
             count += 1

@@ -38,7 +38,7 @@ def measure(config, counts: list[int]) -> list[dict[str, str]]:  # noqa: ANN001 
     import torch
 
     from biggan.evaluation.evaluator import Evaluator
-    from biggan.evaluation.generate import Draw, generate
+    from biggan.evaluation.generate import LatentSpec, generate
     from biggan.evaluation.scores import quick_scores
     from biggan.run.session import resolve_device, use_arithmetic
     from biggan.training.state import TrainingState
@@ -78,7 +78,7 @@ def measure(config, counts: list[int]) -> list[dict[str, str]]:  # noqa: ANN001 
     sampler = evaluator.sampler(networks["ema"], full, None)
     for count in counts:
         own = evaluator.settings("ema", samples=count, passes=100)
-        draw = Draw(config.latents)
+        draw = LatentSpec(config.latents)
         timed(f"sampling, {count:,}", count, lambda c=count, d=draw: [None for _ in generate(sampler, d, c)])
         timed(
             f"biggan-eval, {count:,} samples, all scores", 0, lambda s=own: evaluator.scores(networks["ema"], s, None)

@@ -152,18 +152,18 @@ def _add_shares(step: dict[str, Any], found: dict[str, Any], matrix: float) -> N
 def _price_of_watching(config: Config, speed: SpeedConfig, rounds: int) -> dict[str, float]:
     """A step's seconds unwatched, what a measurement of all spectra adds, and its share at every tenth step."""
     import spectra
-    from biggan.training.step import Game
+    from biggan.training.step import Updater
 
     rig = Rig(config)
-    state, seconds = rig.game(speed).state, []
+    state, seconds = rig.updater(speed).state, []
     step = median([rig.time(speed).wall for _ in range(rounds + 1)][1:])
     with tempfile.TemporaryDirectory() as folder:
         monitor = spectra.Monitor(state.networks(), Path(folder), every=1)
         speeded = dataclasses.replace(config, speed=speed)
-        game = Game(speeded, state, monitor.before_update, monitor.after_backward)
+        updater = Updater(speeded, state, monitor.before_update, monitor.after_backward)
         for index in range(1, rounds + 3):
             start = time.perf_counter()
-            wait, _, _ = one_step(config, game, rig.batches, rig.sync)
+            wait, _, _ = one_step(config, updater, rig.batches, rig.sync)
             monitor.after_step(index, {})
             seconds.append(time.perf_counter() - start - wait)
         monitor.close()

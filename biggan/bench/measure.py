@@ -19,7 +19,7 @@ from biggan.bench.machine import (
 if TYPE_CHECKING:
     from biggan.config.tree import Config
     from biggan.data import Source
-    from biggan.training.step import Game
+    from biggan.training.step import Updater
 
 
 def measure(config: Config, *, seconds: float = 5.0, most: int = 50) -> dict[str, Any]:
@@ -32,13 +32,13 @@ def measure(config: Config, *, seconds: float = 5.0, most: int = 50) -> dict[str
     from biggan.data.loader import worker_count
     from biggan.run.session import resolve_device, use_arithmetic
     from biggan.training.state import TrainingState
-    from biggan.training.step import Game
+    from biggan.training.step import Updater
 
     config = dataclasses.replace(config, device=resolve_device(config.device))
     use_arithmetic(config)
     source, origin = open_data(config)
     state = TrainingState(config, config.device)
-    game = Game(config, state, ignore, ignore)
+    updater = Updater(config, state, ignore, ignore)
     eager = dataclasses.replace(config, speed=dataclasses.replace(config.speed, compile=False))
     sync = synchronizer(config)
     found = {
@@ -48,8 +48,8 @@ def measure(config: Config, *, seconds: float = 5.0, most: int = 50) -> dict[str
         "data": origin,
         "workers": worker_count(config),
         **_time_loader(config, source, seconds),
-        **count_flop(config, source, Game(eager, state, ignore, ignore)),  # compiled operations are not seen
-        **_time_steps(config, source, game, seconds, most, sync),
+        **count_flop(config, source, Updater(eager, state, ignore, ignore)),  # compiled operations are not seen
+        **_time_steps(config, source, updater, seconds, most, sync),
         **peak_memory(config),  # before the matrices below
         **matrix_rate(config, seconds),
     }
@@ -74,7 +74,7 @@ def _time_loader(config: Config, source: Source, seconds: float) -> dict[str, fl
     return {"loader_images_per_second": count * config.train.batch / (time.perf_counter() - began)}
 
 
-def count_flop(config: Config, source: Source, game: Game) -> dict[str, int]:
+def count_flop(config: Config, source: Source, updater: Updater) -> dict[str, int]:
     """Floating-point operations of matrix products and convolutions in one update of D, one of G, and a whole step."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -82,7 +82,7 @@ def count_flop(config: Config, source: Source, game: Game) -> dict[str, int]:
 
     batch = next(training_batches(config, source, 0))
     counts = {}
-    for name, update in (("D", lambda: game.update_discriminator(0, *batch)), ("G", game.update_generator)):
+    for name, update in (("D", lambda: updater.update_discriminator(0, *batch)), ("G", updater.update_generator)):
         with FlopCounterMode(display=False) as counter:
             update()
         counts[name] = counter.get_total_flops()
@@ -91,7 +91,7 @@ def count_flop(config: Config, source: Source, game: Game) -> dict[str, int]:
 
 
 def _time_steps(
-    config: Config, source: Source, game: Game, seconds: float, most: int, sync: Callable[[], None]
+    config: Config, source: Source, updater: Updater, seconds: float, most: int, sync: Callable[[], None]
 ) -> dict[str, float]:
     """Whole steps fed by the loader, as in training: means over the timed ones, each part up to the device's end."""
     from statistics import fmean, median
@@ -102,12 +102,12 @@ def _time_steps(
     waits, d_times, g_times, steps = [], [], [], []
     began, warm = time.perf_counter(), 0
     while warm < 2 or (warm < 5 and time.perf_counter() - began < seconds / 2):
-        one_step(config, game, batches, sync)
+        one_step(config, updater, batches, sync)
         warm += 1
     began = time.perf_counter()
     while len(steps) < LEAST_TIMED or (len(steps) < most and time.perf_counter() - began < seconds):
         start = time.perf_counter()
-        wait, d_time, g_time = one_step(config, game, batches, sync)
+        wait, d_time, g_time = one_step(config, updater, batches, sync)
         steps.append(time.perf_counter() - start)
         waits.append(wait)
         d_times.append(d_time)
@@ -126,7 +126,7 @@ def _time_steps(
     }
 
 
-def one_step(config: Config, game: Game, batches: Any, sync: Callable[[], None]) -> tuple[float, float, float]:
+def one_step(config: Config, updater: Updater, batches: Any, sync: Callable[[], None]) -> tuple[float, float, float]:
     """Seconds of waiting for data, of one D update (the mean), and of the G update with the average."""
     clock = time.perf_counter
     wait = d_time = 0.0
@@ -134,13 +134,13 @@ def one_step(config: Config, game: Game, batches: Any, sync: Callable[[], None])
         start = clock()
         batch = next(batches)
         arrived = clock()
-        game.update_discriminator(k, *batch)
+        updater.update_discriminator(k, *batch)
         sync()
         wait += arrived - start
         d_time += clock() - arrived
     start = clock()
-    game.update_generator()
-    game.state.ema.update(game.state.G, game.state.step + 1)
-    game.state.step += 1
+    updater.update_generator()
+    updater.state.ema.update(updater.state.G, updater.state.step + 1)
+    updater.state.step += 1
     sync()
     return wait, d_time / config.train.d_steps, clock() - start

@@ -107,7 +107,7 @@ def _discriminator(job: Job) -> None:
     from biggan.evaluation.table import aligned
 
     found, paths = job.discriminator()
-    called = found.called_real()
+    called = found.accepted_as_real()
     made = job.settings.in_words().split(" samples, ")[1].split("; ")[0]  # without what D does without
     print(f"called real by D; generated: {made}\n")
     rows = [{"": "all", **{name: f"{share:.1%}" for name, share in called.items()}}]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biggan.errors import SaidElsewhere, UserError
+from biggan.errors import ReportedByOtherRank, UserError
 
 if TYPE_CHECKING:
     import argparse
@@ -54,7 +54,7 @@ def guarded(
     """
     try:
         return command(argv)
-    except SaidElsewhere:
+    except ReportedByOtherRank:
         return EXIT_BAD_INPUT
     except UserError as error:
         _complain(program, str(error))
@@ -84,14 +84,14 @@ def _train(argv: list[str]) -> int:
     from biggan.distributed.launch import processes
 
     with processes():
-        return _train_together(argv[1:] if argv[:1] == ["--"] else argv)  # torchrun hands its own `--` on
+        return _train_on_ranks(argv[1:] if argv[:1] == ["--"] else argv)  # torchrun hands its own `--` on
 
 
-def _train_together(argv: list[str]) -> int:
+def _train_on_ranks(argv: list[str]) -> int:
     from biggan.cli.options import parse
-    from biggan.distributed.launch import agreed, run_to_continue
+    from biggan.distributed.launch import all_ranks_or_none, run_to_continue
 
-    with agreed():
+    with all_ranks_or_none():
         line = parse(argv)
         for name in ("json", "memory", "processes"):
             if line.flags[name] is not None and line.flags[name] is not False and not line.flags["dry_run"]:
@@ -111,13 +111,13 @@ def _train_together(argv: list[str]) -> int:
 
 
 def _resume(line: CommandLine, path: Path) -> int:
-    from biggan.distributed.launch import agreed
+    from biggan.distributed.launch import all_ranks_or_none
     from biggan.distributed.ranks import is_main
     from biggan.run.directory import RunDirectory
     from biggan.run.session import find_start, open_resumed
 
     start = find_start(path)
-    with agreed():
+    with all_ranks_or_none():
         begun = RunDirectory(path).continued_by(start.step) if is_main() else None
         if begun:
             raise UserError(f"{path} is at step {start.step}, and more is to change in it. Continue it with: {begun}")
@@ -338,7 +338,7 @@ def _sample_many(arguments: argparse.Namespace) -> int:
     for name, value in (("--num", arguments.num), ("--standing-passes", arguments.standing_passes)):
         if value < 1:
             raise UserError(f"{name} is {value}, expected at least 1.")
-    from biggan.evaluation.export import Order, export_samples
+    from biggan.evaluation.export import ExportSpec, export_samples
     from biggan.evaluation.pictures.grids import load_generator
     from biggan.evaluation.shares import share_from_environment
     from biggan.run.checkpoint import newest_checkpoint, read_checkpoint
@@ -347,7 +347,7 @@ def _sample_many(arguments: argparse.Namespace) -> int:
 
     given = Path(arguments.ckpt)
     checkpoint = newest_checkpoint(given)[0] if given.is_dir() else read_checkpoint(given)
-    order = Order(
+    order = ExportSpec(
         checkpoint=checkpoint.digest,
         step=checkpoint.step,
         weights="raw" if arguments.raw else "ema",

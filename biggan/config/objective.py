@@ -10,7 +10,7 @@ from biggan.config.fields import RangeError, Section, setting
 
 @dataclass(frozen=True)
 class LossConfig(Section):
-    """The objective of the game."""
+    """The objective of the updater."""
 
     name: str = setting("hinge")
     """The loss by name: hinge, non_saturating or wasserstein (biggan/objective/losses.py holds them)."""

@@ -75,7 +75,7 @@ class DataConfig(Section):
 
 @dataclass(frozen=True)
 class TrainConfig(Section):
-    """The game."""
+    """The updater."""
 
     batch: int = setting(32, low=1)
     """Global batch size, in images (Table 1: 256 to 2048)."""

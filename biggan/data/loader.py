@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from biggan.data.sampler import PositionalSampler
-from biggan.distributed.ranks import Share, local_world_size
+from biggan.distributed.ranks import BatchShard, local_world_size
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def training_batches(config: Config, source: Source, start: int) -> Iterator[Bat
         d_steps=config.train.d_steps,
         seed=config.seed,
         start=start,
-        rows=Share(config.train.batch, config.train.accumulate).rows,
+        rows=BatchShard(config.train.batch, config.train.accumulate).rows,
     )
     workers = worker_count(config)
     loader = DataLoader(

@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from biggan.errors import SaidElsewhere, UserError
+from biggan.errors import ReportedByOtherRank, UserError
 
 MEETING = timedelta(minutes=2)  # for all processes to be there
 WAITING = timedelta(hours=2)  # in one exchange: the others wait while rank 0 saves and evaluates
@@ -55,7 +55,7 @@ def processes() -> Iterator[None]:
         )
         time.sleep(SURVIVOR_SECONDS)
         raise SystemExit(1) from None
-    except SaidElsewhere:
+    except ReportedByOtherRank:
         raise
     except Exception as error:
         report.record_exception(error)
@@ -104,10 +104,10 @@ def _part() -> None:
 
 
 @contextmanager
-def agreed() -> Iterator[None]:
+def all_ranks_or_none() -> Iterator[None]:
     """What is inside succeeds on every rank or fails on every one. It may not hold an exchange between ranks.
 
-    The first rank with an error that is the user's to mend raises it, the others `SaidElsewhere`.
+    The first rank with an error that is the user's to mend raises it, the others `ReportedByOtherRank`.
     """
     failure: Exception | None = None
     try:
@@ -122,16 +122,16 @@ def agreed() -> Iterator[None]:
 
     failed = [number for number, is_bad in enumerate(gather_objects(failure is not None)) if is_bad]
     if failed and (failure is None or rank() != failed[0]):
-        raise SaidElsewhere(f"rank {failed[0]} has said why.")
+        raise ReportedByOtherRank(f"rank {failed[0]} has said why.")
     if failure is not None:
         raise failure
 
 
 def refuse(message: str) -> None:
-    """Raise `UserError` on rank 0 and `SaidElsewhere` on the others; every rank has found the same."""
+    """Raise `UserError` on rank 0 and `ReportedByOtherRank` on the others; every rank has found the same."""
     from biggan.distributed.ranks import is_main
 
-    raise UserError(message) if is_main() else SaidElsewhere(message)
+    raise UserError(message) if is_main() else ReportedByOtherRank(message)
 
 
 def check_alike(mine: dict[str, Any], what: str) -> None:

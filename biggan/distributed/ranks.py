@@ -1,4 +1,4 @@
-"""Many processes, one game: ranks, each one's share of a batch, sums over ranks with their gradients.
+"""Several processes that train one model: ranks, each one's share of a batch, sums over ranks with their gradients.
 
 Every rank holds a whole copy of the state and makes the same update from the same summed gradient, so that copies stay
 equal bit for bit without being sent. On one process all of it is a no-op.
@@ -55,7 +55,7 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world_size() > 1 else 1
 
 
-class Share:
+class BatchShard:
     """What one rank holds of every global batch, which is drawn whole and then sliced.
 
     The batch is cut into `accumulate` micro-batches, and each of these into one part a rank, of sizes that differ by
@@ -95,36 +95,36 @@ class Share:
         return numbers, wishes > 0
 
 
-_together = False
+_synchronized = False
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def synchronized_batchnorm() -> Iterator[None]:
     """Inside this, every rank is doing the same: BatchNorm takes the statistics of all ranks' images."""
-    with _set_together(True):
+    with _set_synchronized(True):
         yield
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Inside an enclosing `together`: what follows is done on this rank only."""
-    with _set_together(False):
+def local_batchnorm() -> Iterator[None]:
+    """Inside an enclosing `synchronized_batchnorm`: what follows is done on this rank only."""
+    with _set_synchronized(False):
         yield
 
 
 @contextmanager
-def _set_together(value: bool) -> Iterator[None]:
-    global _together
-    before, _together = _together, value
+def _set_synchronized(value: bool) -> Iterator[None]:
+    global _synchronized
+    before, _synchronized = _synchronized, value
     try:
         yield
     finally:
-        _together = before
+        _synchronized = before
 
 
-def is_together() -> bool:
-    """Whether several ranks are inside `together`."""
-    return _together and world_size() > 1
+def is_batchnorm_synchronized() -> bool:
+    """Whether several ranks are inside `synchronized_batchnorm`."""
+    return _synchronized and world_size() > 1
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from biggan import rng
 from biggan.data.images import Source
-from biggan.evaluation.generate import Draw, generate
-from biggan.evaluation.memorization import discriminator_logits, fixed_images, memorization, share_called_real
+from biggan.evaluation.generate import LatentSpec, generate
+from biggan.evaluation.memorization import discriminator_logits, fixed_images, memorization, share_accepted_as_real
 from biggan.networks.discriminator import Discriminator
 from biggan.networks.generator import Generator
 
@@ -27,14 +27,17 @@ class Verdicts:
     labels: dict[str, Tensor]
     classes: tuple[str, ...]
 
-    def called_real(self) -> dict[str, float]:
+    def accepted_as_real(self) -> dict[str, float]:
         """The share of each set with a positive logit."""
-        return {name: float(share_called_real(logits)) for name, logits in self.logits.items()}
+        return {name: float(share_accepted_as_real(logits)) for name, logits in self.logits.items()}
 
     def by_class(self) -> list[dict[str, float]]:
         """The same for each class; NaN where a set has no image of it."""
         return [
-            {name: float(share_called_real(logits[self.labels[name] == c])) for name, logits in self.logits.items()}
+            {
+                name: float(share_accepted_as_real(logits[self.labels[name] == c]))
+                for name, logits in self.logits.items()
+            }
             for c in range(len(self.classes))
         ]
 
@@ -44,7 +47,7 @@ class Verdicts:
         return {name: float(value) for name, value in memorization(*logits).items()}
 
 
-def verdicts(D: Discriminator, source: Source, sampler: Generator, draw: Draw, count: int) -> Verdicts:
+def verdicts(D: Discriminator, source: Source, sampler: Generator, draw: LatentSpec, count: int) -> Verdicts:
     """D's verdicts on `count` images of each set, or all there are; on the training images that D was trained on.
 
     `sampler` is a generator under standing statistics. D is left as it was.
@@ -70,7 +73,7 @@ def draw_verdicts(found: Verdicts, path: Path, title: str) -> None:
     left, right = figure.subplots(1, 2)
     finite = torch.cat([logits[logits.isfinite()] for logits in found.logits.values()]).numpy()
     edges = np.linspace(*np.quantile(finite, [0.001, 0.999]), 61) if len(finite) else np.linspace(-1, 1, 61)
-    called = found.called_real()
+    called = found.accepted_as_real()
     for name, logits in found.logits.items():
         values = np.clip(logits[logits.isfinite()].numpy(), edges[0], edges[-1])
         weights = np.full(len(values), 1 / max(len(logits), 1))

@@ -10,10 +10,10 @@ import torch
 
 from biggan.config.tree import Config
 from biggan.evaluation.features.registry import Embedded, FeatureNetwork, Report, join, load_features
-from biggan.evaluation.generate import Draw, generate
+from biggan.evaluation.generate import LatentSpec, generate
 from biggan.evaluation.reference import MOST_KEPT, Reference, Split, make_reference, open_complete_source
 from biggan.evaluation.scores import compute_scores, is_parts, kid_size
-from biggan.evaluation.shares import Share, gathered
+from biggan.evaluation.shares import SampleShard, gathered
 from biggan.evaluation.standing import sampling_copy
 from biggan.networks.generator import Generator
 from spectra.linalg.tf32 import tf32
@@ -109,13 +109,15 @@ class Evaluator:
         )
 
     @tf32(False)
-    def embed(self, sampler: Generator, settings: Settings, step: int | None, share: Share | None = None) -> Embedded:
+    def embed(
+        self, sampler: Generator, settings: Settings, step: int | None, share: SampleShard | None = None
+    ) -> Embedded:
         """The settings' samples of a generator under standing statistics, in the features' eyes.
 
         With a `share` of several processes, each makes its own blocks, and all get the whole, in one order.
         """
-        share = share or Share()
-        draw = Draw(self.config.latents, settings.seed, step, settings.truncation)
+        share = share or SampleShard()
+        draw = LatentSpec(self.config.latents, settings.seed, step, settings.truncation)
         found = generate(sampler, draw, settings.samples, share.blocks(settings.samples))
         mine = join(self.network.embed(images, y) for _, images, y in found)
         return gathered(mine, share, settings.samples)

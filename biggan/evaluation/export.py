@@ -19,8 +19,8 @@ import numpy as np
 
 from biggan.data.images import to_uint8
 from biggan.errors import UserError
-from biggan.evaluation.generate import BLOCK, Draw, block_count, generate
-from biggan.evaluation.shares import Share
+from biggan.evaluation.generate import BLOCK, LatentSpec, block_count, generate
+from biggan.evaluation.shares import SampleShard
 from biggan.evaluation.standing import sampling_copy
 from biggan.networks.generator import Generator
 from biggan.run.checkpoint import Checkpoint
@@ -30,7 +30,7 @@ FACTS = "samples.json"
 
 
 @dataclass(frozen=True)
-class Order:
+class ExportSpec:
     """What the samples depend on; stored beside them, and compared where a call goes on with an earlier one's."""
 
     checkpoint: str
@@ -62,20 +62,20 @@ class Order:
 def export_samples(
     checkpoint: Checkpoint,
     G: Generator,
-    order: Order,
+    order: ExportSpec,
     out: Path,
-    share: Share | None = None,
+    share: SampleShard | None = None,
     *,
     advance: Callable[[int], None] = lambda images: None,
 ) -> bool:
     """Make this process's share of the images that are not there yet; whether all are there now.
 
     `out` ending in .npz is one file with `images` (N, R, R, 3), uint8, `labels` (N,), int64, and `class_names` by these
-    numbers; anything else a folder with one sub-folder a class (`Order.folders`), as training reads it. Until all
+    numbers; anything else a folder with one sub-folder a class (`ExportSpec.folders`), as training reads it. Until all
     images are there, those of a file lie in OUT.parts/.
     Raises `UserError` where `out` holds samples made otherwise.
     """
-    share = share or Share()
+    share = share or SampleShard()
     as_file = out.suffix == ".npz"
     folder = out.with_name(out.name + ".parts") if as_file else out
     if as_file and out.exists():
@@ -90,7 +90,7 @@ def export_samples(
         seed=order.seed,
         refresh_sigma=order.weights == "ema",
     )
-    draw = Draw(checkpoint.config.latents, order.seed, checkpoint.step, order.truncation)
+    draw = LatentSpec(checkpoint.config.latents, order.seed, checkpoint.step, order.truncation)
     is_there, write = (_part_is_there, _write_part) if as_file else (_pictures_are_there, _write_pictures)
     folders = order.folders(G.classes)
     missing = [block for block in share.blocks(order.num) if not is_there(folder, block, order.num, folders)]
@@ -104,7 +104,7 @@ def export_samples(
     return True
 
 
-def _prepare(folder: Path, order: Order) -> None:
+def _prepare(folder: Path, order: ExportSpec) -> None:
     facts = folder / FACTS
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def write_whole_alone(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _check_same(facts: dict, order: Order, place: Path) -> None:
+def _check_same(facts: dict, order: ExportSpec, place: Path) -> None:
     other = {name: (facts.get(name), value) for name, value in asdict(order).items() if facts.get(name) != value}
     if other:
         listed = "; ".join(f"{name}: {old} there, {new} now" for name, (old, new) in other.items())
@@ -172,7 +172,7 @@ def _facts_of(path: Path) -> str:
         raise UserError(f"{path} exists and holds no samples of this program ({error}). Give another --out.") from error
 
 
-def _put_together(folder: Path, out: Path, order: Order, shape: tuple[int, int, int]) -> None:
+def _put_together(folder: Path, out: Path, order: ExportSpec, shape: tuple[int, int, int]) -> None:
     """One file of all parts, written block by block; by one process alone."""
     import fcntl
 

@@ -23,7 +23,7 @@ BLOCK = 64
 
 
 @dataclass(frozen=True)
-class Draw:
+class LatentSpec:
     """Which latents: image i has latent number i of `seed`, and class i modulo the number of classes."""
 
     distribution: LatentConfig | str
@@ -49,7 +49,7 @@ def block_count(count: int) -> int:
 
 @torch.no_grad()
 def generate(
-    network: Generator, draw: Draw, count: int, blocks: Iterable[int] | None = None
+    network: Generator, draw: LatentSpec, count: int, blocks: Iterable[int] | None = None
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(number of the first, images, labels) of each of the `blocks` of images 0 to count - 1, or of all of them.
 

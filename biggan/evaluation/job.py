@@ -21,12 +21,12 @@ from biggan.evaluation.discriminator import Verdicts, draw_verdicts, verdicts
 from biggan.evaluation.evaluator import Evaluator, Settings
 from biggan.evaluation.features.cache import key
 from biggan.evaluation.features.registry import Embedded
-from biggan.evaluation.generate import BLOCK, Draw, block_count
+from biggan.evaluation.generate import BLOCK, LatentSpec, block_count
 from biggan.evaluation.pictures.grids import load_generator
 from biggan.evaluation.pictures.strips import class_difficulty, interpolations, nearest_neighbours, truncation_strips
 from biggan.evaluation.reference import Split, make_reference, open_complete_source
 from biggan.evaluation.scores import class_leakage, compute_scores, unknown_scores
-from biggan.evaluation.shares import Share
+from biggan.evaluation.shares import SampleShard
 from biggan.evaluation.table import Row, ScoreTable, csv_text
 from biggan.evaluation.truncation import Curve, draw_curve, truncation_curve
 from biggan.networks.discriminator import Discriminator
@@ -50,13 +50,13 @@ class Job:
     paths: list[Path]
     evaluator: Evaluator
     settings: Settings
-    share: Share
+    share: SampleShard
     folder: Path
     config: Config
     device: str
 
     @classmethod
-    def open(cls, arguments: Namespace, share: Share) -> Job:
+    def open(cls, arguments: Namespace, share: SampleShard) -> Job:
         """Find the checkpoints, the features and the real images. Raises `UserError` where one is missing."""
         given = Path(arguments.ckpt)
         paths, first = find_checkpoints(given, every=arguments.all)
@@ -191,7 +191,7 @@ class Job:
             "digest": checkpoint.digest,
             "settings": self.settings.as_dict(),
             "images": {name: len(logits) for name, logits in found.logits.items()},
-            "called_real": found.called_real(),
+            "called_real": found.accepted_as_real(),
             "memorization": found.memorization(),
             "by_class": dict(zip(found.classes, found.by_class(), strict=True)),
         }
@@ -206,7 +206,7 @@ class Job:
         sampler = self.evaluator.sampler(G, self.settings, checkpoint.step)
         embedded = self.evaluator.embed(sampler, self.settings, checkpoint.step)
         source = open_source(self.config)
-        draw = Draw(self.config.latents, self.settings.seed, checkpoint.step, self.settings.truncation)
+        draw = LatentSpec(self.config.latents, self.settings.seed, checkpoint.step, self.settings.truncation)
         about = f"step {checkpoint.step}, {_law(self.settings)}"
         found = {
             "interpolations": interpolations(sampler, draw, source.classes, about),
@@ -234,7 +234,7 @@ class Job:
         )
         G = load_generator(checkpoint, raw=self.settings.weights == "raw").to(self.device)
         sampler = self.evaluator.sampler(G, self.settings, checkpoint.step)
-        draw = Draw(self.config.latents, self.settings.seed, checkpoint.step, self.settings.truncation)
+        draw = LatentSpec(self.config.latents, self.settings.seed, checkpoint.step, self.settings.truncation)
         return verdicts(D.to(self.device).eval(), open_source(self.config), sampler, draw, count)
 
     def _one(self) -> Checkpoint:
@@ -276,11 +276,11 @@ def _law(settings: Settings) -> str:
     return "averaged weights" if settings.weights == "ema" else "the generator's own weights"
 
 
-def _main_first(share: Share) -> None:
+def _main_first(share: SampleShard) -> None:
     if not share.is_main:
         torch.distributed.barrier()
 
 
-def _others_follow(share: Share) -> None:
+def _others_follow(share: SampleShard) -> None:
     if share.is_main:
         torch.distributed.barrier()

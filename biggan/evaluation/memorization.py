@@ -57,7 +57,7 @@ def input_gradient_norms(D: Discriminator, images: Tensor, labels: Tensor, *, ba
     return torch.cat(norms)
 
 
-def share_called_real(logits: Tensor) -> Tensor:
+def share_accepted_as_real(logits: Tensor) -> Tensor:
     """The share of positive logits, a scalar from 0 to 1; NaN where a logit is NaN."""
     return torch.where(logits.isnan(), logits, (logits > 0).to(logits.dtype)).mean()
 
@@ -115,9 +115,9 @@ def memorization(train: Tensor, val: Tensor, fake: Tensor) -> dict[str, Tensor]:
         NaN where a logit is NaN, or there are no images.
     """
     return {
-        "accuracy/train": share_called_real(train).double(),
-        "accuracy/val": share_called_real(val).double(),
-        "accuracy/fake": 1 - share_called_real(fake).double(),
+        "accuracy/train": share_accepted_as_real(train).double(),
+        "accuracy/val": share_accepted_as_real(val).double(),
+        "accuracy/fake": 1 - share_accepted_as_real(fake).double(),
         "auc/train_val": auc(train, val),
         "auc/real_fake": auc(train, fake),
         "auc/val_fake": auc(val, fake),

@@ -13,7 +13,7 @@ import numpy as np
 from biggan.errors import UserError
 from biggan.evaluation.evaluator import Evaluator, Settings
 from biggan.evaluation.features.registry import Embedded, join
-from biggan.evaluation.generate import Draw, generate
+from biggan.evaluation.generate import LatentSpec, generate
 from biggan.evaluation.scores import compute_scores
 from biggan.networks.generator import Generator
 
@@ -137,7 +137,7 @@ def truncation_curve(
 def _at(
     evaluator: Evaluator, sampler: Generator, settings: Settings, step: int | None, threshold: float | None
 ) -> tuple[Embedded, float]:
-    draw = Draw(evaluator.config.latents, settings.seed, step, threshold)
+    draw = LatentSpec(evaluator.config.latents, settings.seed, step, threshold)
     parts, saturated, pixels = [], 0, 0
     for _, images, y in generate(sampler, draw, settings.samples):
         parts.append(evaluator.network.embed(images, y))

@@ -22,11 +22,11 @@ from biggan.networks.spectral_norm import (
     SNLinear,
 )
 
-MakeNorm = Callable[[int], nn.Module]
+NormFactory = Callable[[int], nn.Module]
 """Width -> a normalization, called with the map and the block's condition (or D's labels)."""
 
 
-class LayerMaker:
+class LayerFactory:
     """Makes one network's layers, all in the same way: with Spectral Normalization or without, filters of one size."""
 
     def __init__(
@@ -54,7 +54,7 @@ class LayerMaker:
         self.projection_bias, self.projection_spectral_norm = projection_bias, projection_spectral_norm
 
     @classmethod
-    def for_G(cls, model: ModelConfig, speed: SpeedConfig) -> LayerMaker:
+    def for_G(cls, model: ModelConfig, speed: SpeedConfig) -> LayerFactory:
         """The maker of G's layers."""
         return cls(
             spectral_norm=model.spectral_norm_G,
@@ -73,7 +73,7 @@ class LayerMaker:
         )
 
     @classmethod
-    def for_D(cls, model: ModelConfig, speed: SpeedConfig) -> LayerMaker:
+    def for_D(cls, model: ModelConfig, speed: SpeedConfig) -> LayerFactory:
         """The maker of D's layers."""
         return cls(
             spectral_norm=model.spectral_norm_D,
@@ -161,7 +161,7 @@ class GBlock(nn.Module):
     agree; a flat one has none there.
     """
 
-    def __init__(self, make: LayerMaker, norm: MakeNorm, kind: str, before: int, after: int) -> None:
+    def __init__(self, make: LayerFactory, norm: NormFactory, kind: str, before: int, after: int) -> None:
         super().__init__()
         self.resample = make.resampling(kind)
         self.norm1 = norm(before)
@@ -180,7 +180,7 @@ class GBlock(nn.Module):
 class DeepGBlock(nn.Module):
     """BigGAN-deep's block in G (Figure 16b): a bottleneck of before/4; the skip keeps the first channels."""
 
-    def __init__(self, make: LayerMaker, norm: MakeNorm, kind: str, before: int, after: int) -> None:
+    def __init__(self, make: LayerFactory, norm: NormFactory, kind: str, before: int, after: int) -> None:
         super().__init__()
         self.resample, self.after = make.resampling(kind), after
         hidden = before // 4
@@ -206,7 +206,7 @@ class DBlock(nn.Module):
     """
 
     def __init__(
-        self, make: LayerMaker, norm: MakeNorm, kind: str, before: int, after: int, *, hidden: int, first: bool
+        self, make: LayerFactory, norm: NormFactory, kind: str, before: int, after: int, *, hidden: int, first: bool
     ) -> None:
         super().__init__()
         self.resample, self.first = make.resampling(kind), first
@@ -228,7 +228,7 @@ class DBlock(nn.Module):
 class DeepDBlock(nn.Module):
     """BigGAN-deep's block in D (Figure 16c): a bottleneck of after/4; the skip is pooled, then gains channels."""
 
-    def __init__(self, make: LayerMaker, norm: MakeNorm, kind: str, before: int, after: int) -> None:
+    def __init__(self, make: LayerFactory, norm: NormFactory, kind: str, before: int, after: int) -> None:
         super().__init__()
         self.resample = make.resampling(kind)
         hidden = after // 4
@@ -254,7 +254,7 @@ class NonLocalBlock(nn.Module):
     theta and phi have an eighth of the channels, g a half; phi and g are max-pooled by two.
     """
 
-    def __init__(self, make: LayerMaker, width: int) -> None:
+    def __init__(self, make: LayerFactory, width: int) -> None:
         super().__init__()
         self.theta = make.conv(width, width // 8, 1, bias=False)
         self.phi = make.conv(width, width // 8, 1, bias=False)
@@ -282,7 +282,7 @@ class ProjectedEmbedding(nn.Module):
 
     classes: Tensor
 
-    def __init__(self, make: LayerMaker, classes: int, dim: int, width: int) -> None:
+    def __init__(self, make: LayerFactory, classes: int, dim: int, width: int) -> None:
         super().__init__()
         self.register_buffer("classes", torch.zeros(classes, dim))
         self.projection = make.linear(dim, width, bias=False)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from biggan.config.tree import ModelConfig, SpeedConfig
 from biggan.networks.architectures import Block, resolutions, resolve
 from biggan.networks.autocast import in_full_precision, widened
-from biggan.networks.blocks import DBlock, DeepDBlock, LayerMaker, MakeNorm, NonLocalBlock, ProjectedEmbedding
+from biggan.networks.blocks import DBlock, DeepDBlock, LayerFactory, NonLocalBlock, NormFactory, ProjectedEmbedding
 from biggan.networks.recompute import run_block
 from biggan.networks.sigma_control import clamp_layers
 
@@ -20,7 +20,7 @@ class Discriminator(nn.Module):
     """
 
     recompute = False
-    """Whether blocks are computed again in the backward pass; the game sets it."""
+    """Whether blocks are computed again in the backward pass; the trainer sets it."""
 
     def __init__(self, model: ModelConfig, speed: SpeedConfig | None = None) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Discriminator(nn.Module):
         ch = model.width_D
         speed = speed or SpeedConfig()
         self.batched_power_iteration = speed.batched_power_iteration
-        make = LayerMaker.for_D(model, speed)
+        make = LayerFactory.for_D(model, speed)
 
         def norm(width: int) -> nn.Module:
             return make.norm_in_D(width, model.classes)
@@ -79,7 +79,7 @@ class Discriminator(nn.Module):
 
 
 def _make_block(
-    make: LayerMaker, norm: MakeNorm, model: ModelConfig, block: Block, ch: int, *, first: bool
+    make: LayerFactory, norm: NormFactory, model: ModelConfig, block: Block, ch: int, *, first: bool
 ) -> nn.Module:
     before, after = block.before * ch or 3, block.after * ch
     if block.kind == "conv":

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from biggan.config.tree import ModelConfig, SpeedConfig
 from biggan.networks.architectures import BASE_RESOLUTION, resolutions, resolve
 from biggan.networks.autocast import widened
-from biggan.networks.blocks import DeepGBlock, GBlock, LayerMaker, NonLocalBlock
+from biggan.networks.blocks import DeepGBlock, GBlock, LayerFactory, NonLocalBlock
 from biggan.networks.recompute import run_block
 from biggan.networks.sigma_control import clamp_layers
 from biggan.networks.spectral_norm import ConditionalBatchNorm
@@ -23,7 +23,7 @@ class Generator(nn.Module):
     """
 
     recompute = False
-    """Whether blocks are computed again in the backward pass; the game sets it."""
+    """Whether blocks are computed again in the backward pass; the trainer sets it."""
 
     def __init__(self, model: ModelConfig, speed: SpeedConfig | None = None) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Generator(nn.Module):
         self.deep = model.family == "biggan-deep"
         speed = speed or SpeedConfig()
         self.batched_power_iteration = speed.batched_power_iteration
-        make = LayerMaker.for_G(model, speed)
+        make = LayerFactory.for_G(model, speed)
         self.embedding = nn.Embedding(model.classes, plan.embedding_dim) if model.shared_embedding else None
         # Which condition each block takes: its own, or that of the block it was added to.
         self.condition_of = [sum(not other.extra for other in blocks[: i + 1]) - 1 for i in range(len(blocks))]

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from biggan.config.tree import ClampConfig
 from biggan.networks.reparametrization import chosen_layers
 from biggan.networks.singular import sigma_and_target, start_shape, top_two
-from biggan.networks.warm_starts import Starts
 
 
 class Clamp(nn.Module):
@@ -50,7 +49,7 @@ def clamp_layers(network: nn.Module, config: ClampConfig, where: str) -> None:
 
 
 @torch.no_grad()
-def project(network: nn.Module, name: str, config: ClampConfig, starts: Starts) -> None:
+def project(network: nn.Module, name: str, config: ClampConfig, starts: WarmStarts) -> None:
     """Clamp the raw weights of network "G" or "D" in place, in mode `project`; nothing in the other."""
     if not config.on or config.mode != "project":
         return

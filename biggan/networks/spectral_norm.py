@@ -138,7 +138,7 @@ class Moments:
 class BatchNorm(nn.Module):
     """BatchNorm without gain and bias: batch statistics in training mode, running statistics in eval mode.
 
-    Inside `distributed.together` the batch is that of all ranks.
+    Inside `distributed.synchronized_batchnorm` the batch is that of all ranks.
     Running statistics move only where the trainer says so (`collecting`, then `move_running_statistics`), once an
     update, from the moments pooled over its micro-batches.
     """
@@ -157,7 +157,7 @@ class BatchNorm(nn.Module):
         """Normalize (N, C, H, W) a channel."""
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, training=False, eps=self.eps)
-        if distributed.is_together():
+        if distributed.is_batchnorm_synchronized():
             out, mean, m2, total = cross_replica.normalize(x, self.eps)
             if self.collected is not None:
                 self.collected.add(total, mean, m2)

@@ -13,7 +13,7 @@ from biggan.networks.reparametrization import chosen_layers
 from biggan.networks.singular import Triplets, start_shape, top_two
 
 
-class Starts:
+class WarmStarts:
     """One block of vectors (see `singular.start_shape`) for each layer whose singular values steer its training.
 
     Empty where nothing asks for them; each computation is then a fresh one. (Clamping in mode `forward` is part of the
@@ -24,11 +24,11 @@ class Starts:
         self.vectors, self.frozen = dict(vectors or {}), frozen
 
     @classmethod
-    def of_run(cls, config: Config, networks: Mapping[str, nn.Module]) -> Starts:
+    def of_run(cls, config: Config, networks: Mapping[str, nn.Module]) -> WarmStarts:
         """Random ones for the layers that the configuration names. Raises `UserError` for an unknown layer."""
         vectors: dict[str, Tensor] = {}
         for name, network in networks.items():
-            for path, weight in steered_layers(config, name, network).items():
+            for path, weight in sigma_controlled_layers(config, name, network).items():
                 vectors[f"{name}.{path}"] = torch.empty(start_shape(weight.flatten(1)))
                 draw_unit_vectors(vectors[f"{name}.{path}"], config.seed, f"sigma_start.{name}.{path}")
                 vectors[f"{name}.{path}"] = vectors[f"{name}.{path}"].to(weight.device)
@@ -52,7 +52,7 @@ class Starts:
         return {f"sigma_start.{name}": tensor for name, tensor in self.vectors.items()}
 
 
-def steered_layers(config: Config, name: str, network: nn.Module) -> dict[str, nn.Parameter]:
+def sigma_controlled_layers(config: Config, name: str, network: nn.Module) -> dict[str, nn.Parameter]:
     """The layers of network "G" or "D" that are regularized or projected. Raises `UserError` for an unknown name."""
     sigma = config.regularizers.sigma_G if name == "G" else config.regularizers.sigma_D
     clamp = config.model.clamp_G if name == "G" else config.model.clamp_D

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Loss(Protocol):
-    """What the game asks of an objective."""
+    """What adversarial training asks of an objective."""
 
     gradient_penalty: float = 0.0
     """Strength of the gradient penalty that belongs to the objective, where the configuration names none."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from biggan.config.tree import RegularizerConfig
 from biggan.networks.reparametrization import chosen_layers, matrix_names
 from biggan.networks.singular import sigma_and_target
-from biggan.networks.warm_starts import Starts
+from biggan.networks.warm_starts import WarmStarts
 
 
 def weight_matrices(network: nn.Module) -> list[Tensor]:
@@ -48,7 +48,7 @@ def fully_orthogonal(matrix: Tensor) -> Tensor:
 ORTHOGONAL: dict[str, Callable[[Tensor], Tensor]] = {"off_diagonal": orthogonal, "full": fully_orthogonal}
 
 
-def orthogonal_penalty(network: nn.Module, name: str, config: RegularizerConfig, starts: Starts) -> Tensor | None:
+def orthogonal_penalty(network: nn.Module, name: str, config: RegularizerConfig, starts: WarmStarts) -> Tensor | None:
     """Orthogonal regularization, in the form that the configuration names."""
     strength, form = (
         (config.orthogonal_G, config.orthogonal_form_G)
@@ -60,7 +60,7 @@ def orthogonal_penalty(network: nn.Module, name: str, config: RegularizerConfig,
     return strength * torch.stack([ORTHOGONAL[form](matrix) for matrix in weight_matrices(network)]).sum()
 
 
-def l2_penalty(network: nn.Module, name: str, config: RegularizerConfig, starts: Starts) -> Tensor | None:
+def l2_penalty(network: nn.Module, name: str, config: RegularizerConfig, starts: WarmStarts) -> Tensor | None:
     """strength * sum of |W|_F^2."""
     strength = config.l2_G if name == "G" else config.l2_D
     if strength == 0:
@@ -68,14 +68,14 @@ def l2_penalty(network: nn.Module, name: str, config: RegularizerConfig, starts:
     return strength * torch.stack([matrix.square().sum() for matrix in weight_matrices(network)]).sum()
 
 
-def embedding_decay(network: nn.Module, name: str, config: RegularizerConfig, starts: Starts) -> Tensor | None:
+def embedding_decay(network: nn.Module, name: str, config: RegularizerConfig, starts: WarmStarts) -> Tensor | None:
     """decay/2 * |E|_F^2 of G's shared class embedding E, whose gradient is decay * E."""
     if config.embedding_decay == 0 or name != "G":
         return None
     return config.embedding_decay / 2 * network.embedding.weight.square().sum()  # type: ignore[union-attr, operator]
 
 
-def sigma_penalty(network: nn.Module, name: str, config: RegularizerConfig, starts: Starts) -> Tensor | None:
+def sigma_penalty(network: nn.Module, name: str, config: RegularizerConfig, starts: WarmStarts) -> Tensor | None:
     """strength * sum of (s0 - target)^2, whose gradient is 2 strength (s0 - target) u0 v0^T; see `SigmaConfig`."""
     settings = config.sigma_G if name == "G" else config.sigma_D
     if settings.strength == 0:
@@ -88,7 +88,7 @@ def sigma_penalty(network: nn.Module, name: str, config: RegularizerConfig, star
     return settings.strength * torch.stack(gaps).square().sum()
 
 
-Penalty = Callable[[nn.Module, str, RegularizerConfig, Starts], Tensor | None]
+Penalty = Callable[[nn.Module, str, RegularizerConfig, WarmStarts], Tensor | None]
 PENALTIES: dict[str, Penalty] = {
     "orthogonal": orthogonal_penalty,
     "l2": l2_penalty,
@@ -100,9 +100,9 @@ where the configuration does not ask for it."""
 
 
 def penalties(
-    network: nn.Module, name: str, config: RegularizerConfig, starts: Starts | None = None
+    network: nn.Module, name: str, config: RegularizerConfig, starts: WarmStarts | None = None
 ) -> dict[str, Tensor]:
     """The penalties on network "G" or "D" that the configuration asks for, by name; empty where it asks for none."""
-    starts = Starts() if starts is None else starts
+    starts = WarmStarts() if starts is None else starts
     found = {key: penalty(network, name, config, starts) for key, penalty in PENALTIES.items()}
     return {key: value for key, value in found.items() if value is not None}

@@ -1,4 +1,4 @@
-"""D's view of the game: what its logits say, at every step for free, and how much it knows by heart, at a schedule.
+"""D's view of training: what its logits say, at every step for free, and how much it knows by heart, at a schedule.
 
 The paper's hypothesis (Appendix G.2) is that D's signal from real images dries up, and that it becomes biased: see
 `D/inside_margin/real`, and `D/bias` beside the linear and the projection part.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from biggan import rng
-from biggan.distributed.ranks import Share, all_sum
+from biggan.distributed.ranks import BatchShard, all_sum
 from biggan.evaluation.memorization import discriminator_logits, fixed_images, input_gradient_norms, memorization
 from biggan.networks.spectral_norm import normalized
 from biggan.objective.latents import sample_latents
@@ -27,7 +27,7 @@ KINDS = ("fake", "real")
 
 
 @torch.no_grad()
-def logit_statistics(D: Discriminator, seen: Sequence[Tensor], margin: float, share: Share) -> dict[str, Tensor]:
+def logit_statistics(D: Discriminator, seen: Sequence[Tensor], margin: float, share: BatchShard) -> dict[str, Tensor]:
     """What the logits of one update of D say, as scalars, from the forwards that were made anyway.
 
     Args:

@@ -14,7 +14,7 @@ import torch
 from biggan.config.tree import Config, differences, flatten, to_dict
 from biggan.data import Source, open_source
 from biggan.distributed import ranks as distributed
-from biggan.distributed.launch import agreed, check_alike
+from biggan.distributed.launch import all_ranks_or_none, check_alike
 from biggan.errors import UserError, check_known
 from biggan.objective.gradient_penalties import strengths
 from biggan.objective.latents import LATENTS
@@ -47,13 +47,13 @@ def open_new(config: Config, preset: str, facts: Mapping[str, Any] | None = None
     is_main = distributed.is_main()
     run = RunDirectory(Path(distributed.from_main(config.out or str(default_path(preset)))))
     config = _on_this_device(config, run.path)
-    with agreed():
+    with all_ranks_or_none():
         if is_main:
             run.check_new()
         source = _open_data(config)
         state = TrainingState(config, config.device, initialize=is_main)
     check_alike(source.identity(), "other data")
-    with agreed():
+    with all_ranks_or_none():
         if is_main:
             run.create(config, {**_data_facts(source), **(facts or {})})
             run.append_event(make_event("started", 0, preset=preset))
@@ -124,7 +124,7 @@ def find_start(path: Path) -> Start:
 
     Rank 0 alone reads it and has the checkpoint's tensors.
     """
-    with agreed():
+    with all_ranks_or_none():
         start = _find_start(path) if distributed.is_main() else None
     bare = start
     if start is not None and start.checkpoint is not None:
@@ -157,7 +157,7 @@ def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool
     if config.out is not None and Path(config.out) not in (path, Path(start.config.out or path)):
         raise UserError(f"--out is {config.out}, and a resumed run stays in its directory {path}. Leave --out away.")
     config, run, is_main = _on_this_device(config, path), RunDirectory(path), distributed.is_main()
-    with agreed():
+    with all_ranks_or_none():
         changed = _changed_numbers(config, start, path, allow_change=allow_change)
         if start.step >= config.steps:
             raise UserError(
@@ -173,7 +173,7 @@ def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool
             load_state(state, start.checkpoint, config)
     check_alike(data, "other data")
     notes: list[str] = []
-    with agreed():
+    with all_ranks_or_none():
         if is_main:
             notes = _reopen(run, config, start, changed, source)
     distributed.copy_from_main(state.tensors())
@@ -208,11 +208,11 @@ def _reopen(
 
 def _on_this_device(config: Config, path: Path) -> Config:
     """`config` with its run directory and device, after a look whether every rank has the same."""
-    with agreed():
+    with all_ranks_or_none():
         config = dataclasses.replace(config, out=str(path), device=resolve_device(config.device))
     check_alike(flatten(to_dict(config)), "another configuration")
-    with agreed():
-        distributed.Share(config.train.batch, config.train.accumulate)  # an image for each rank
+    with all_ranks_or_none():
+        distributed.BatchShard(config.train.batch, config.train.accumulate)  # an image for each rank
     return config
 
 

@@ -14,12 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from biggan.config.tree import Config
-from biggan.distributed.ranks import Share
+from biggan.distributed.ranks import BatchShard
 from biggan.networks.autocast import autocast
 from biggan.networks.discriminator import Discriminator
 from biggan.networks.generator import Generator
 from biggan.networks.spectral_norm import normalized
-from biggan.networks.warm_starts import steered_layers
+from biggan.networks.warm_starts import sigma_controlled_layers
 from biggan.objective.gradient_penalties import Batch, gradient_penalties, strengths
 
 SPARE = 0.1
@@ -35,7 +35,7 @@ def estimate(config: Config, processes: int = 1) -> dict[str, Any]:
     the kernels' own memory comes on top. Raises `UserError` where there are more processes than images in a
     micro-batch.
     """
-    share = Share(config.train.batch, config.train.accumulate, of=(0, processes))  # rank 0's is the largest
+    share = BatchShard(config.train.batch, config.train.accumulate, of=(0, processes))  # rank 0's is the largest
     micro = len(share.rows) // config.train.accumulate
     with _nowhere(config):
         return _estimate(config, processes, len(share.rows), micro)
@@ -44,7 +44,7 @@ def estimate(config: Config, processes: int = 1) -> dict[str, Any]:
 def _estimate(config: Config, processes: int, rows: int, micro: int) -> dict[str, Any]:
     G, D = Generator(config.model, config.speed), Discriminator(config.model, config.speed)
     for name, network in (("G", G), ("D", D)):
-        steered_layers(config, name, network)  # a name that is wrong is found here as in a run
+        sigma_controlled_layers(config, name, network)  # a name that is wrong is found here as in a run
     counts = {"G": _count(G), "D": _count(D)}
     weights = 4 * (counts["G"] + counts["D"])
     memory = {

@@ -14,7 +14,7 @@ from biggan.networks.discriminator import Discriminator
 from biggan.networks.generator import Generator
 from biggan.networks.initialization import draw_vectors
 from biggan.networks.initialization import initialize as draw_weights
-from biggan.networks.warm_starts import Starts
+from biggan.networks.warm_starts import WarmStarts
 from biggan.training.average import EMA
 
 
@@ -39,7 +39,7 @@ class TrainingState:
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.D.take_embedding(self.G.embedding)
         self.ema = EMA(self.G, config.ema)
-        self.starts = Starts.of_run(config, self.networks())
+        self.warm_starts = WarmStarts.of_run(config, self.networks())
         self.optimizers = {
             "G": make_adam(self.G, config.optim.G),
             "D": make_adam(self.D, config.optim.D),
@@ -67,7 +67,7 @@ class TrainingState:
                 named.update({f"optim_{prefix}.{name}.{key}": value for key, value in moments[parameter].items()})
         for prefix, scaler in self.loss_scalers.items():
             named.update({f"loss_scale.{prefix}.{key}": value for key, value in scaler.tensors().items()})
-        return named | self.starts.tensors()
+        return named | self.warm_starts.tensors()
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], step: int) -> None:

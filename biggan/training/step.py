@@ -1,4 +1,4 @@
-"""One update of D and one update of G: the game itself."""
+"""One update of D and one update of G: one round of adversarial training."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def _in_own_arithmetic(update: Callable[..., Stats]) -> Callable[..., Stats]:
     """An update, with TF32 as the configuration allows it, and as it was afterwards."""
 
     @functools.wraps(update)
-    def within(self: Game, *args: Any, **named: Any) -> Stats:
+    def within(self: Updater, *args: Any, **named: Any) -> Stats:
         with tf32(self.config.speed.tf32):
             return update(self, *args, **named)
 
     return within
 
 
-class Game:
+class Updater:
     """Updates `state` in place. Each update returns detached scalar tensors by name (`loss/D_real`, ...).
 
     Losses are means over this rank's share of the global batch, whatever the accumulation; weighted by `share.weight`,
@@ -54,7 +54,7 @@ class Game:
         self.loss, self.slopes = make_loss(config.loss), strengths(config)
         self.before_update, self.after_backward = before_update, after_backward
         state.G.recompute = state.D.recompute = config.train.recompute
-        self.share = distributed.Share(config.train.batch, config.train.accumulate)
+        self.share = distributed.BatchShard(config.train.batch, config.train.accumulate)
         first = next(state.G.parameters())
         self.device, self.dtype = first.device, first.dtype
         self.snapshot: Snapshot | None = None
@@ -64,7 +64,7 @@ class Game:
         self._compiled_parts = torch.compile(state.D.parts, dynamic=False) if compiled else None
 
     @_in_own_arithmetic
-    @distributed.together()
+    @distributed.synchronized_batchnorm()
     def update_discriminator(self, k: int, real: Tensor, labels: Tensor) -> Stats:
         """D step `k`: real images (B, 3, R, R) and their labels (B,), this rank's share, against as many of G's.
 
@@ -80,7 +80,7 @@ class Game:
         if not self._frozen("D"):
             D.take_embedding(G.embedding)
         with normalized(D, iterate=not self._frozen("D")), collecting(D):
-            extra = penalties(D, "D", self.config.regularizers, self.state.starts)
+            extra = penalties(D, "D", self.config.regularizers, self.state.warm_starts)
             for index, micro in enumerate(batch.chunks(accumulate)):
                 images, image_labels, mask = micro.both  # D sees fake and real images in one forward
                 with self._reduced():
@@ -104,7 +104,7 @@ class Game:
         }
 
     @_in_own_arithmetic
-    @distributed.together()
+    @distributed.synchronized_batchnorm()
     def update_generator(self) -> Stats:
         """The G step. Under accumulation BatchNorm normalizes each micro-batch by its own statistics."""
         G, D, accumulate = self.state.G, self.state.D, self.config.train.accumulate
@@ -116,7 +116,7 @@ class Game:
             normalized(G, iterate=not self._frozen("G")),
             collecting(G),
         ):
-            extra = penalties(G, "G", self.config.regularizers, self.state.starts)
+            extra = penalties(G, "G", self.config.regularizers, self.state.warm_starts)
             columns = (z.chunk(accumulate), labels.chunk(accumulate), self._masks("G", 0, accumulate))
             for index, (z_micro, y_micro, mask) in enumerate(zip(*columns, strict=True)):
                 with self._reduced():
@@ -184,12 +184,12 @@ class Game:
         return (mask / keep).chunk(count)
 
     def _begin(self, network: str, k: int) -> None:
-        with distributed.alone():
+        with distributed.local_batchnorm():
             self.before_update(network, k)
         self.state.optimizers[network].zero_grad(set_to_none=True)
         if network in self.state.loss_scalers:  # what an update moves beside the weights, in case it is skipped
             buffers = (buffer for net in self.state.networks().values() for buffer in net.buffers())
-            self.snapshot = Snapshot([*buffers, *self.state.starts.vectors.values()])
+            self.snapshot = Snapshot([*buffers, *self.state.warm_starts.vectors.values()])
 
     def _backward(self, network: str, loss: Tensor, extra: Stats, index: int) -> None:
         """Add one micro-batch's share of the gradient, and with the first one the penalties'.
@@ -218,7 +218,7 @@ class Game:
         distributed.sum_gradients(gradients)
         scaler = self.state.loss_scalers.get(network)
         skip = None if scaler is None else scaler.unscale(gradients)
-        with distributed.alone():
+        with distributed.local_batchnorm():
             self.after_backward(network, k)
         stats = {f"penalty/{network}_{name}": value.detach() for name, value in extra.items()}
         stats[f"gradient_norm/{network}"] = nn.utils.get_total_norm(gradients)
@@ -239,9 +239,9 @@ class Game:
         clamp = self.config.model.clamp_G if network == "G" else self.config.model.clamp_D
         if skip is None:
             optimizer.step()
-            project(net, network, clamp, self.state.starts)
+            project(net, network, clamp, self.state.warm_starts)
             return
         step_unless(skip, optimizer)
         weights = Snapshot(net.parameters() if clamp.on and clamp.mode == "project" else ())
-        project(net, network, clamp, self.state.starts)
+        project(net, network, clamp, self.state.warm_starts)
         weights.put_back_where(skip)

@@ -21,7 +21,7 @@ from biggan.run.directory import RunDirectory, make_event
 from biggan.run.retention import may_be_saved
 from biggan.training.observer import Observer, Observers
 from biggan.training.state import TrainingState
-from biggan.training.step import Game, Stats
+from biggan.training.step import Stats, Updater
 from spectra.linalg.tf32 import tf32
 
 PASSED_ON_SECONDS = 2.0
@@ -40,7 +40,7 @@ class Trainer:
     ) -> None:
         self.config, self.state, self.source, self.run = config, state, source, run
         self.observers = Observers(observers if distributed.is_main() else [])
-        self.game = Game(config, state, self.observers.before_update, self.observers.after_backward)
+        self.updater = Updater(config, state, self.observers.before_update, self.observers.after_backward)
         self._signalled = False
         self._stop: str | None = None
         self._until = config.steps
@@ -54,7 +54,7 @@ class Trainer:
         """
         self._until = self.config.steps if until is None else min(until, self.config.steps)
         try:
-            with self._finishing_the_step_on_signals(), tf32(False):  # but within the updates, as `Game` has it
+            with self._finishing_the_step_on_signals(), tf32(False):  # but within the updates, as `Updater` has it
                 self.observers.on_start(self)
                 self._loop()
                 self._check_copies()
@@ -70,7 +70,7 @@ class Trainer:
         return status
 
     def _loop(self) -> None:
-        batches = prefetched(training_batches(self.config, self.source, self.state.step), self.game.device)
+        batches = prefetched(training_batches(self.config, self.source, self.state.step), self.updater.device)
         while self.state.step < self._until and not self._is_to_stop():
             stats = self.train_step(batches)
             self._report_non_finite(stats)
@@ -95,8 +95,8 @@ class Trainer:
 
         Returns the step's numbers; D's are means over its updates.
         """
-        discriminator = [self.game.update_discriminator(k, *next(batches)) for k in range(self.config.train.d_steps)]
-        generator = self.game.update_generator()
+        discriminator = [self.updater.update_discriminator(k, *next(batches)) for k in range(self.config.train.d_steps)]
+        generator = self.updater.update_generator()
         if self.config.train.freeze != "G":
             self.state.ema.update(self.state.G, self.state.step + 1, generator.get("skipped/G"))
         self.state.step += 1
@@ -109,7 +109,7 @@ class Trainer:
         """
         means = {name: torch.stack([stats[name] for stats in discriminator]).mean() for name in discriminator[0]}
         numbers = means | generator
-        values, wish = self.game.share.pooled(torch.stack(list(numbers.values())), self._signalled)
+        values, wish = self.updater.share.pooled(torch.stack(list(numbers.values())), self._signalled)
         if wish:
             self._stop = "interrupted"
         return dict(zip(numbers, values, strict=True))

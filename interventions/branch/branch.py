@@ -96,7 +96,7 @@ def check_phases(timeline: Timeline) -> None:
 
     from biggan.networks.discriminator import Discriminator
     from biggan.networks.generator import Generator
-    from biggan.networks.warm_starts import steered_layers
+    from biggan.networks.warm_starts import sigma_controlled_layers
     from biggan.run.session import check_names
 
     for config in (phase.config for phase in timeline.phases):
@@ -104,7 +104,7 @@ def check_phases(timeline: Timeline) -> None:
         with torch.device("meta"):
             networks = {"G": Generator(config.model, config.speed), "D": Discriminator(config.model, config.speed)}
         for name, network in networks.items():
-            steered_layers(config, name, network)
+            sigma_controlled_layers(config, name, network)
 
 
 def default_out(parent: Parent, label: str) -> Path:

@@ -30,7 +30,7 @@ MOST_AHEAD = 500
 
 
 @dataclass
-class Redone:
+class ReplayedStep:
     """One step, done again."""
 
     step: int
@@ -61,7 +61,7 @@ class Redone:
         return pd.DataFrame(self.rows)
 
 
-def redo(place: str | Path, step: int) -> Redone:
+def replay_step(place: str | Path, step: int) -> ReplayedStep:
     """Do step `step` (from 1, as the record counts) of a run again; `place` is the run or one of its checkpoints.
 
     Nothing is written. Raises `UserError` where no checkpoint lies close before it (the ones that exist are listed), or
@@ -82,11 +82,11 @@ def redo(place: str | Path, step: int) -> Redone:
         )
     parent = find_parent(files[max(files)])
     trainer, batches = _play(parent, step - 1)
-    lens = Lens(trainer)
+    lens = ForwardRecorder(trainer)
     trainer.observers.members.append(lens)
     with lens:
         stats = trainer.train_step(batches)
-    return Redone(step, parent.step, stats, recorded, lens.rows)
+    return ReplayedStep(step, parent.step, stats, recorded, lens.rows)
 
 
 def _recorded(run: Path, step: int) -> dict[str, float]:
@@ -141,7 +141,7 @@ def _in_memory(checkpoint: Checkpoint, state: TrainingState, phase: Phase) -> Ch
     return Checkpoint(checkpoint.path, state.step, phase.config, "", True, tensors)
 
 
-class Lens(Observer):
+class ForwardRecorder(Observer):
     """Watches every forward of D in an update, with the normalized weights of that update, and moves nothing."""
 
     def __init__(self, trainer: Trainer) -> None:
@@ -152,7 +152,7 @@ class Lens(Observer):
         config = trainer.config
         self._size = config.train.batch // config.train.accumulate
 
-    def __enter__(self) -> Lens:
+    def __enter__(self) -> ForwardRecorder:
         D = self.state.D
         self._parts = D.parts
         D.parts = self._watched  # type: ignore[method-assign]  # every forward of D goes through it
@@ -221,13 +221,13 @@ class Lens(Observer):
         """d loss / d logit of every image, the loss a mean over the global batch."""
         import torch
 
-        game, accumulate = self.trainer.game, self.trainer.config.train.accumulate
+        updater, accumulate = self.trainer.updater, self.trainer.config.train.accumulate
         logits = logits.requires_grad_()
         if self._network == "D":
             fake, real = logits.split(self._size)
-            loss = sum(game.loss.discriminator(real, fake))
+            loss = sum(updater.loss.discriminator(real, fake))
         else:
-            loss = game.loss.generator(logits)
+            loss = updater.loss.generator(logits)
         (slopes,) = torch.autograd.grad(loss / accumulate, logits)
         return slopes.tolist()
 
@@ -251,7 +251,7 @@ def _norm(gradients: tuple[Tensor | None, ...]) -> float:
     return float(torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients if g is not None])))
 
 
-def describe(redone: Redone, most: int = 8) -> str:
+def describe(redone: ReplayedStep, most: int = 8) -> str:
     """What was redone, whether it is what was recorded, and the images that weighed most."""
     known = sorted(set(redone.stats) & set(redone.recorded))
     lines = [f"step {redone.step}, redone from the checkpoint of step {redone.since}:"]

@@ -1,4 +1,4 @@
-"""Changes of how the game is optimized: who moves, how fast, how often, on how many images."""
+"""Changes of how the networks are optimized: who moves, how fast, how often, on how many images."""
 
 from __future__ import annotations
 

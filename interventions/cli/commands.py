@@ -89,7 +89,7 @@ def compare(argv: list[str]) -> int:
 
 def replay(argv: list[str]) -> int:
     """`biggan-intervene replay`: one step again, everything recorded. Returns 1 where it is not as it was recorded."""
-    from interventions.branch.step_replay import describe, redo
+    from interventions.branch.step_replay import describe, replay_step
 
     parser = Parser(
         prog=f"{PROGRAM} replay",
@@ -100,7 +100,7 @@ def replay(argv: list[str]) -> int:
     parser.add_argument("--at", required=True, type=int, metavar="STEP", help="the step, as the record counts them")
     parser.add_argument("--out", metavar="FILE", help="write one row an image there, as CSV")
     options = parser.parse_args(argv)
-    redone = redo(options.ckpt, options.at)
+    redone = replay_step(options.ckpt, options.at)
     print(describe(redone))
     if options.out:
         redone.images().to_csv(options.out, index=False)

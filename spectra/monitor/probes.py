@@ -160,7 +160,7 @@ class SigmaEstimate(Probe):
         return {f"sigma_estimate/{name}": value for name, value in estimates.items() if value is not None}
 
 
-class Turns(Probe):
+class SingularVectorAngle(Probe):
     """How far the top singular directions turned since the last measurement, in radians, from 0 to pi.
 
     turn0 is the angle between the matrices u v^T of the largest triplet then and now: no change of both vectors' signs
@@ -222,7 +222,7 @@ class TopShares(Probe):
         return dict(zip(blocks, shares.tolist(), strict=True))
 
 
-class Rotation(Probe):
+class WeightAngle(Probe):
     """The angle, in radians, by which the step turned each weight: between W / |W| before and after it.
 
     Under Spectral Normalization the length of W does not act and grows by itself: this is how fast the function moves,
@@ -320,9 +320,9 @@ PROBES: dict[str, type[Probe]] = {
     "singular_values": SingularValues,
     "frobenius": Frobenius,
     "sigma_estimate": SigmaEstimate,
-    "turns": Turns,
+    "turns": SingularVectorAngle,
     "top_shares": TopShares,
-    "rotation": Rotation,
+    "rotation": WeightAngle,
     "gradient_norms": GradientNorms,
     "gradient_variance": GradientVariance,
     "update_sizes": UpdateSizes,

@@ -1,7 +1,7 @@
 """The top singular vectors of a run's last measurement, in a small file beside its record.
 
-How far they turned by the next measurement is recorded (`spectra.monitor.probes.Turns`), also by a session that goes on
-from a checkpoint: it reads here what an unbroken one remembers. One file a measurement,
+How far they turned by the next measurement is recorded (`spectra.monitor.probes.SingularVectorAngle`), also by
+a session that goes on from a checkpoint: it reads here what an unbroken one remembers. One file a measurement,
 `records/vectors-STEP.safetensors`, written beside and renamed; it goes when the next is written, unless a checkpoint
 lies between the two.
 """

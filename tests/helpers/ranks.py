@@ -93,10 +93,10 @@ def _enter(rank: int, count: int, port: int, pipe: Connection, function: Callabl
 
 def command(line: list[str]) -> tuple[int, str, str]:
     """`biggan-train` on a rank that has met the others: its exit code, output and errors."""
-    from biggan.cli.train import _train_together, guarded
+    from biggan.cli.train import _train_on_ranks, guarded
 
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as errors:
-        code = guarded("biggan-train", _train_together, line)
+        code = guarded("biggan-train", _train_on_ranks, line)
     return code, out.getvalue(), errors.getvalue()
 
 

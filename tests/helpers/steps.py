@@ -1,4 +1,4 @@
-"""Whole steps of the game with every gradient noted, on one process or as one of several ranks."""
+"""Whole training steps with every gradient noted, on one process or as one of several ranks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from biggan.config.tree import Config, from_dict
 from biggan.data import open_source, training_batches
-from biggan.distributed.ranks import rank, together, world_size
+from biggan.distributed.ranks import rank, synchronized_batchnorm, world_size
 from biggan.networks.spectral_norm import BatchNorm, collecting, move_running_statistics
 from biggan.run.directory import RunDirectory
 from biggan.training.state import TrainingState, make_adam
@@ -28,7 +28,7 @@ def make_state(config: Config, dtype: torch.dtype) -> TrainingState:
         for network in (state.G, state.D, state.ema.network):
             network.to(dtype)
         state.optimizers = {"G": make_adam(state.G, config.optim.G), "D": make_adam(state.D, config.optim.D)}
-        state.starts.vectors = {name: vectors.to(dtype) for name, vectors in state.starts.vectors.items()}
+        state.warm_starts.vectors = {name: vectors.to(dtype) for name, vectors in state.warm_starts.vectors.items()}
     return state
 
 
@@ -52,7 +52,7 @@ class Noted:
         self.config = from_dict(values)
         self.state = make_state(self.config, dtype)
         self.trainer = Trainer(self.config, self.state, open_source(self.config), RunDirectory(Path("nowhere")), [])
-        self.trainer.game.after_backward = self._note
+        self.trainer.updater.after_backward = self._note
         self.gradients: dict[tuple[str, int], Tensors] = {}
 
     def _note(self, network: str, k: int) -> None:
@@ -95,7 +95,7 @@ def normalized_with_derivatives(x: Tensor, slope: Tensor) -> dict[str, Tensor]:
     """
     layer = BatchNorm(x.shape[1], eps=1e-4, momentum=1.0).to(x.dtype)
     x, slope = x.clone().requires_grad_(), slope.clone().requires_grad_()
-    with together(), collecting(layer):
+    with synchronized_batchnorm(), collecting(layer):
         out = layer(x)
         (first,) = torch.autograd.grad((slope[:, None, None] * out).sin().sum(), x, create_graph=True)
         second, second_slope = torch.autograd.grad(first.square().sum(), (x, slope))
@@ -106,19 +106,19 @@ def normalized_with_derivatives(x: Tensor, slope: Tensor) -> dict[str, Tensor]:
 
 
 def play_jobs(path: Path) -> None:
-    """One rank's part: `first_steps` of every game and `normalized_with_derivatives` of every map in the file `path`.
+    """One rank's part: `first_steps` of every run and `normalized_with_derivatives` of every map in the file `path`.
 
     The results go beside it.
     """
     jobs = torch.load(path, weights_only=True)
-    found: dict[str, Any] = {name: first_steps(**job) for name, job in jobs["games"].items()}
+    found: dict[str, Any] = {name: first_steps(**job) for name, job in jobs["runs"].items()}
     for name, (x, slope) in jobs["maps"].items():
         found[name] = normalized_with_derivatives(x.tensor_split(world_size())[rank()], slope)
     torch.save(found, path.with_suffix(f".{rank()}"))
 
 
 def on_several(ranks: int, jobs: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """What each rank made of `jobs` ("games" and "maps"), by their names."""
+    """What each rank made of `jobs` ("runs" and "maps"), by their names."""
     path = folder / f"jobs{ranks}"
     torch.save(jobs, path)
     on_ranks(ranks, play_jobs, path)

@@ -14,7 +14,7 @@ from biggan.data.images import Images, to_uint8
 from biggan.errors import UserError
 from biggan.evaluation.evaluator import Evaluator
 from biggan.evaluation.features.registry import Embedded, embed_images
-from biggan.evaluation.generate import Draw
+from biggan.evaluation.generate import LatentSpec
 from biggan.evaluation.pictures.grids import draw_grid
 from biggan.evaluation.scores import class_fids, class_spread_shares
 from biggan.networks.generator import Generator
@@ -44,7 +44,7 @@ def images_of(sampler: Generator, z: Tensor, c: Tensor) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _latents(sampler: Generator, draw: Draw, count: int, purpose: str) -> Tensor:
+def _latents(sampler: Generator, draw: LatentSpec, count: int, purpose: str) -> Tensor:
     random = rng.generator(draw.seed, f"pictures/{purpose}")
     if draw.truncation is None:
         return sample_latents(draw.distribution, random, count, sampler.z_dim, draw.step)
@@ -62,7 +62,7 @@ def _of_all(sampler: Generator, shown: int) -> str:
 
 
 @torch.no_grad()
-def interpolations(sampler: Generator, draw: Draw, names: Sequence[str], title: str) -> Image:
+def interpolations(sampler: Generator, draw: LatentSpec, names: Sequence[str], title: str) -> Image:
     """Between two latents of one class; between two (z, c) pairs (Figure 8); between classes at one z (Figure 9).
 
     Each row goes from its left end to its right in equal steps of z, and of the shared class embedding c.
@@ -88,13 +88,15 @@ def interpolations(sampler: Generator, draw: Draw, names: Sequence[str], title: 
     return draw_grid(shaped, rows, about)
 
 
-def truncation_strips(sampler: Generator, draw: Draw, names: Sequence[str], title: str, per_class: int = 5) -> Image:
+def truncation_strips(
+    sampler: Generator, draw: LatentSpec, names: Sequence[str], title: str, per_class: int = 5
+) -> Image:
     """The same draws truncated at 2, 1, 0.5 and 0.04 (Figure 2a), classes by rows."""
     classes = torch.tensor(_chosen(sampler.classes, ROWS))
     panels = {}
     for threshold in STRIP:
         z = _latents(
-            sampler, Draw(draw.distribution, draw.seed, draw.step, threshold), len(classes) * per_class, "strips"
+            sampler, LatentSpec(draw.distribution, draw.seed, draw.step, threshold), len(classes) * per_class, "strips"
         )
         images = images_of(sampler, z, classes.repeat_interleave(per_class))
         panels[f"threshold {threshold:g}"] = images.reshape(len(classes), per_class, *images.shape[1:])
@@ -119,7 +121,13 @@ def nearest_places(queries: Tensor, rows: Sequence[Tensor], k: int) -> Tensor:
 
 
 def nearest_neighbours(
-    evaluator: Evaluator, sampler: Generator, train: Images, draw: Draw, names: Sequence[str], title: str, k: int = 5
+    evaluator: Evaluator,
+    sampler: Generator,
+    train: Images,
+    draw: LatentSpec,
+    names: Sequence[str],
+    title: str,
+    k: int = 5,
 ) -> Image:
     """Samples (left) with their nearest training images by pixels and by features (Figures 10 to 14).
 
@@ -146,7 +154,7 @@ def _flat(images: np.ndarray) -> Tensor:
 
 
 def class_difficulty(
-    evaluator: Evaluator, sampler: Generator, embedded: Embedded, draw: Draw, names: Sequence[str], title: str
+    evaluator: Evaluator, sampler: Generator, embedded: Embedded, draw: LatentSpec, names: Sequence[str], title: str
 ) -> Image:
     """Samples of the easiest and the most difficult classes (Figure 7), by the FID within each.
 

@@ -15,7 +15,7 @@ from biggan import bench
 from biggan.config.tree import Config, DataConfig, ModelConfig, TrainConfig
 from biggan.data import ImageArray
 from biggan.training.state import TrainingState
-from biggan.training.step import Game
+from biggan.training.step import Updater
 
 SMALL = Config(device="cpu", model=ModelConfig(ch=4), train=TrainConfig(batch=8, d_steps=2))
 
@@ -26,7 +26,7 @@ def counted_by_hand(config: Config, network: str) -> int:
     Forward; again for the weight's gradient where it is wanted, and again for the input's.
     """
     state = TrainingState(config)
-    game = Game(config, state, lambda *_: None, lambda *_: None)
+    updater = Updater(config, state, lambda *_: None, lambda *_: None)
     total = 0
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -43,9 +43,9 @@ def counted_by_hand(config: Config, network: str) -> int:
                 layer.register_forward_hook(count)
     if network == "D":
         images = torch.zeros(config.train.batch, 3, 16, 16)
-        game.update_discriminator(0, images, torch.zeros(config.train.batch, dtype=torch.int64))
+        updater.update_discriminator(0, images, torch.zeros(config.train.batch, dtype=torch.int64))
     else:
-        game.update_generator()
+        updater.update_generator()
     return total
 
 

@@ -49,17 +49,17 @@ def test_every_switch_is_one_variant() -> None:
 
 def test_a_rig_switches_the_same_weights(tiny: Callable[..., Config]) -> None:
     rig = ablate.Rig(tiny())
-    games = {name: rig.game(speed) for name, speed in ablate.variants().items()}
-    states = {id(game.state) for game in games.values()}
+    runs = {name: rig.updater(speed) for name, speed in ablate.variants().items()}
+    states = {id(updater.state) for updater in runs.values()}
     assert len(states) == 2  # contiguous and channels-last
     for name, speed in ablate.variants().items():
-        game = rig.game(speed)
-        for network in game.state.networks().values():
+        updater = rig.updater(speed)
+        for network in updater.state.networks().values():
             blocks = [m.resample for m in network.modules() if isinstance(getattr(m, "resample", None), Resampling)]
             assert blocks
             assert all((b.narrow, b.merged) == (speed.narrow_skips, speed.merged_resampling) for b in blocks), name
             assert network.batched_power_iteration == speed.batched_power_iteration
-        assert game.config.speed == speed
+        assert updater.config.speed == speed
 
 
 def test_ablation_of_a_tiny_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from biggan.cli.train import train_main
 from biggan.config.tree import to_dict
 from biggan.errors import UserError
 from biggan.evaluation.bias import bias_warning, fid_bias
-from biggan.evaluation.generate import Draw, generate
+from biggan.evaluation.generate import LatentSpec, generate
 from biggan.evaluation.pictures.grids import load_generator
 from biggan.evaluation.standing import sampling_copy
 from biggan.evaluation.table import Row, ScoreTable
@@ -201,7 +201,7 @@ def test_standing_statistics_make_images_independent_of_the_batch(run: Path) -> 
     """One image at a time, seven, and sixty-four, to 1e-5 of the range."""
     checkpoint = read_checkpoint(run / "checkpoints" / "step-00000002.safetensors")
     network = sampling_copy(load_generator(checkpoint), distribution="normal", passes=3)
-    z, y = Draw("normal").block(0, network.z_dim, network.classes)
+    z, y = LatentSpec("normal").block(0, network.z_dim, network.classes)
     whole = torch.cat([network(a, b) for a, b in zip(z.split(64), y.split(64), strict=True)])
     for batch in (1, 7):
         parts = torch.cat([network(a, b) for a, b in zip(z.split(batch), y.split(batch), strict=True)])
@@ -211,9 +211,9 @@ def test_standing_statistics_make_images_independent_of_the_batch(run: Path) -> 
 def test_an_image_is_a_function_of_its_number(run: Path) -> None:
     checkpoint = read_checkpoint(run / "checkpoints" / "step-00000002.safetensors")
     network = sampling_copy(load_generator(checkpoint), distribution="normal", passes=2)
-    whole = {first: images for first, images, _ in generate(network, Draw("normal"), 150)}
+    whole = {first: images for first, images, _ in generate(network, LatentSpec("normal"), 150)}
     assert [len(images) for images in whole.values()] == [64, 64, 22]
-    (first, images, labels), *_ = generate(network, Draw("normal"), 1000, [2])
+    (first, images, labels), *_ = generate(network, LatentSpec("normal"), 1000, [2])
     assert first == 128
     assert torch.equal(images[:22], whole[128])
     assert labels[:3].tolist() == [8, 9, 0]

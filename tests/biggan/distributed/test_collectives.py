@@ -13,7 +13,7 @@ from steps import first_steps, normalized_with_derivatives, on_several
 from tiny import TINY_CONFIG as TINY
 from torch import Tensor
 
-from biggan.distributed.ranks import Share
+from biggan.distributed.ranks import BatchShard
 from biggan.errors import UserError
 
 ATTENTION = {"attention_G": [8], "attention_D": [4]}
@@ -28,19 +28,19 @@ EVERYTHING = {
 }  # fmt: skip
 
 
-def game(dtype: torch.dtype, steps: int = 3, **changes: Any) -> dict[str, Any]:
+def updater(dtype: torch.dtype, steps: int = 3, **changes: Any) -> dict[str, Any]:
     return {"values": {**TINY, **changes}, "dtype": dtype, "steps": steps}
 
 
 BATCH = {"batch": 32, "d_steps": 2}
-WHOLE_GAMES = {
-    "float32": game(torch.float32, train=BATCH),
-    "float64": game(torch.float64, train=BATCH, model={**TINY["model"], **ATTENTION}),
+WHOLE_RUNS = {
+    "float32": updater(torch.float32, train=BATCH),
+    "float64": updater(torch.float64, train=BATCH, model={**TINY["model"], **ATTENTION}),
 }
-GAMES = WHOLE_GAMES | {
-    "everything": game(torch.float64, 2, **EVERYTHING),
-    "frozen G": game(torch.float64, 1, train={"batch": 8, "freeze": "G"}, regularizers={"r1": 1.0}),
-    "frozen D": game(torch.float64, 1, train={"batch": 8, "freeze": "D"}),
+RUNS = WHOLE_RUNS | {
+    "everything": updater(torch.float64, 2, **EVERYTHING),
+    "frozen G": updater(torch.float64, 1, train={"batch": 8, "freeze": "G"}, regularizers={"r1": 1.0}),
+    "frozen D": updater(torch.float64, 1, train={"batch": 8, "freeze": "D"}),
 }
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
@@ -65,13 +65,13 @@ def worst(one: dict[str, Tensor], other: dict[str, Tensor], left_out: set[str]) 
 
 
 def compare_games(name: str, one: dict[str, Any], several: list[dict[str, Any]]) -> None:
-    """Every gradient at each step from the same state, every number, and the weights at the end of the plain games.
+    """Every gradient at each step from the same state, every number, and the weights at the end of plain trainings.
 
     (Attention hands a bias on, and BatchNorm in D has such biases too: what Adam made of their rounding shows there.)
     """
-    tolerance = TOLERANCE[GAMES[name]["dtype"]]
-    with_attention = "attention_G" in GAMES[name]["values"]["model"]
-    norm_in_D = "norm_D" in GAMES[name]["values"]["model"]
+    tolerance = TOLERANCE[RUNS[name]["dtype"]]
+    with_attention = "attention_G" in RUNS[name]["values"]["model"]
+    norm_in_D = "norm_D" in RUNS[name]["values"]["model"]
     for step, gradients in enumerate(one["gradients"]):
         for (network, k), tensors in gradients.items():
             left_out = {n for n in tensors if feeds_a_batchnorm(network, n)}
@@ -84,7 +84,7 @@ def compare_games(name: str, one: dict[str, Any], several: list[dict[str, Any]])
         for key, value in one["stats"][step].items():
             assert several[0]["stats"][step][key] == pytest.approx(value, rel=tolerance, abs=1e-7), (name, step, key)
     matrices = {n for n, t in one["end"].items() if t.ndim >= 2 and n.startswith(("G.", "D.", "G_ema."))}
-    for n in matrices if name in WHOLE_GAMES else ():
+    for n in matrices if name in WHOLE_RUNS else ():
         error, _ = worst({n: one["end"][n]}, {n: several[0]["end"][n]}, set())
         assert error < tolerance, f"{name}, at the end: {n} {error}"
     for other in several[1:]:
@@ -118,13 +118,13 @@ def compare_maps(name: str, parts: list[dict[str, Tensor]]) -> None:
         assert torch.equal(part["variance"], parts[0]["variance"])
 
 
-@pytest.mark.parametrize(("ranks", "games"), [(2, WHOLE_GAMES), (3, GAMES)], ids=["2", "3"])
-def test_ranks_agree_with_one_process(ranks: int, games: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ranks", "runs"), [(2, WHOLE_RUNS), (3, RUNS)], ids=["2", "3"])
+def test_ranks_agree_with_one_process(ranks: int, runs: dict[str, Any], tmp_path: Path) -> None:
     """2 x 16, and 11 + 11 + 10, against 32; every penalty under accumulation; a frozen network; BatchNorm alone."""
-    one = {name: first_steps(**job) for name, job in games.items()}
-    jobs = {name: {**job, "starts": one[name]["starts"]} for name, job in games.items()}
-    found = on_several(ranks, {"games": jobs, "maps": MAPS}, tmp_path)
-    for name in games:
+    one = {name: first_steps(**job) for name, job in runs.items()}
+    jobs = {name: {**job, "starts": one[name]["starts"]} for name, job in runs.items()}
+    found = on_several(ranks, {"runs": jobs, "maps": MAPS}, tmp_path)
+    for name in runs:
         compare_games(name, one[name], [each[name] for each in found])
     for name in MAPS:
         compare_maps(name, [each[name] for each in found])
@@ -132,7 +132,7 @@ def test_ranks_agree_with_one_process(ranks: int, games: dict[str, Any], tmp_pat
 
 @pytest.mark.parametrize(("batch", "accumulate", "ranks"), [(32, 1, 3), (12, 2, 4), (24, 3, 2), (5, 1, 5), (8, 4, 1)])
 def test_shares_are_the_batch_cut_by_micro_batches(batch: int, accumulate: int, ranks: int) -> None:
-    shares = [Share(batch, accumulate, of=(rank, ranks)) for rank in range(ranks)]
+    shares = [BatchShard(batch, accumulate, of=(rank, ranks)) for rank in range(ranks)]
     assert sum(share.weight for share in shares) == pytest.approx(1, abs=1e-12)
     parts = [share.of(torch.arange(batch)).chunk(accumulate) for share in shares]
     for index, micro in enumerate(np.split(np.arange(batch), accumulate)):
@@ -144,6 +144,6 @@ def test_shares_are_the_batch_cut_by_micro_batches(batch: int, accumulate: int, 
 
 def test_more_ranks_than_images_of_a_micro_batch_are_refused() -> None:
     with pytest.raises(UserError, match=r"5 processes are to share train\.batch 4"):
-        Share(4, of=(0, 5))
+        BatchShard(4, of=(0, 5))
     with pytest.raises(UserError, match="cut into 2 micro-batches of 4"):
-        Share(8, 2, of=(0, 5))
+        BatchShard(8, 2, of=(0, 5))

@@ -42,7 +42,7 @@ def whole(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_folders_are_called_as_training_would_number_them_again() -> None:
     def folders(*names: str) -> list[str]:
-        return export.Order("", 0, "ema", 1, 0, None, 1, list(names)).folders(len(names) or 3)
+        return export.ExportSpec("", 0, "ema", 1, 0, None, 1, list(names)).folders(len(names) or 3)
 
     assert folders("1", "10", "2") == ["1", "10", "2"]  # as text
     assert folders("1", "2", "10") == ["0000-1", "0001-2", "0002-10"]

@@ -19,7 +19,7 @@ from biggan.evaluation.memorization import (
     gap,
     input_gradient_norms,
     memorization,
-    share_called_real,
+    share_accepted_as_real,
 )
 
 
@@ -55,7 +55,7 @@ def test_accuracies_by_the_sign() -> None:
     shares = {name: value for name, value in found.items() if name.startswith("accuracy/")}
     assert shares == {"accuracy/train": 1, "accuracy/val": 1, "accuracy/fake": 0}
     assert all(value.isnan() for value in memorization(low, high[:0], low).values())
-    assert share_called_real(torch.tensor([-1.0, 0.0, 0.5, 3.0])) == 0.5
+    assert share_accepted_as_real(torch.tensor([-1.0, 0.0, 0.5, 3.0])) == 0.5
 
 
 @pytest.mark.parametrize("ties", [False, True])

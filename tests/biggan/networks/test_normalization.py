@@ -12,7 +12,7 @@ from torch import nn
 from biggan.config.tree import ModelConfig
 from biggan.evaluation.standing import sampling_copy
 from biggan.networks.batched_spectral_norm import normalized_weights
-from biggan.networks.blocks import LayerMaker, NonLocalBlock
+from biggan.networks.blocks import LayerFactory, NonLocalBlock
 from biggan.networks.generator import Generator
 from biggan.networks.initialization import initialize
 from biggan.networks.spectral_norm import (
@@ -131,7 +131,7 @@ def test_normalized_weights_are_computed_once_and_only_training_mode_iterates() 
 
 
 def test_conditional_batchnorm_against_float64() -> None:
-    make = LayerMaker(spectral_norm=False, sn_eps=1e-4, bn_eps=1e-4)
+    make = LayerFactory(spectral_norm=False, sn_eps=1e-4, bn_eps=1e-4)
     layer = make.conditional_batchnorm(5, 7, table=False).double()
     x, c = normal(6, 5, 4, 3).requires_grad_(), normal(6, 7, seed=1)
     out = layer(x, c)
@@ -146,7 +146,7 @@ def test_conditional_batchnorm_against_float64() -> None:
 
 
 def test_unshared_batchnorm_looks_gains_and_biases_up_by_class() -> None:
-    layer = LayerMaker(spectral_norm=True, sn_eps=1e-4).conditional_batchnorm(3, 10, table=True)
+    layer = LayerFactory(spectral_norm=True, sn_eps=1e-4).conditional_batchnorm(3, 10, table=True)
     assert isinstance(layer, ConditionalBatchNorm)
     x, y = normal(4, 3, 2, 2, dtype=torch.float32), torch.tensor([1, 5, 5, 9])
     gain, bias = 1 + layer.gain.weight[y], layer.bias.weight[y]
@@ -155,7 +155,7 @@ def test_unshared_batchnorm_looks_gains_and_biases_up_by_class() -> None:
 
 
 def test_non_local_block_against_float64() -> None:
-    block = NonLocalBlock(LayerMaker(spectral_norm=False, sn_eps=1e-4), 16).double()
+    block = NonLocalBlock(LayerFactory(spectral_norm=False, sn_eps=1e-4), 16).double()
     block.gain.data.fill_(0.7)
     x = normal(2, 16, 4, 6)
     out = block(x)
@@ -175,7 +175,7 @@ def test_non_local_block_against_float64() -> None:
 
 def test_a_new_non_local_block_changes_nothing() -> None:
     x = normal(2, 8, 4, 4, dtype=torch.float32)
-    assert torch.equal(NonLocalBlock(LayerMaker(spectral_norm=True, sn_eps=1e-4), 8)(x), x)
+    assert torch.equal(NonLocalBlock(LayerFactory(spectral_norm=True, sn_eps=1e-4), 8)(x), x)
 
 
 def test_running_statistics_move_once_an_update_from_pooled_moments() -> None:

@@ -18,7 +18,7 @@ from biggan.networks.autocast import LossScaler, step_unless
 from biggan.networks.spectral_norm import BatchNorm, collecting
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
 from biggan.training.state import TrainingState
-from biggan.training.step import Game
+from biggan.training.step import Updater
 
 REDUCED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 PENALIZED = {"r1": 1.0, "gradient_penalty": 1.0, "orthogonal_G": 1e-3, "orthogonal_D": 1e-3}
@@ -42,22 +42,22 @@ def gradients(config: Config) -> tuple[dict[str, torch.Tensor], dict[str, torch.
         named = state.networks()[network].named_parameters()
         seen.update({f"{network}.{name}": p.grad.clone() for name, p in named if p.grad is not None})
 
-    game = Game(config, state, lambda *_: None, look)
-    stats = game.update_discriminator(0, *next(training_batches(config, open_source(config), 0)))
-    return seen, stats | game.update_generator()
+    updater = Updater(config, state, lambda *_: None, look)
+    stats = updater.update_discriminator(0, *next(training_batches(config, open_source(config), 0)))
+    return seen, stats | updater.update_generator()
 
 
 @pytest.mark.parametrize("precision", REDUCED)
 def test_convolutions_are_reduced_and_the_rest_is_not(tiny: Callable[..., Config], precision: str) -> None:
     config = tiny(speed={"precision": precision}, regularizers=PENALIZED)
     state = TrainingState(config)
-    game = Game(config, state, lambda *_: None, lambda *_: None)
+    updater = Updater(config, state, lambda *_: None, lambda *_: None)
     batch = next(training_batches(config, open_source(config), 0))
     outputs: dict[str, list[torch.dtype]] = {}
     for prefix, network in state.networks().items():
         for name, module in network.named_modules(prefix=prefix):
             module.register_forward_hook(lambda _, __, out, name=name: outputs.setdefault(name, []).append(out.dtype))
-    stats = game.update_discriminator(0, *batch) | game.update_generator()
+    stats = updater.update_discriminator(0, *batch) | updater.update_generator()
     reduced, full = REDUCED[precision], torch.float32
     assert outputs["G"] == [full, full]
     convolutions = [name for name, m in state.G.named_modules(prefix="G") if isinstance(m, nn.Conv2d)]
@@ -107,11 +107,11 @@ def test_batchnorm_computes_its_statistics_in_float32(dtype: torch.dtype) -> Non
     torch.testing.assert_close(variance.double(), flat.var(dim=1, correction=0), rtol=1e-5, atol=0)
 
 
-def step(game: Game, batches: Iterator) -> dict[str, torch.Tensor]:
+def step(updater: Updater, batches: Iterator) -> dict[str, torch.Tensor]:
     """One whole step as the trainer does it."""
-    found = game.update_discriminator(0, *next(batches)) | game.update_generator()
-    game.state.ema.update(game.state.G, game.state.step + 1, found.get("skipped/G"))
-    game.state.step += 1
+    found = updater.update_discriminator(0, *next(batches)) | updater.update_generator()
+    updater.state.ema.update(updater.state.G, updater.state.step + 1, found.get("skipped/G"))
+    updater.state.step += 1
     return found
 
 
@@ -121,14 +121,14 @@ def test_skipped_updates_change_nothing_but_the_scale(tiny: Callable[..., Config
     model = {"norm_D": "batch", "clamp_G": clamp, "clamp_D": {**clamp, "mode": "project"}}
     config = tiny(speed={"precision": "float16"}, model=model, train={"d_steps": 1})
     state = TrainingState(config)
-    game = Game(config, state, lambda *_: None, lambda *_: None)
+    updater = Updater(config, state, lambda *_: None, lambda *_: None)
     batches = training_batches(config, open_source(config), 0)
     for _ in range(3):  # past `ema.start`, so that the average is one
-        assert not any(value for name, value in step(game, batches).items() if name.startswith("skipped/"))
+        assert not any(value for name, value in step(updater, batches).items() if name.startswith("skipped/"))
     for scaler in state.loss_scalers.values():
         scaler.scale.fill_(scaler.HIGHEST)
     before = clones(state)
-    stats = step(game, batches)
+    stats = step(updater, batches)
     assert stats["skipped/G"] == stats["skipped/D"] == 1
     assert not stats["gradient_norm/G"].isfinite()  # recorded as it is
     assert stats["loss/G"].isfinite()
@@ -139,7 +139,7 @@ def test_skipped_updates_change_nothing_but_the_scale(tiny: Callable[..., Config
     assert before["loss_scale.G.finite_updates"] == 3
     assert after["loss_scale.G.finite_updates"] == 0
     state.loss_scalers["G"].scale.fill_(2.0**8)
-    stats = step(game, batches)  # D's update is skipped, G's is not
+    stats = step(updater, batches)  # D's update is skipped, G's is not
     assert stats["skipped/D"] == 1
     assert stats["skipped/G"] == 0
     moved = {name.split(".")[0] for name, t in state.tensors().items() if not torch.equal(t, after[name])}
@@ -152,10 +152,10 @@ def test_the_scale_of_a_frozen_network_falls_too(tiny: Callable[..., Config], fr
     """Else its gradients, which are recorded, would be infinite for ever."""
     config = tiny(speed={"precision": "float16"}, train={"d_steps": 1, "freeze": frozen})
     state = TrainingState(config)
-    game = Game(config, state, lambda *_: None, lambda *_: None)
+    updater = Updater(config, state, lambda *_: None, lambda *_: None)
     batches = training_batches(config, open_source(config), 0)
     state.loss_scalers[frozen].scale.fill_(2.0**40)
-    update = game.update_generator if frozen == "G" else lambda: game.update_discriminator(0, *next(batches))
+    update = updater.update_generator if frozen == "G" else lambda: updater.update_discriminator(0, *next(batches))
     before = clones(state)
     norms = []
     while not norms or not norms[-1].isfinite():

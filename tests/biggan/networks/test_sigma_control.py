@@ -18,7 +18,7 @@ from biggan.networks.reparametrization import matrix_names
 from biggan.networks.sigma_control import Clamp, project
 from biggan.networks.singular import sigma_and_target, start_shape, top_two
 from biggan.networks.spectral_norm import SpectrallyNormalized, normalized
-from biggan.networks.warm_starts import Starts
+from biggan.networks.warm_starts import WarmStarts
 from biggan.objective.weight_penalties import penalties
 from biggan.run.folding import fold_spectral_norm
 from biggan.training.estimate import estimate
@@ -205,10 +205,10 @@ def test_projection_after_each_update(play: Play, spectral_norm: bool) -> None:
 
 def test_projection_is_idempotent_and_off_in_mode_forward() -> None:
     network = OneLayer(with_values((5, 8)))
-    project(network, "G", ClampConfig(value=1.0), Starts())
+    project(network, "G", ClampConfig(value=1.0), WarmStarts())
     torch.testing.assert_close(torch.linalg.svdvals(network.linear.weight.detach())[0].item(), 3.0)
     for _ in range(2):
-        project(network, "G", ClampConfig(value=2.0, mode="project"), Starts())
+        project(network, "G", ClampConfig(value=2.0, mode="project"), WarmStarts())
         values = torch.linalg.svdvals(network.linear.weight.detach())
         torch.testing.assert_close(values, torch.tensor([2.0, *VALUES[1:5]], dtype=torch.float64))
 
@@ -238,13 +238,13 @@ def test_start_vectors_are_state_only_where_they_are_needed(play: Play) -> None:
     # A ratio of sigma_1 needs two singular values.
     several = {name for name, w in matrix_names(state.G).items() if min(w.flatten(1).shape) > 1}
     assert starts == {f"sigma_start.G.{name}" for name in several} | {"sigma_start.D.linear"}
-    before = {name: tensor.clone() for name, tensor in state.starts.tensors().items()}
+    before = {name: tensor.clone() for name, tensor in state.warm_starts.tensors().items()}
     play(configuration(regularizers=SIGMA, steps=1), state)
-    assert not [name for name, tensor in state.starts.tensors().items() if torch.equal(tensor, before[name])]
+    assert not [name for name, tensor in state.warm_starts.tensors().items() if torch.equal(tensor, before[name])]
     frozen = configuration(regularizers=SIGMA, steps=1, train={"batch": 8, "freeze": "G"})
     state, history = play(frozen)
     assert history[0]["penalty/G_sigma"] >= 0
-    assert all(torch.equal(t, before[name]) for name, t in state.starts.tensors().items() if ".G." in name)
+    assert all(torch.equal(t, before[name]) for name, t in state.warm_starts.tensors().items() if ".G." in name)
 
 
 def test_a_change_of_configuration_turns_regularization_on_and_off(play: Play) -> None:

@@ -28,7 +28,7 @@ from biggan.objective.losses import LOSSES, make_loss
 from biggan.objective.weight_penalties import fully_orthogonal, orthogonal, penalties
 from biggan.training.optimizers import clip_gradients
 from biggan.training.state import TrainingState
-from biggan.training.step import Game
+from biggan.training.step import Updater
 
 SHAPES = [(4, 9), (9, 4), (1, 5), (5, 1), (6, 6)]
 
@@ -285,8 +285,8 @@ def silent(network: str, k: int) -> None:
 def one_update(config: Config, after: Callable[[str, int], None] = silent) -> tuple[TrainingState, dict[str, Tensor]]:
     """D's first update: the state behind it (gradients still there), and its numbers."""
     state = TrainingState(config)
-    game = Game(config, state, silent, after)
-    return state, game.update_discriminator(0, *next(training_batches(config, open_source(config), 0)))
+    updater = Updater(config, state, silent, after)
+    return state, updater.update_discriminator(0, *next(training_batches(config, open_source(config), 0)))
 
 
 @pytest.mark.parametrize(
@@ -317,24 +317,24 @@ def test_the_games_r1_is_gamma_halves_of_real_images() -> None:
             total += slope.square().sum().item()
         watch["r1"] = torch.tensor(10.0 / 2 * total / len(real))
 
-    game = Game(config, state, silent, after)
-    stats = game.update_discriminator(0, *next(training_batches(config, open_source(config), 0)))
+    updater = Updater(config, state, silent, after)
+    stats = updater.update_discriminator(0, *next(training_batches(config, open_source(config), 0)))
     torch.testing.assert_close(stats["penalty/D_r1"], watch["r1"], rtol=1e-5, atol=1e-8)
 
 
 def test_dropout_drops_features_by_their_place_in_the_batch() -> None:
     keep = 0.75
     config = configuration(regularizers={"dropout_keep": keep}, train={"batch": 512})
-    game = Game(config, TrainingState(config), silent, silent)
-    (mask,) = game._masks("D/real", 0, 1)
+    updater = Updater(config, TrainingState(config), silent, silent)
+    (mask,) = updater._masks("D/real", 0, 1)
     assert mask.shape == (512, 16)
     assert mask.unique().tolist() == [0.0, pytest.approx(1 / keep)]
     share = (mask > 0).float().mean().item()
     assert share == pytest.approx(keep, abs=4 * math.sqrt(keep * (1 - keep) / mask.numel()))
-    assert torch.equal(torch.cat(list(game._masks("D/real", 0, 4))), mask)
-    others = [game._masks("D/fake", 0, 1)[0], game._masks("D/real", 1, 1)[0], game._masks("G", 0, 1)[0]]
-    game.state.step = 1
-    others.append(game._masks("D/real", 0, 1)[0])
+    assert torch.equal(torch.cat(list(updater._masks("D/real", 0, 4))), mask)
+    others = [updater._masks("D/fake", 0, 1)[0], updater._masks("D/real", 1, 1)[0], updater._masks("G", 0, 1)[0]]
+    updater.state.step = 1
+    others.append(updater._masks("D/real", 0, 1)[0])
     assert not [other for other in others if torch.equal(other, mask)]
 
 
@@ -393,8 +393,8 @@ def test_recorded_and_observed_gradients_are_those_before_clipping() -> None:
         def after(network: str, k: int) -> None:
             seen[str(clip)] = nn.utils.get_total_norm([p.grad for p in state.D.parameters()]).item()
 
-        game = Game(config, state, silent, after)
-        return state, game.update_discriminator(0, *next(training_batches(config, open_source(config), 0)))
+        updater = Updater(config, state, silent, after)
+        return state, updater.update_discriminator(0, *next(training_batches(config, open_source(config), 0)))
 
     free, stats = watched(None)
     clipped, stats_clipped = watched(0.01)

@@ -9,11 +9,11 @@ import torch
 from tiny import assert_same_state
 
 from biggan.data import open_source, training_batches
-from biggan.distributed.ranks import Share
+from biggan.distributed.ranks import BatchShard
 from biggan.networks.spectral_norm import normalized
 from biggan.observers.discriminator_view import DiscriminatorView, logit_statistics
 from biggan.training.state import TrainingState
-from biggan.training.step import Game
+from biggan.training.step import Updater
 from spectra.record.segments import read_record
 
 
@@ -31,8 +31,8 @@ def test_the_logits_of_a_training_step(tiny) -> None:  # noqa: ANN001
 
     inputs: list = []
     state.D.blocks[0].register_forward_pre_hook(lambda module, given: inputs.append(given) if not seen else None)
-    game = Game(config, state, lambda network, k: None, remember)
-    stats = game.update_discriminator(0, *next(training_batches(config, open_source(config), 0)))
+    updater = Updater(config, state, lambda network, k: None, remember)
+    stats = updater.update_discriminator(0, *next(training_batches(config, open_source(config), 0)))
     found = {name: value.item() for name, value in stats.items()}
     (parts,) = seen
     assert len(parts) == 2
@@ -56,7 +56,7 @@ def test_the_logits_of_a_training_step(tiny) -> None:  # noqa: ANN001
 
 def test_nan_logits_are_recorded_as_they_are(tiny) -> None:  # noqa: ANN001
     D = TrainingState(tiny()).D
-    found = logit_statistics(D, [torch.tensor([[1.0, 2.0, 3.0, math.nan], [0.0, 0.0, 0.0, 0.0]])], 1.0, Share(2))
+    found = logit_statistics(D, [torch.tensor([[1.0, 2.0, 3.0, math.nan], [0.0, 0.0, 0.0, 0.0]])], 1.0, BatchShard(2))
     assert found["D/logit_mean/fake"] == 1.5
     assert found["D/logit_mean/real"].isnan()
     assert found["D/logit_max/real"].isnan()

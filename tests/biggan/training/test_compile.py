@@ -12,7 +12,7 @@ from biggan.data import open_source, training_batches
 from biggan.networks import resampling
 from biggan.run.session import notes_on
 from biggan.training.state import TrainingState
-from biggan.training.step import Game
+from biggan.training.step import Updater
 
 
 @pytest.fixture
@@ -38,11 +38,11 @@ def test_a_penalized_D_is_not_compiled(tiny: Callable[..., Config]) -> None:
     for penalty, compiled in ((0.0, True), (1.0, False)):
         config = tiny(speed={"compile": True}, regularizers={"r1": penalty})
         state = TrainingState(config)
-        game = Game(config, state, lambda *_: None, lambda *_: None)
-        assert game.forward_G is not state.G
-        assert (game.parts_D != state.D.parts) == compiled
+        updater = Updater(config, state, lambda *_: None, lambda *_: None)
+        assert updater.forward_G is not state.G
+        assert (updater.parts_D != state.D.parts) == compiled
         state.D.parts = lambda *inputs: inputs  # type: ignore[assignment,return-value] # who watches D does so
-        assert game.parts_D is state.D.parts
+        assert updater.parts_D is state.D.parts
 
 
 @pytest.mark.slow
@@ -67,13 +67,13 @@ def test_compiled_steps_are_the_same_in_whole_graphs(
     first = counters["stats"]["unique_graphs"]
     assert 4 <= first <= 8
     state = TrainingState(config)
-    game = Game(config, state, lambda *_: None, lambda *_: None)
+    updater = Updater(config, state, lambda *_: None, lambda *_: None)
     batches = training_batches(config, open_source(config), 0)
     for _ in range(3):
-        game.update_discriminator(0, *next(batches))
-        game.update_generator()
+        updater.update_discriminator(0, *next(batches))
+        updater.update_generator()
     again = counters["stats"]["unique_graphs"]
     for _ in range(3):
-        game.update_discriminator(0, *next(batches))
-        game.update_generator()
+        updater.update_discriminator(0, *next(batches))
+        updater.update_generator()
     assert counters["stats"]["unique_graphs"] == again

@@ -18,7 +18,7 @@ from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
 from biggan.run.retention import CheckpointStore
 from biggan.training.observer import Observer
 from biggan.training.state import TrainingState
-from biggan.training.step import Game
+from biggan.training.step import Updater
 from spectra.record.segments import read_record
 
 OPTIONS = [
@@ -100,14 +100,14 @@ class Draws:
     def __init__(self, config) -> None:  # noqa: ANN001
         self.seen: dict[tuple, torch.Tensor] = {}
         state = TrainingState(config)
-        game = Game(config, state, lambda network, k: None, lambda network, k: None)
+        updater = Updater(config, state, lambda network, k: None, lambda network, k: None)
         batches = training_batches(config, open_source(config), 0)
         for step in range(3):
             state.step = step
             for k in range(config.train.d_steps):
                 self.seen[step, k, "real"], self.seen[step, k, "labels"] = next(batches)
-                self.seen[step, k, "z"], self.seen[step, k, "fake labels"] = game._draw("D", k)
-            self.seen[step, "G", "z"], self.seen[step, "G", "labels"] = game._draw("G", 0)
+                self.seen[step, k, "z"], self.seen[step, k, "fake labels"] = updater._draw("D", k)
+            self.seen[step, "G", "z"], self.seen[step, "G", "labels"] = updater._draw("G", 0)
 
 
 def test_another_d_step_leaves_all_other_draws_as_they_were(tiny) -> None:  # noqa: ANN001

@@ -14,7 +14,7 @@ from biggan.data import open_source, training_batches
 from biggan.data.prefetch import prefetched
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
 from biggan.training.state import TrainingState
-from biggan.training.step import Game
+from biggan.training.step import Updater
 
 pytestmark = pytest.mark.gpu
 
@@ -60,13 +60,13 @@ def test_nothing_in_an_update_waits_for_the_device(precision: str) -> None:
     """The one wait of a step is the transfer of its numbers, at its end."""
     config = from_dict({"device": "cuda", "speed": {"precision": precision, "merged_resampling": True}})
     state = TrainingState(config, "cuda")
-    game = Game(config, state, lambda *_: None, lambda *_: None)
+    updater = Updater(config, state, lambda *_: None, lambda *_: None)
     batches = prefetched(training_batches(config, open_source(config), 0), torch.device("cuda"))
     for checked in (False, True):  # the first step chooses kernels
         torch.cuda.set_sync_debug_mode("error" if checked else "default")
         try:
-            game.update_discriminator(0, *next(batches))
-            stats = game.update_generator()
+            updater.update_discriminator(0, *next(batches))
+            stats = updater.update_generator()
             state.ema.update(state.G, 2000, stats.get("skipped/G"))
         finally:
             torch.cuda.set_sync_debug_mode("default")

@@ -1,4 +1,4 @@
-"""One step of the game against hand-computed values and slow references."""
+"""One training step against hand-computed values and slow references."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from biggan.objective.losses import make_loss
 from biggan.objective.weight_penalties import orthogonal, penalties, weight_matrices
 from biggan.training.average import EMA
 from biggan.training.state import TrainingState, make_adam
-from biggan.training.step import Game
+from biggan.training.step import Updater
 
 
 def silent(network: str, k: int) -> None:
@@ -121,9 +121,9 @@ def first_updates(config, watch: dict) -> TrainingState:  # noqa: ANN001
     state.D.blocks[0].register_forward_pre_hook(
         lambda module, inputs: watch["seen"].append([t.detach() for t in inputs])
     )
-    game = Game(config, state, silent, hook)
-    watch["stats"] = game.update_discriminator(0, *next(training_batches(config, open_source(config), 0)))
-    game.update_generator()
+    updater = Updater(config, state, silent, hook)
+    watch["stats"] = updater.update_discriminator(0, *next(training_batches(config, open_source(config), 0)))
+    updater.update_generator()
     return state
 
 
@@ -150,13 +150,13 @@ def test_accumulation_in_d_equals_the_whole_batch(tiny) -> None:  # noqa: ANN001
 def test_g_moves_its_running_statistics_once_an_update_and_d_never(tiny) -> None:  # noqa: ANN001
     config = tiny(train={"accumulate": 4, "d_steps": 1})
     state = TrainingState(config)
-    game = Game(config, state, silent, silent)
+    updater = Updater(config, state, silent, silent)
     start = state.G.norm.running_mean.clone()
-    game.update_discriminator(0, *next(training_batches(config, open_source(config), 0)))
+    updater.update_discriminator(0, *next(training_batches(config, open_source(config), 0)))
     assert torch.equal(state.G.norm.running_mean, start)
     inputs = []
     state.G.norm.register_forward_pre_hook(lambda module, args: inputs.append(args[0].detach()))
-    game.update_generator()
+    updater.update_generator()
     assert len(inputs) == 4
     mean = torch.cat(inputs).transpose(0, 1).flatten(1).mean(dim=1)
     torch.testing.assert_close(state.G.norm.running_mean, config.model.batchnorm_momentum * mean)
@@ -165,7 +165,7 @@ def test_g_moves_its_running_statistics_once_an_update_and_d_never(tiny) -> None
 def test_gs_update_leaves_no_gradient_in_d(tiny) -> None:  # noqa: ANN001
     config = tiny()
     state = TrainingState(config)
-    Game(config, state, silent, silent).update_generator()
+    Updater(config, state, silent, silent).update_generator()
     assert all(p.grad is None for p in state.D.parameters())
     assert all(p.grad is not None for p in state.G.parameters())
 

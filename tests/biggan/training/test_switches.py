@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from biggan.config.tree import Config, ModelConfig, from_dict, to_dict
 from biggan.data import open_source, training_batches
 from biggan.errors import UserError
-from biggan.networks.blocks import DBlock, LayerMaker
+from biggan.networks.blocks import DBlock, LayerFactory
 from biggan.networks.discriminator import Discriminator
 from biggan.networks.generator import Generator
 from biggan.networks.initialization import initialize
@@ -24,7 +24,7 @@ from biggan.run.checkpoint import read_checkpoint, save_checkpoint
 from biggan.run.session import notes_on
 from biggan.training.estimate import estimate
 from biggan.training.state import TrainingState
-from biggan.training.step import Game
+from biggan.training.step import Updater
 
 Play = Callable[..., tuple[TrainingState, list[dict[str, float]]]]
 W, CLASSES, CONDITION = 16, 10, 12 + 32  # width of every block at 8x8 with ch 4; a chunk of z joined to the embedding
@@ -172,11 +172,11 @@ def plain() -> dict[str, torch.Tensor]:
     """The state after two steps without any switch."""
     config = configuration(steps=2)
     state = TrainingState(config)
-    game = Game(config, state, lambda network, k: None, lambda network, k: None)
+    updater = Updater(config, state, lambda network, k: None, lambda network, k: None)
     batches = training_batches(config, open_source(config), 0)
     for _ in range(2):
-        game.update_discriminator(0, *next(batches))
-        game.update_generator()
+        updater.update_discriminator(0, *next(batches))
+        updater.update_generator()
         state.step += 1
     return state.tensors()
 
@@ -313,7 +313,7 @@ def test_bilinear_upsampling_against_its_weights() -> None:
 
 @pytest.mark.parametrize(("size", "dilation"), [(3, 1), (5, 1), (7, 1), (3, 2), (5, 3)])
 def test_filters_keep_the_resolution_and_see_as_far_as_they_say(size: int, dilation: int) -> None:
-    conv = LayerMaker(spectral_norm=False, sn_eps=1e-4, size=size, dilation=dilation).conv(1, 1, bias=False)
+    conv = LayerFactory(spectral_norm=False, sn_eps=1e-4, size=size, dilation=dilation).conv(1, 1, bias=False)
     with torch.no_grad():
         conv.weight.fill_(1.0)
         x = torch.zeros(1, 1, 33, 33)

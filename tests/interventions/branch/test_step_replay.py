@@ -12,7 +12,7 @@ from biggan.cli.train import train_main
 from biggan.data import open_source
 from biggan.data.sampler import PositionalSampler
 from biggan.run.directory import RunDirectory
-from interventions.branch.step_replay import redo
+from interventions.branch.step_replay import replay_step
 from interventions.cli.main import main
 
 OPTIONS = [*TINY, "--train.d_steps=2", "--regularizers.r1=1", "--regularizers.dropout_keep=0.9", "--monitor=none"]
@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_redone_step_is_the_recorded_one(run: Path, step: int) -> None:
     """Just behind a checkpoint, and steps behind it."""
     before = sorted(path.stat().st_mtime_ns for path in run.rglob("*"))
-    redone = redo(run, step)
+    redone = replay_step(run, step)
     assert redone.since == 6
     assert redone.equal
     assert set(redone.stats) <= set(redone.recorded)
@@ -40,7 +40,7 @@ def test_a_redone_step_is_the_recorded_one(run: Path, step: int) -> None:
 
 def test_what_is_seen_of_each_image(run: Path) -> None:
     """Indices and labels are the data's; logits and slopes make the recorded losses and accuracies."""
-    redone = redo(run, 8)
+    redone = replay_step(run, 8)
     frame = redone.images()
     config = RunDirectory(run).read_config()
     source = open_source(config)
@@ -93,5 +93,5 @@ def test_a_step_of_a_branch_behind_a_timed_change(run: Path, tmp_path: Path) -> 
     for path in (branch / "checkpoints").glob("step-*"):
         if path != first:
             path.unlink()
-    assert redo(branch, 10).since == 6
-    assert redo(branch, 10).equal
+    assert replay_step(branch, 10).since == 6
+    assert replay_step(branch, 10).equal

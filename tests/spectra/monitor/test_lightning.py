@@ -31,7 +31,7 @@ class Automatic(lightning.LightningModule):
 
 
 class Manual(lightning.LightningModule):
-    """A game of two networks with an optimizer each; G is updated at every second batch."""
+    """Two networks with an optimizer each; G is updated at every second batch."""
 
     def __init__(self) -> None:
         super().__init__()
