@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from biggan.config.tree import ClampConfig
 from biggan.networks.reparametrization import chosen_layers
 from biggan.networks.singular import sigma_and_target, start_shape, top_two
+from biggan.networks.warm_starts import WarmStarts
 
 
 class Clamp(nn.Module):
