@@ -37,3 +37,27 @@ def test_only_the_command_line_puts_a_monitor_on_a_trainer() -> None:
         if "spectra.monitor.monitor" in path.read_text() and path.name != "tree.py"
     }
     assert users == {"train.py"}
+
+
+WRITERS = {"spectra/record/files.py", "biggan/run/files.py"}
+"""Where files are renamed, linked, locked, and asked for to be on the disk."""
+
+OWN_WAYS = {"fsync", "fdatasync", "flock", "lockf", "link"}
+
+
+def renames(path: Path) -> set[str]:
+    """The calls in a file that belong into one of `WRITERS`."""
+    tree = ast.parse(path.read_text())
+    called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    attributes = [function for function in called if isinstance(function, ast.Attribute)]
+    names = {one.attr for one in attributes if one.attr in OWN_WAYS}
+    of_os = [one for one in attributes if isinstance(one.value, ast.Name) and one.value.id in ("os", "shutil")]
+    names |= {one.attr for one in of_os if one.attr in ("replace", "rename", "renames", "move")}
+    imported = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module in ("os", "fcntl")]
+    return names | {alias.name for node in imported for alias in node.names} & {*OWN_WAYS, "replace", "rename"}
+
+
+def test_files_are_renamed_and_locked_in_one_place() -> None:
+    files = [path for package in FORBIDDEN for path in sorted((ROOT / package).rglob("*.py"))]
+    found = {str(path.relative_to(ROOT)): names for path in files if (names := renames(path))}
+    assert set(found) == WRITERS, found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from biggan.config.tree import Config, from_dict
 from biggan.errors import UserError
+from spectra.record.files import write_tensors
 
 FORMAT = "biggan-1"
 NAME = re.compile(r"step-(\d{8,})\.safetensors")
@@ -38,13 +38,10 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], step: int, config: Mapping[str, Any]) -> str:
-    """Write the file beside `path`, fsync, and rename it; return its digest.
+    """Write the checkpoint whole, on the disk when this returns; return its digest.
 
     Raises `UserError` where it cannot be written (a full disk); `path` and all else are then as they were.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     finite = all(bool(torch.isfinite(tensor).all()) for tensor in whole.values())
     metadata = {
@@ -54,37 +51,15 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], step: int, config
         "config": json.dumps(config, sort_keys=True),
     }
     metadata["digest"] = digest(whole, metadata)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(whole, temporary, metadata=metadata)
-        os.chmod(temporary, 0o666 & ~_umask())  # the library makes it the owner's alone
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
-    except (SafetensorError, OSError) as error:
+        write_tensors(path, whole, metadata)
+    except OSError as error:
         raise UserError(
-            f"could not save the checkpoint {path}: {error}. Earlier checkpoints are whole. Free some space or give "
+            f"could not save the checkpoint {path}: {error}. Earlier checkpoints are whole. Free space or choose "
             f"another --out, then resume."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return metadata["digest"]
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
-def sync(path: Path) -> None:
-    """Have the file's or folder's contents on the disk before going on."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

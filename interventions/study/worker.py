@@ -18,6 +18,7 @@ from biggan.cli.train import EXIT_DONE, EXIT_OF, guarded
 from biggan.errors import UserError
 from biggan.run.directory import RunDirectory
 from biggan.training.observer import Observer
+from spectra.record.files import replacing
 
 if TYPE_CHECKING:
     from biggan.training.trainer import Trainer
@@ -143,10 +144,9 @@ class Heartbeat(Observer):
 
     def _write(self, step: int) -> None:
         self.last = time.monotonic()
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
         said = {"step": step, "first": self.first, "began": self.began, "time": time.time(), "pid": os.getpid()}
-        temporary.write_text(json.dumps(said))
-        os.replace(temporary, self.path)
+        with replacing(self.path, durable=False) as temporary:
+            temporary.write_text(json.dumps(said))
 
 
 def leave_with(parent: int) -> None:
