@@ -17,8 +17,8 @@ from biggan.config.tree import Config, from_dict
 from biggan.errors import UserError
 from spectra.record.files import write_tensors
 
-FORMAT = "biggan-1"
-NAME = re.compile(r"step-(\d{8,})\.safetensors")
+CHECKPOINT_FORMAT = "biggan-1"
+_FILE_NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
 class CheckpointError(UserError):
@@ -45,7 +45,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], step: int, config
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     finite = all(bool(torch.isfinite(tensor).all()) for tensor in whole.values())
     metadata = {
-        "format": FORMAT,
+        "format": CHECKPOINT_FORMAT,
         "step": str(step),
         "finite": json.dumps(finite),
         "config": json.dumps(config, sort_keys=True),
@@ -94,10 +94,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{path} is not a whole safetensors file ({error}): it was cut short or altered, or is of another "
             f"kind. Use another checkpoint."
         ) from error
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != CHECKPOINT_FORMAT:
         raise CheckpointError(
-            f"{path} has the format {metadata.get('format')!r}, expected {FORMAT!r}: it is not a checkpoint of this "
-            f"program, or one of another version."
+            f"{path} has the format {metadata.get('format')!r}, expected {CHECKPOINT_FORMAT!r}: it is not "
+            f"a checkpoint of this program, or one of another version."
         )
     if digest(tensors, metadata) != metadata.get("digest"):
         raise CheckpointError(
@@ -127,7 +127,7 @@ def peek(path: Path) -> dict[str, str]:
 
 def checkpoint_paths(run: Path) -> list[Path]:
     """The run's checkpoint files, oldest first."""
-    return sorted(path for path in (run / "checkpoints").glob("step-*.safetensors") if NAME.fullmatch(path.name))
+    return sorted(path for path in (run / "checkpoints").glob("step-*.safetensors") if _FILE_NAME.fullmatch(path.name))
 
 
 def step_of(path: Path) -> int:

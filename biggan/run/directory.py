@@ -156,10 +156,3 @@ def make_event(kind: str, step: int, **fields: Any) -> dict[str, Any]:
 def default_path(preset: str) -> Path:
     """runs/PRESET, or the first free of runs/PRESET-2, runs/PRESET-3, ..."""
     return free_name(Path("runs") / preset)
-
-
-def remove_later(folder: Path, step: int, pattern: str = "step-*.png") -> None:
-    """Delete the folder's step-numbered files of steps after `step`, which are about to be made again."""
-    for path in folder.glob(pattern):
-        if int(path.stem.removeprefix("step-")) > step:
-            path.unlink()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from biggan.cli.train import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED
+from biggan.cli.app import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED
 from biggan.errors import UserError
 from biggan.run.files import Lock
 from interventions.study.worker import ended, note

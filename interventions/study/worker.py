@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biggan.cli.train import EXIT_DONE, EXIT_OF, guarded
+from biggan.cli.app import EXIT_DONE, EXIT_OF, guarded
 from biggan.errors import UserError
 from biggan.run.directory import RunDirectory
 from biggan.training.observer import Observer
@@ -86,7 +86,7 @@ def _continue(job: Job, out: Path, beat: Heartbeat) -> str:
 
 
 def _train(session: Any, beat: Heartbeat) -> str:
-    from biggan.cli.train import train_session
+    from biggan.run.assemble import train_session
 
     return train_session(session, quiet=True, further=[beat])
 
