@@ -165,7 +165,6 @@ TWICE: set[str] = {
     "Numbers",
     "Outcome",
     "PLAIN",
-    "PLAIN_LINE_SECONDS",
     "Plan",
     "ROWS",
     "Row",
