@@ -1,6 +1,6 @@
 """A step of a run done again with everything recorded: which images, their logits, their gradients.
 
-The step is replayed from the last checkpoint before it, and its numbers are held against the recorded ones, so that what
+The step is replayed from the last checkpoint before it, and its numbers are held against the recorded ones, so what
 is seen is what happened.
 """
 
