@@ -30,7 +30,7 @@ class Lock:
                 raise UserError(
                     f"another biggan-data prepare is at work on {folder}. Wait for it, or stop it."
                 ) from error
-            raise UserError(f"cannot write in {folder.parent}: {error.strerror}. Give another --out.") from error
+            raise UserError(f"cannot write in {folder.parent}: {error.strerror}. Choose another --out.") from error
 
     def _acquire(self) -> IO[str]:
         import fcntl
@@ -73,12 +73,12 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115 - one line after another
         except OSError as error:
-            raise UserError(f"cannot write in {folder}: {error.strerror}. Give another --out.") from error
+            raise UserError(f"cannot write in {folder}: {error.strerror}. Choose another --out.") from error
         self._file.seek(0)
         self.header, self.entries = _parse(self._file.read())
 
     def begin(self, header: dict[str, Any]) -> None:
-        """Forget everything and begin anew."""
+        """Forget everything and begin again."""
         self._file.truncate(0)
         self.header, self.entries = header, []
         self._write(header)

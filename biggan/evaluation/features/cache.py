@@ -64,5 +64,5 @@ def store(name: str, tensors: Mapping[str, Tensor]) -> None:
     except (SafetensorError, OSError) as error:
         temporary.unlink(missing_ok=True) if folder.is_dir() else None
         raise UserError(
-            f"cannot write to the cache folder {folder}: {error}. Make room, or set BIGGAN_CACHE to another folder."
+            f"cannot write to the cache folder {folder}: {error}. Free space, or set BIGGAN_CACHE to another folder."
         ) from error
