@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from biggan.cli.train import EXIT_DONE, guarded
+from biggan.cli.app import EXIT_DONE, guarded
 
 if TYPE_CHECKING:
     from biggan.config import Config

@@ -10,7 +10,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from biggan.errors import UserError, check_known, nearest
+from biggan.errors import UserError, check_known
+from spectra.nearest import nearest
 
 NETWORKS = ("G", "D", "both")
 WORDS = {float: "a number", int: "a whole number", str: "a text"}

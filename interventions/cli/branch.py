@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biggan.cli.train import EXIT_DONE, EXIT_FAILED, EXIT_OF
+from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_OF
 from biggan.errors import UserError
 from interventions.cli.options import DEFAULT_STEPS, PROGRAM
 

@@ -8,8 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biggan.cli.app import Parser
-from biggan.cli.train import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
+from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser
 from biggan.errors import UserError
 from interventions.cli.options import DEFAULT_STEPS, PROGRAM
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from biggan.cli.train import EXIT_DONE, guarded
+from biggan.cli.app import EXIT_DONE, guarded
 from biggan.errors import UserError
 from interventions.cli.options import PROGRAM, fields_as_set, make_parser, read_changes, refuse_options, split_groups
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from biggan.cli.app import Parser
+from biggan.cli.app import Parser, add_version
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
         "Several changes are made together; --then starts another group of changes with its own --from and --until.\n"
         "Exit codes: 0 done (with --control: and equal to the parent), 2 bad input, 130 interrupted, 1 anything else.",
     )
+    add_version(parser)
     add = parser.add_argument
     add(
         "--ckpt",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +20,7 @@ from spectra.detect import (
     Spikes,
     judge_collapse,
 )
+from spectra.nearest import nearest
 from spectra.record.segments import read_event_lines, read_table
 
 if TYPE_CHECKING:
@@ -130,9 +130,9 @@ class Detectors:
     def __init__(self, chosen: Sequence[str] | None = None) -> None:
         for name in chosen or ():
             if name not in DETECTORS:
-                near = get_close_matches(name, DETECTORS, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"there is no detector {name!r}{hint} There are {', '.join(DETECTORS)}")
+                raise ValueError(
+                    f"there is no detector {name!r}{nearest(name, DETECTORS)} There are {', '.join(DETECTORS)}"
+                )
         self._members = [DETECTORS[name]() for name in (DETECTORS if chosen is None else chosen)]
 
     def update(self, step: int, values: Mapping[str, float]) -> list[Finding]:

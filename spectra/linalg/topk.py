@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +23,7 @@ from spectra.linalg.dense import SMALL, Triplets, by_arpack, by_gram, by_lapack
 from spectra.linalg.krylov import Outcome, block_krylov, largest_entry
 from spectra.linalg.operators import ImageOperator, LinearOperator
 from spectra.linalg.tf32 import tf32
+from spectra.nearest import nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -153,9 +153,7 @@ def _check_arguments(k: int, method: str, tol: float) -> None:
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
         raise ValueError(f"k is the number of singular values to compute, a whole number of at least 1; got {k!r}")
     if method not in METHODS:
-        near = get_close_matches(str(method), METHODS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"method is one of {', '.join(METHODS)}; got {method!r}{hint}")
+        raise ValueError(f"method is one of {', '.join(METHODS)}; got {method!r}{nearest(str(method), METHODS)}")
     if not 0 < tol < 1:
         raise ValueError(
             f"tol is the largest error relative to sigma_0, between 0 and 1 (1e-5, for example); got {tol!r}"

@@ -10,7 +10,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from spectra.linalg.topk import TopSingularValues, top_singular_values_batch
 from spectra.monitor.vectors import Directions
+from spectra.nearest import nearest
 
 if TYPE_CHECKING:
     from spectra.networks.matrices import WeightMatrix
@@ -336,9 +336,7 @@ def find_probes(chosen: Sequence[str | Probe] | None) -> list[Probe]:
     found = []
     for probe in PROBES if chosen is None else chosen:
         if isinstance(probe, str) and probe not in PROBES:
-            near = get_close_matches(probe, PROBES, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise ValueError(f"there is no probe {probe!r}{hint} There are {', '.join(PROBES)}")
+            raise ValueError(f"there is no probe {probe!r}{nearest(probe, PROBES)} There are {', '.join(PROBES)}")
         found.append(PROBES[probe]() if isinstance(probe, str) else probe)
     return found
 
