@@ -1,4 +1,4 @@
-"""`python -m spectra.bench`: the estimators on the weight matrices of BigGAN 128, timed side by side in one run.
+"""`python -m spectra.bench ROWSxCOLUMNS...`: the estimators on matrices of these shapes, timed side by side in one run.
 
 For each kind of weights: all matrices at once, one thread unless asked otherwise, each method once. Errors are
 against the float64 Gram matrix (`exact`), itself compared with LAPACK's full decomposition on one layer. The times
@@ -9,7 +9,6 @@ over.
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -31,33 +30,8 @@ DESCRIPTIONS = {
 STEPS = (2e-4, 2e-3)
 GOAL_SVDS, GOAL_EXACT = 5.0, 4.0
 K = 3
-
-
-def biggan_shapes(ch: int = 96, classes: int = 1000) -> list[tuple[int, int]]:
-    """Out x rest of every weight of BigGAN 128 (Appendix B, Table 4): 42 in G, 23 in D, 158 million numbers at ch
-    96."""
-    g, d = [16, 16, 8, 4, 2, 1], [1, 2, 4, 8, 16, 16]
-    z, embedding = 20, 128
-    condition = z + embedding
-    shapes = [(classes, embedding), (16 * g[0] * ch, z)]
-    for width_in, width_out in itertools.pairwise(g):
-        before, after = width_in * ch, width_out * ch
-        shapes += [(before, condition)] * 2 + [(after, condition)] * 2
-        shapes += [(after, 9 * before), (after, 9 * after), (after, before)]
-    shapes += [*_non_local(g[4] * ch), (3, 9 * ch)]
-    before = 3
-    for i, width in enumerate(d):
-        after = width * ch
-        shapes += [(after, 9 * before), (after, 9 * after)]
-        shapes += (
-            [(after, before)] if i < len(d) - 1 else []
-        )  # the last block keeps its width and has no skip convolution
-        before = after
-    return shapes + _non_local(d[0] * ch) + [(1, before), (classes, before)]
-
-
-def _non_local(width: int) -> list[tuple[int, int]]:
-    return [(width // 8, width), (width // 8, width), (width // 2, width), (width, width // 2)]
+SHAPES = ((64, 576), (128, 1152), (256, 2304), (512, 512), (1000, 512))
+"""Those of a small network, for want of others."""
 
 
 def orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
@@ -196,17 +170,24 @@ def _error(values: Tensor, truth: Tensor) -> float:
     return float((values - truth).abs().max() / truth[0])
 
 
-def run(ch: int, kinds: Sequence[str], tol: float, device: str, seed: int = 0) -> list[Timing]:
-    """Run and print the whole comparison; returns the lines printed."""
+def run(
+    shapes: Sequence[tuple[int, int]],
+    kinds: Sequence[str],
+    tol: float,
+    device: str,
+    seed: int = 0,
+    title: str = "given shapes",
+) -> list[Timing]:
+    """Run and print the whole comparison on weights of these shapes (out x rest); returns the lines printed."""
     bench = Bench(device, tol)
     generator = torch.Generator().manual_seed(seed)
-    bases = [orthogonal(*shape, generator) for shape in biggan_shapes(ch)]
+    bases = [orthogonal(*shape, generator) for shape in shapes]
     total = sum(base.numel() for base in bases)
     bench.warm_up()
     bandwidth = bench.bandwidth()
     floor = 4 * total / bandwidth
     print(
-        f"BigGAN 128 at ch {ch}: {len(bases)} weight matrices, {total / 1e6:.1f} million numbers, float32; top {K} to "
+        f"{title}: {len(bases)} weight matrices, {total / 1e6:.1f} million numbers, float32; top {K} to "
         f"{tol:g} of sigma_0\n"
         f"torch {torch.__version__}, {_device_name(bench.device)}, {torch.get_num_threads()} thread(s), seconds of "
         f"{'processor' if bench.uses_processor_time else 'wall'} time\n"
@@ -295,24 +276,44 @@ def _device_name(device: torch.device) -> str:
         return "CPU"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m spectra.bench", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="ch 8 and spiked weights only: seconds instead of minutes")
-    parser.add_argument("--ch", type=int, default=96, help="channel multiplier, a multiple of 8 (default: 96)")
+def options_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """The options of `run`, but for the shapes."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--tol", type=float, default=1e-5, help="relative to sigma_0 (default: 1e-5)")
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    options = parser.parse_args(arguments)
-    if options.ch < 8 or options.ch % 8:
-        parser.error(f"--ch is a multiple of 8, from 8; got {options.ch}")
+    return parser
+
+
+def run_options(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, shapes: Sequence[tuple[int, int]], title: str
+) -> int:
+    """Check the options, and run; returns the exit code."""
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device here")
     torch.set_num_threads(options.threads)
-    ch, kinds = (8, ["spiked"]) if options.quick else (options.ch, options.kinds)
-    run(ch, kinds, options.tol, options.device)
+    run(shapes, options.kinds, options.tol, options.device, title=title)
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit code."""
+    parser = options_parser(
+        "python -m spectra.bench", "The estimators on matrices of given shapes, timed side by side."
+    )
+    parser.add_argument(
+        "shapes", nargs="*", type=_shape, default=list(SHAPES), metavar="ROWSxCOLUMNS", help="default: %(default)s"
+    )
+    options = parser.parse_args(arguments)
+    return run_options(parser, options, options.shapes, "given shapes")
+
+
+def _shape(text: str) -> tuple[int, int]:
+    rows, _, columns = text.lower().partition("x")
+    if not (rows.isdigit() and columns.isdigit() and int(rows) and int(columns)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape, expected ROWSxCOLUMNS, for example 512x4608")
+    return int(rows), int(columns)
 
 
 if __name__ == "__main__":

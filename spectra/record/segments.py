@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectra.record.events import read_event_lines
+
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
@@ -141,20 +143,6 @@ def read_legend(run: str | Path) -> dict[str, dict[str, Any]]:
         for part, entries in json.loads(metadata.get(LEGEND, b"{}")).items():
             legend[part] = legend.get(part, {}) | entries
     return legend
-
-
-def read_event_lines(run: str | Path) -> list[dict[str, Any]]:
-    """The lines of events.jsonl that name an event and its step, in order; lines torn by a kill are left out."""
-    path, events = Path(run) / "events.jsonl", []
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    for line in text.splitlines():
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(event, dict) and {"event", "step"} <= set(event):
-            events.append(event)
-    return events
 
 
 def append_event(run: str | Path, event: Mapping[str, Any]) -> None:
