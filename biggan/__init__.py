@@ -43,6 +43,10 @@ __all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from spectra.version import package_version
+
+        return package_version()
     if name not in _HOME_OF:
         raise AttributeError(f"module 'biggan' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

@@ -31,6 +31,10 @@ __all__ = sorted([*_HOME_OF, "detect", "lightning"])
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from spectra.version import package_version
+
+        return package_version()
     if name in ("detect", "lightning"):
         return import_module({"detect": "spectra.detect", "lightning": "spectra.monitor.integrations.lightning"}[name])
     if name not in _HOME_OF:

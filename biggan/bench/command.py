@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from biggan.bench.machine import LEAST_TIMED
-from biggan.cli.train import EXIT_DONE, guarded
+from biggan.cli.app import EXIT_DONE, guarded
 from biggan.errors import UserError
 
 REPORTS = {

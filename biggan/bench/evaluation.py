@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from biggan.cli.train import EXIT_DONE, guarded
+from biggan.cli.app import EXIT_DONE, guarded
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,8 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from biggan.cli.app import Parser
-from biggan.cli.train import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, guarded
+from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser, add_version, guarded
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
@@ -153,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Image data for training.",
         epilog="Exit codes: 0 done, 2 bad input, 130 interrupted (what is packed is kept), 1 anything else.",
     )
+    add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     prepare = commands.add_parser(
         "prepare",

@@ -6,8 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from biggan.cli.app import Parser
-from biggan.cli.train import EXIT_DONE, guarded
+from biggan.cli.app import EXIT_DONE, Parser, add_version, guarded
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
@@ -136,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Under torchrun every process makes its share of the samples to be scored. Exit codes: 0 done, 2 bad "
         "input, 1 anything else.",
     )
+    add_version(parser)
     add = parser.add_argument
     add("--ckpt", required=True, metavar="PATH", help="a checkpoint file, or a run directory (its newest)")
     add("--all", action="store_true", help="every checkpoint of the run, with D's accuracies: a table over steps")

@@ -16,12 +16,14 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
+from biggan.cli.app import add_version
 from biggan.config import model as config_model
 from biggan.config import objective as config_objective
 from biggan.config import speed as config_speed
 from biggan.config import tree as config
 from biggan.config.tree import Config, fields, flatten, from_dict, to_dict, unflatten
-from biggan.errors import UserError, check_known, nearest
+from biggan.errors import UserError, check_known
+from spectra.nearest import nearest
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -121,6 +123,7 @@ def make_parser(texts: Mapping[str, str]) -> ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="biggan-train [PRESET] [--section.field VALUE ...] [--config FILE] [--resume RUN] [options]",
     )
+    add_version(parser)
     add = parser.add_argument
     add(
         "preset",

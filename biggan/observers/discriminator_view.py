@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from biggan import rng
-from biggan.distributed.ranks import BatchShard, all_sum
+from biggan.distributed.collectives import all_sum
+from biggan.distributed.ranks import BatchShard
 from biggan.evaluation.memorization import discriminator_logits, fixed_images, input_gradient_norms, memorization
 from biggan.networks.spectral_norm import normalized
 from biggan.objective.latents import sample_latents
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from biggan.networks.discriminator import Discriminator
     from biggan.training.trainer import Trainer
 
-KINDS = ("fake", "real")
+_KINDS = ("fake", "real")
 
 
 @torch.no_grad()
@@ -61,7 +62,7 @@ def logit_statistics(D: Discriminator, seen: Sequence[Tensor], margin: float, sh
         "D/linear_mean/": linear,
         "D/projection_mean/": projection,
     }
-    numbers = {f"{name}{kind}": value for name, pair in pairs.items() for kind, value in zip(KINDS, pair, strict=True)}
+    numbers = {f"{name}{kind}": value for name, pair in pairs.items() for kind, value in zip(_KINDS, pair, strict=True)}
     return numbers | {"D/bias": D.linear.bias.detach().reshape(()).clone()}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from torch import Tensor
 
 from biggan.config.tree import Config, from_dict
 from biggan.errors import UserError
+from spectra.record.files import write_tensors
 
-FORMAT = "biggan-1"
-NAME = re.compile(r"step-(\d{8,})\.safetensors")
+CHECKPOINT_FORMAT = "biggan-1"
+_FILE_NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
 class CheckpointError(UserError):
@@ -38,53 +38,28 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], step: int, config: Mapping[str, Any]) -> str:
-    """Write the file beside `path`, fsync, and rename it; return its digest.
+    """Write the checkpoint whole, on the disk when this returns; return its digest.
 
     Raises `UserError` where it cannot be written (a full disk); `path` and all else are then as they were.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     finite = all(bool(torch.isfinite(tensor).all()) for tensor in whole.values())
     metadata = {
-        "format": FORMAT,
+        "format": CHECKPOINT_FORMAT,
         "step": str(step),
         "finite": json.dumps(finite),
         "config": json.dumps(config, sort_keys=True),
     }
     metadata["digest"] = digest(whole, metadata)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(whole, temporary, metadata=metadata)
-        os.chmod(temporary, 0o666 & ~_umask())  # the library makes it the owner's alone
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
-    except (SafetensorError, OSError) as error:
+        write_tensors(path, whole, metadata)
+    except OSError as error:
         raise UserError(
-            f"could not save the checkpoint {path}: {error}. Earlier checkpoints are whole. Free some space or give "
+            f"could not save the checkpoint {path}: {error}. Earlier checkpoints are whole. Free space or choose "
             f"another --out, then resume."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return metadata["digest"]
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
-def sync(path: Path) -> None:
-    """Have the file's or folder's contents on the disk before going on."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
@@ -119,10 +94,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{path} is not a whole safetensors file ({error}): it was cut short or altered, or is of another "
             f"kind. Use another checkpoint."
         ) from error
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != CHECKPOINT_FORMAT:
         raise CheckpointError(
-            f"{path} has the format {metadata.get('format')!r}, expected {FORMAT!r}: it is not a checkpoint of this "
-            f"program, or one of another version."
+            f"{path} has the format {metadata.get('format')!r}, expected {CHECKPOINT_FORMAT!r}: it is not "
+            f"a checkpoint of this program, or one of another version."
         )
     if digest(tensors, metadata) != metadata.get("digest"):
         raise CheckpointError(
@@ -152,7 +127,7 @@ def peek(path: Path) -> dict[str, str]:
 
 def checkpoint_paths(run: Path) -> list[Path]:
     """The run's checkpoint files, oldest first."""
-    return sorted(path for path in (run / "checkpoints").glob("step-*.safetensors") if NAME.fullmatch(path.name))
+    return sorted(path for path in (run / "checkpoints").glob("step-*.safetensors") if _FILE_NAME.fullmatch(path.name))
 
 
 def step_of(path: Path) -> int:

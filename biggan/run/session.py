@@ -13,8 +13,10 @@ import torch
 
 from biggan.config.tree import Config, differences, flatten, to_dict
 from biggan.data import Source, open_source
-from biggan.distributed import ranks as distributed
-from biggan.distributed.launch import all_ranks_or_none, check_alike
+from biggan.distributed.collectives import copy_from_main, from_main
+from biggan.distributed.consensus import all_ranks_or_none, check_alike
+from biggan.distributed.launch import launch_id, restarts
+from biggan.distributed.ranks import BatchShard, is_main, local_world_size
 from biggan.errors import UserError, check_known
 from biggan.objective.gradient_penalties import strengths
 from biggan.objective.latents import LATENTS
@@ -44,24 +46,23 @@ def open_new(config: Config, preset: str, facts: Mapping[str, Any] | None = None
 
     Raises `UserError` before anything is written.
     """
-    is_main = distributed.is_main()
-    run = RunDirectory(Path(distributed.from_main(config.out or str(default_path(preset)))))
+    run = RunDirectory(Path(from_main(config.out or str(default_path(preset)))))
     config = _on_this_device(config, run.path)
     with all_ranks_or_none():
-        if is_main:
+        if is_main():
             run.check_new()
         source = _open_data(config)
-        state = TrainingState(config, config.device, initialize=is_main)
+        state = TrainingState(config, config.device, initialize=is_main())
     check_alike(source.identity(), "other data")
     with all_ranks_or_none():
-        if is_main:
+        if is_main():
             run.create(config, {**_data_facts(source), **(facts or {})})
             run.append_event(make_event("started", 0, preset=preset))
-    distributed.copy_from_main(state.tensors())
-    return Session(config, run, state, source, notes_on(config))
+    copy_from_main(state.tensors())
+    return Session(config, run, state, source, config_notes(config))
 
 
-def open_branch(
+def open_branched(
     config: Config,
     checkpoint: Checkpoint,
     facts: Mapping[str, Any],
@@ -101,11 +102,11 @@ def open_branch(
         made.append_event(make_event("checkpoint", state.step, path=f"checkpoints/{path.name}", digest=digest))
 
     run.create_whole(config, {**_data_facts(source), **facts}, fill)
-    return Session(config, run, state, source, [f"branching at step {state.step}", *notes_on(config)])
+    return Session(config, run, state, source, [f"branching at step {state.step}", *config_notes(config)])
 
 
 @dataclass(frozen=True)
-class Start:
+class ResumePoint:
     """Where a resumed run goes on: the newest checkpoint that verifies, or step 0 where none was saved yet."""
 
     config: Config
@@ -119,21 +120,21 @@ class Start:
         return 0 if self.checkpoint is None else self.checkpoint.step
 
 
-def find_start(path: Path) -> Start:
+def find_start(path: Path) -> ResumePoint:
     """Where the run in `path` goes on. Raises `UserError` where it is no run, or has checkpoints but none is whole.
 
     Rank 0 alone reads it and has the checkpoint's tensors.
     """
     with all_ranks_or_none():
-        start = _find_start(path) if distributed.is_main() else None
+        start = _find_start(path) if is_main() else None
     bare = start
     if start is not None and start.checkpoint is not None:
         bare = dataclasses.replace(start, checkpoint=dataclasses.replace(start.checkpoint, tensors={}))
-    sent = distributed.from_main(bare)
+    sent = from_main(bare)
     return start or sent
 
 
-def _find_start(path: Path) -> Start:
+def _find_start(path: Path) -> ResumePoint:
     config = RunDirectory(path).read_config()
     if not checkpoint_paths(path):
         saved = [e["step"] for e in RunDirectory(path).events() if e["event"] == "checkpoint"]
@@ -142,12 +143,30 @@ def _find_start(path: Path) -> Start:
                 f"{path} has no checkpoint left, and one of step {max(saved)} was saved there once. Put the files back "
                 f"into {path}/checkpoints, or begin a new run with another --out."
             )
-        return Start(config, None, [])
+        return ResumePoint(config, None, [])
     checkpoint, passed_over = newest_checkpoint(path)
-    return Start(checkpoint.config, checkpoint, passed_over)
+    return ResumePoint(checkpoint.config, checkpoint, passed_over)
 
 
-def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool) -> Session:
+def run_to_continue(out: str | None, preset: str) -> Path | None:
+    """The run that this launch began before torchrun restarted its processes (`--max-restarts`); else none.
+
+    Rank 0 alone looks, so every rank is told the same.
+    """
+    if restarts() == 0:
+        return None
+    found: Path | None = None
+    for path in ([Path(out)] if out else sorted(Path("runs").glob(f"{preset}*"))) if is_main() else ():
+        try:
+            launch = RunDirectory(path).facts().get("launch")
+        except (OSError, ValueError):
+            continue
+        if launch and launch == launch_id():
+            found = path
+    return from_main(found)
+
+
+def open_resumed(config: Config, path: Path, start: ResumePoint, *, allow_change: bool) -> Session:
     """The run in `path` at `start`, under `config`.
 
     Raises `UserError`, before anything is written, where `config` or other data would change the numbers and
@@ -156,7 +175,7 @@ def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool
     """
     if config.out is not None and Path(config.out) not in (path, Path(start.config.out or path)):
         raise UserError(f"--out is {config.out}, and a resumed run stays in its directory {path}. Leave --out away.")
-    config, run, is_main = _on_this_device(config, path), RunDirectory(path), distributed.is_main()
+    config, run = _on_this_device(config, path), RunDirectory(path)
     with all_ranks_or_none():
         changed = _changed_numbers(config, start, path, allow_change=allow_change)
         if start.step >= config.steps:
@@ -166,17 +185,17 @@ def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool
             )
         source = _open_data(config)
         data = source.identity()
-        before = (run.data_identity() if is_main else None) or data
+        before = (run.data_identity() if is_main() else None) or data
         changed |= _changed_data(before, data, path, allow_change=allow_change)
-        state = TrainingState(config, config.device, initialize=is_main and start.checkpoint is None)
-        if is_main and start.checkpoint is not None:
+        state = TrainingState(config, config.device, initialize=is_main() and start.checkpoint is None)
+        if is_main() and start.checkpoint is not None:
             load_state(state, start.checkpoint, config)
     check_alike(data, "other data")
     notes: list[str] = []
     with all_ranks_or_none():
-        if is_main:
+        if is_main():
             notes = _reopen(run, config, start, changed, source)
-    distributed.copy_from_main(state.tensors())
+    copy_from_main(state.tensors())
     state.step = start.step
     return Session(config, run, state, source, notes)
 
@@ -187,7 +206,7 @@ def _data_facts(source: Source) -> dict[str, Any]:
 
 
 def _reopen(
-    run: RunDirectory, config: Config, start: Start, changed: dict[str, list[Any]], source: Source
+    run: RunDirectory, config: Config, start: ResumePoint, changed: dict[str, list[Any]], source: Source
 ) -> list[str]:
     """Take back what lies after `start`, and write down that the run goes on. Returns what the user should know."""
     run.lock()
@@ -203,7 +222,7 @@ def _reopen(
     notes += [
         f"{name} was {old} when the run began and is {new}: bits may differ" for name, (old, new) in elsewhere.items()
     ]
-    return [*notes, f"resuming at step {start.step}", *notes_on(config)]
+    return [*notes, f"resuming at step {start.step}", *config_notes(config)]
 
 
 def _on_this_device(config: Config, path: Path) -> Config:
@@ -212,11 +231,11 @@ def _on_this_device(config: Config, path: Path) -> Config:
         config = dataclasses.replace(config, out=str(path), device=resolve_device(config.device))
     check_alike(flatten(to_dict(config)), "another configuration")
     with all_ranks_or_none():
-        distributed.BatchShard(config.train.batch, config.train.accumulate)  # an image for each rank
+        BatchShard(config.train.batch, config.train.accumulate)  # an image for each rank
     return config
 
 
-def _changed_numbers(config: Config, start: Start, path: Path, *, allow_change: bool) -> dict[str, list[Any]]:
+def _changed_numbers(config: Config, start: ResumePoint, path: Path, *, allow_change: bool) -> dict[str, list[Any]]:
     """What differs from the run's own configuration in fields that decide the numbers; refused unless allowed."""
     before = dataclasses.replace(start.config, device=resolve_device(start.config.device))
     changed = differences(before, config, numbers_only=True)
@@ -273,13 +292,13 @@ def resolve_device(device: str) -> Literal["cpu", "cuda"]:
     """ "cpu" or "cuda". Raises `UserError` for a GPU that is not there: each process of a machine needs its own."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    gpus, processes = torch.cuda.device_count(), distributed.local_world_size()
+    gpus, processes = torch.cuda.device_count(), local_world_size()
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, and torch sees no GPU here. Give --device cpu, or auto.")
     if device == "cuda" and gpus < processes:
         raise UserError(
             f"{processes} processes of this machine are to train on GPUs, and torch sees {gpus} here: each needs its "
-            f"own. Start {gpus} (torchrun --nproc-per-node {gpus}), or give --device cpu."
+            f"own. ResumePoint {gpus} (torchrun --nproc-per-node {gpus}), or give --device cpu."
         )
     return "cuda" if device == "cuda" else "cpu"
 
@@ -294,7 +313,7 @@ def use_arithmetic(config: Config) -> None:
         torch.backends.cudnn.benchmark = False
 
 
-def notes_on(config: Config) -> list[str]:
+def config_notes(config: Config) -> list[str]:
     """What someone should know who runs `config`."""
     notes = []
     if config.speed.compile and strengths(config):

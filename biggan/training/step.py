@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from biggan import rng
 from biggan.config.tree import Config
-from biggan.distributed import ranks as distributed
+from biggan.distributed.collectives import sum_gradients
+from biggan.distributed.ranks import BatchShard, local_batchnorm, synchronized_batchnorm
 from biggan.networks.autocast import Snapshot, autocast, step_unless
 from biggan.networks.sigma_control import project
 from biggan.networks.spectral_norm import collecting, move_running_statistics, normalized
@@ -54,7 +55,7 @@ class Updater:
         self.loss, self.slopes = make_loss(config.loss), strengths(config)
         self.before_update, self.after_backward = before_update, after_backward
         state.G.recompute = state.D.recompute = config.train.recompute
-        self.share = distributed.BatchShard(config.train.batch, config.train.accumulate)
+        self.share = BatchShard(config.train.batch, config.train.accumulate)
         first = next(state.G.parameters())
         self.device, self.dtype = first.device, first.dtype
         self.snapshot: Snapshot | None = None
@@ -64,7 +65,7 @@ class Updater:
         self._compiled_parts = torch.compile(state.D.parts, dynamic=False) if compiled else None
 
     @_in_own_arithmetic
-    @distributed.synchronized_batchnorm()
+    @synchronized_batchnorm()
     def update_discriminator(self, k: int, real: Tensor, labels: Tensor) -> Stats:
         """D step `k`: real images (B, 3, R, R) and their labels (B,), this rank's share, against as many of G's.
 
@@ -104,7 +105,7 @@ class Updater:
         }
 
     @_in_own_arithmetic
-    @distributed.synchronized_batchnorm()
+    @synchronized_batchnorm()
     def update_generator(self) -> Stats:
         """The G step. Under accumulation BatchNorm normalizes each micro-batch by its own statistics."""
         G, D, accumulate = self.state.G, self.state.D, self.config.train.accumulate
@@ -184,7 +185,7 @@ class Updater:
         return (mask / keep).chunk(count)
 
     def _begin(self, network: str, k: int) -> None:
-        with distributed.local_batchnorm():
+        with local_batchnorm():
             self.before_update(network, k)
         self.state.optimizers[network].zero_grad(set_to_none=True)
         if network in self.state.loss_scalers:  # what an update moves beside the weights, in case it is skipped
@@ -215,10 +216,10 @@ class Updater:
         The gradient's norm is that before clipping.
         """
         gradients = [p.grad for p in self.state.networks()[network].parameters() if p.grad is not None]
-        distributed.sum_gradients(gradients)
+        sum_gradients(gradients)
         scaler = self.state.loss_scalers.get(network)
         skip = None if scaler is None else scaler.unscale(gradients)
-        with distributed.local_batchnorm():
+        with local_batchnorm():
             self.after_backward(network, k)
         stats = {f"penalty/{network}_{name}": value.detach() for name, value in extra.items()}
         stats[f"gradient_norm/{network}"] = nn.utils.get_total_norm(gradients)

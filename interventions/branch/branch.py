@@ -132,7 +132,7 @@ def run_branch(branch: Branch, *, quiet: bool = False, observers: list[Any] | No
 
 def open_branch(branch: Branch) -> Session:
     """The branch's run directory, made whole at once, with the changed state as its first checkpoint."""
-    from biggan.run.session import open_branch as open_session
+    from biggan.run.session import open_branched
 
     parent, first = branch.parent, branch.timeline.phases[0]
     applied = [one.as_json() for one in branch.timeline.applied]
@@ -160,7 +160,7 @@ def open_branch(branch: Branch) -> Session:
     config = dataclasses.replace(first.config, out=str(branch.out))
     identity = parent.facts.get("data") if not _data_differs(parent.checkpoint.config, config) else None
     past = None if parent.run is None else parent.run.path
-    return open_session(config, parent.checkpoint, facts, prepare, events=events, data=identity, past=past)
+    return open_branched(config, parent.checkpoint, facts, prepare, events=events, data=identity, past=past)
 
 
 def continue_branch(
@@ -210,7 +210,7 @@ def read_facts(run: Path) -> dict[str, Any]:
 def _train_phases(
     session: Session, phases: list[Phase], path: Path, *, quiet: bool, observers: list[Any] | None
 ) -> str:
-    from biggan.cli.train import train_session
+    from biggan.run.assemble import train_session
 
     for number, phase in enumerate(phases):
         if number:

@@ -8,7 +8,8 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from biggan.errors import UserError, check_known, nearest
+from biggan.errors import UserError, check_known
+from spectra.nearest import nearest
 
 NETWORKS = ("G", "D", "both")
 

@@ -8,10 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biggan.cli.app import Parser
-from biggan.cli.train import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
+from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser
 from biggan.errors import UserError
-from interventions.cli.main import DEFAULT_STEPS, PROGRAM
 
 if TYPE_CHECKING:
     from interventions.study.expand import Resolved
@@ -19,6 +17,9 @@ if TYPE_CHECKING:
 
 Given = list[tuple[Any, int, int | None]]
 """Changes of the line, with their --from and --until."""
+
+PROGRAM = "biggan-intervene"
+DEFAULT_STEPS = 1000
 
 
 def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, Any]) -> int:

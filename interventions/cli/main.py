@@ -7,17 +7,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biggan.cli.app import Parser
-from biggan.cli.train import EXIT_DONE, EXIT_FAILED, EXIT_OF, guarded
+from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_OF, Parser, add_version, guarded
 from biggan.errors import UserError
+from interventions.cli import commands
+from interventions.cli.commands import DEFAULT_STEPS, PROGRAM
 
 if TYPE_CHECKING:
     from interventions.branch.branch import Branch
     from interventions.branch.timeline import Timed
 
-PROGRAM = "biggan-intervene"
 COMMANDS = ("compare", "replay")
-DEFAULT_STEPS = 1000
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,8 +30,6 @@ def _intervene(argv: list[str]) -> int:
     if argv[:1] == ["changes"]:
         return _list_changes()
     if argv[:1] and argv[0] in COMMANDS:
-        from interventions.cli import commands
-
         return getattr(commands, argv[0])(argv[1:])
     groups = _split(fields_as_set(argv))
     options = make_parser().parse_args([word for words in groups for word in words])
@@ -44,9 +41,7 @@ def _intervene(argv: list[str]) -> int:
         return _resume(options)
     changes, settings = read_changes(groups)
     if options.plan or options.seeds:
-        from interventions.cli.commands import run_plan
-
-        return run_plan(options, changes, settings)
+        return commands.run_plan(options, changes, settings)
     _refuse(options, ("--slurm", "--scratch-steps", "--jobs"), "is for many runs at once, with --plan or --seeds")
     return _branch(options, changes, settings)
 
@@ -76,6 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
         "Several changes are made together; --then begins another group of changes with its own --from and --until.\n"
         "Exit codes: 0 done (with --control: and equal to the parent), 2 bad input, 130 interrupted, 1 anything else.",
     )
+    add_version(parser)
     add = parser.add_argument
     add(
         "--ckpt",

@@ -233,7 +233,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
 
 def save_resolved(resolved: Resolved, folder: Path) -> None:
     """Write plan.json, or find the same plan there already. Raises `UserError` where another one is."""
-    from biggan.run.directory import write_whole
+    from spectra.record.files import write_text
 
     path = folder / "plan.json"
     if path.is_file():
@@ -247,7 +247,7 @@ def save_resolved(resolved: Resolved, folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} exists, is not empty, and holds no plan. Give another --out.")
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(resolved.as_json(), indent=1) + "\n")
+    write_text(path, json.dumps(resolved.as_json(), indent=1) + "\n")
 
 
 def _what(before: Resolved, now: Resolved) -> str:

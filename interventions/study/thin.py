@@ -13,7 +13,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from biggan.cli.train import EXIT_DONE, guarded
+from biggan.cli.app import EXIT_DONE, guarded
 from biggan.errors import UserError
 
 KEPT = ("loss/", "accuracy/", "gradient_norm/")

@@ -21,20 +21,20 @@ from torch import Tensor
 from spectra.linalg.dense import by_arpack
 from spectra.linalg.topk import TopSingularValues, top_singular_values, top_singular_values_batch
 
-KINDS = ("spiked", "orthogonal", "slow")
+WEIGHT_KINDS = ("spiked", "orthogonal", "slow")
 DESCRIPTIONS = {
     "spiked": "random, bulk edge 1, with spikes 3, 2.5 and 2",
     "orthogonal": "orthogonal initialisation, every singular value 1",
     "slow": "slow decay, sigma_i = i^-0.1",
 }
-STEPS = (2e-4, 2e-3)
+STEP_SIZES = (2e-4, 2e-3)
 GOAL_SVDS, GOAL_EXACT = 5.0, 4.0
 K = 3
 SHAPES = ((64, 576), (128, 1152), (256, 2304), (512, 512), (1000, 512))
 """Those of a small network, for want of others."""
 
 
-def orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+def random_orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """Orthonormal rows or columns, whichever are fewer; float32."""
     tall = torch.randn(max(rows, columns), min(rows, columns), generator=generator)
     q = torch.linalg.qr(tall).Q
@@ -52,17 +52,17 @@ def make_weights(kind: str, bases: Sequence[Tensor], generator: torch.Generator)
         wide = base if rows <= columns else base.T
         if kind == "slow":
             values = torch.arange(1, short + 1, dtype=torch.float32) ** -0.1
-            weight = (orthogonal(short, short, generator) * values) @ wide
+            weight = (random_orthogonal(short, short, generator) * values) @ wide
         else:
             weight = torch.randn(wide.shape, generator=generator) / (rows**0.5 + columns**0.5)
             spikes = torch.tensor([3.0, 2.5, 2.0])[:short]
-            weight += (orthogonal(short, len(spikes), generator) * spikes) @ wide[: len(spikes)]
+            weight += (random_orthogonal(short, len(spikes), generator) * spikes) @ wide[: len(spikes)]
         made.append(weight if rows <= columns else weight.T.contiguous())
     return made
 
 
 @dataclass
-class Timing:
+class MethodTiming:
     """One line of the table: seconds for all matrices, blocks of the largest, bytes read per byte of weights, worst
     error."""
 
@@ -97,7 +97,7 @@ class Bench:
 
     def warm_up(self) -> None:
         """Import and initialise what the first call of each method would otherwise be charged for."""
-        weight = orthogonal(40, 60, torch.Generator().manual_seed(0)).to(self.device)
+        weight = random_orthogonal(40, 60, torch.Generator().manual_seed(0)).to(self.device)
         for method in ("exact", "krylov", *(["svds"] if self.on_cpu else [])):
             top_singular_values(weight, K, method)
 
@@ -112,7 +112,7 @@ class Bench:
 
     def estimator(
         self, label: str, weights: list[Tensor], truth: list[Tensor] | None, method: str, starts: list | None = None
-    ) -> tuple[Timing, list[TopSingularValues]]:
+    ) -> tuple[MethodTiming, list[TopSingularValues]]:
         """Time one method on all weights. Without a truth its own values are taken for it."""
         found, seconds = self.clock(lambda: top_singular_values_batch(weights, K, method, self.tol, starts))
         truth = [one.values for one in found] if truth is None else truth
@@ -124,9 +124,11 @@ class Bench:
             counts = [one.passes // 2 for one, n in zip(found, numbers, strict=True) if n > max(numbers) / 4]
             blocks = f"{min(counts)}-{max(counts)}"
         error = max(_error(one.values, true) for one, true in zip(found, truth, strict=True))
-        return Timing(label, seconds, blocks, ratio, error, f"{failed} unconverged" if failed else ""), found
+        return MethodTiming(label, seconds, blocks, ratio, error, f"{failed} unconverged" if failed else ""), found
 
-    def arpack(self, label: str, weights: list[Tensor], truth: list[Tensor], starts: list | None, tol: float) -> Timing:
+    def arpack(
+        self, label: str, weights: list[Tensor], truth: list[Tensor], starts: list | None, tol: float
+    ) -> MethodTiming:
         """Time scipy's svds alone, without a check of what it returns."""
         passes = seconds = worst = 0.0
         broken = 0
@@ -151,7 +153,7 @@ class Bench:
             broken += failed
             worst = max(worst, _error(torch.from_numpy(values), true))
         ratio = passes / sum(weight.numel() for weight in weights)
-        return Timing(label, seconds, "", ratio, worst, f"{broken} broke down, then exact" if broken else "")
+        return MethodTiming(label, seconds, "", ratio, worst, f"{broken} broke down, then exact" if broken else "")
 
     def full_svd(self, weights: list[Tensor]) -> tuple[float, tuple[int, int], float, float]:
         """Seconds for all weights, extrapolated by short^2 * long from one layer; that layer, its seconds, and the
@@ -170,18 +172,18 @@ def _error(values: Tensor, truth: Tensor) -> float:
     return float((values - truth).abs().max() / truth[0])
 
 
-def run(
+def run_comparison(
     shapes: Sequence[tuple[int, int]],
     kinds: Sequence[str],
     tol: float,
     device: str,
     seed: int = 0,
     title: str = "given shapes",
-) -> list[Timing]:
+) -> list[MethodTiming]:
     """Run and print the whole comparison on weights of these shapes (out x rest); returns the lines printed."""
     bench = Bench(device, tol)
     generator = torch.Generator().manual_seed(seed)
-    bases = [orthogonal(*shape, generator) for shape in shapes]
+    bases = [random_orthogonal(*shape, generator) for shape in shapes]
     total = sum(base.numel() for base in bases)
     bench.warm_up()
     bandwidth = bench.bandwidth()
@@ -211,7 +213,9 @@ def run(
     return lines
 
 
-def _one_kind(bench: Bench, kind: str, bases: list[Tensor], floor: float, generator: torch.Generator) -> list[Timing]:
+def _one_kind(
+    bench: Bench, kind: str, bases: list[Tensor], floor: float, generator: torch.Generator
+) -> list[MethodTiming]:
     weights = [weight.to(bench.device) for weight in make_weights(kind, bases, generator)]
     print(f"\n{kind}: {DESCRIPTIONS[kind]}")
     exact, reference = bench.estimator("exact", weights, None, "exact")
@@ -222,7 +226,7 @@ def _one_kind(bench: Bench, kind: str, bases: list[Tensor], floor: float, genera
         lines.append(bench.arpack("svds cold", weights, truth, None, bench.tol))
         lines.append(bench.arpack("svds cold, plain", weights, truth, None, bench.tol**2))
     _print_lines(lines, exact.seconds, floor)
-    for step in STEPS:
+    for step in STEP_SIZES:
         stepped = []
         for weight in weights:
             signs = torch.randint(0, 2, weight.shape, generator=generator, dtype=torch.int8)
@@ -243,7 +247,7 @@ def _one_kind(bench: Bench, kind: str, bases: list[Tensor], floor: float, genera
     return lines
 
 
-def _print_lines(lines: list[Timing], exact: float, floor: float) -> None:
+def _print_lines(lines: list[MethodTiming], exact: float, floor: float) -> None:
     print("    method              seconds  exact/this  floors  blocks  bytes read  worst error")
     for line in lines:
         print(
@@ -252,7 +256,7 @@ def _print_lines(lines: list[Timing], exact: float, floor: float) -> None:
         )
 
 
-def _print_goals(warm: Timing, exact: Timing, svds: list[Timing], floor: float) -> None:
+def _print_goals(warm: MethodTiming, exact: MethodTiming, svds: list[MethodTiming], floor: float) -> None:
     def against(name: str, seconds: float, goal: float) -> str:
         ratio = seconds / warm.seconds
         return f"{ratio:.1f} times faster than {name} (goal {goal:g}: {'met' if ratio >= goal else 'missed'})"
@@ -277,9 +281,9 @@ def _device_name(device: torch.device) -> str:
 
 
 def options_parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """The options of `run`, but for the shapes."""
+    """The options of `run_comparison`, but for the shapes."""
     parser = argparse.ArgumentParser(prog=prog, description=description)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--kinds", nargs="+", choices=WEIGHT_KINDS, default=list(WEIGHT_KINDS))
     parser.add_argument("--tol", type=float, default=1e-5, help="relative to sigma_0 (default: 1e-5)")
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -293,7 +297,7 @@ def run_options(
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device here")
     torch.set_num_threads(options.threads)
-    run(shapes, options.kinds, options.tol, options.device, title=title)
+    run_comparison(shapes, options.kinds, options.tol, options.device, title=title)
     return 0
 
 

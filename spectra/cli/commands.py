@@ -1,4 +1,4 @@
-"""The command `spectra`. Each subcommand is a module with `add_options` and `run`, imported when it is asked for."""
+"""The command `spectra`. Each subcommand X is a module X with `add_X_options` and `run_X`, imported when asked for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+
+from spectra.version import package_version
 
 EPILOG = """\
 examples:
@@ -51,14 +53,15 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {package_version()}", help="show the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, words in COMMANDS.items():
         command = commands.add_parser(name, help=words)
         if name == chosen:  # the others' options are not asked for, and may take a while to list
             module = import_module(f"spectra.cli.{name}")
-            module.add_options(command)
-            command.set_defaults(run_command=module.run)
+            getattr(module, f"add_{name}_options")(command)
+            command.set_defaults(run_command=getattr(module, f"run_{name}"))
     return parser
 
 

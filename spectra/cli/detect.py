@@ -6,7 +6,7 @@ import argparse
 import sys
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_detect_options(parser: argparse.ArgumentParser) -> None:
     """Describe the command and its options."""
     from spectra.detect.registry import find_detectors
 
@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="a JSON list of objects")
 
 
-def run(options: argparse.Namespace) -> int:
+def run_detect(options: argparse.Namespace) -> int:
     """Search, and print; returns the exit code."""
     from spectra.detect.online import left_out
     from spectra.detect.table import finding_rows, print_findings

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_events_options(parser: argparse.ArgumentParser) -> None:
     """Describe the command and its options."""
     parser.description = "List a run's events, one line each: step, time, what."
     parser.add_argument("run", metavar="RUN", help="the run directory")
     parser.add_argument("--all", action="store_true", help="also those that a resume has superseded, and every detail")
 
 
-def run(options: argparse.Namespace) -> int:
+def run_events(options: argparse.Namespace) -> int:
     """Print a line an event; returns the exit code."""
     from spectra.record.events import read_event_lines
 

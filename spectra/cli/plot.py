@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_plot_options(parser: argparse.ArgumentParser) -> None:
     """Describe the command and its options."""
     from spectra.draw.figures import FIGURES
     from spectra.extensions import load_extensions
@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="where to write figure-*.png (default: RUN/figures)")
 
 
-def run(options: argparse.Namespace) -> int:
+def run_plot(options: argparse.Namespace) -> int:
     """Draw, and print the paths; returns the exit code."""
     from spectra.draw.figures import draw_figures
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from spectra.networks.scan import Convolution
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_scan_options(parser: argparse.ArgumentParser) -> None:
     """Describe the command and its options."""
     parser.description = (
         "The top singular values of every weight (two or more dimensions, reshaped to out x rest) in a checkpoint: "
@@ -53,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     maps.add_argument("--circular", action="store_true", help="circular padding in place of zeros")
 
 
-def run(options: argparse.Namespace) -> int:
+def run_scan(options: argparse.Namespace) -> int:
     """Scan, and print; returns the exit code."""
     from spectra.cli.scan_output import print_csv, print_table
     from spectra.networks.scan import scan

@@ -7,13 +7,13 @@ Another package adds its own from an extension (`spectra.extensions`). A monitor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from spectra.detect.finding import Finding
 from spectra.detect.sigma import Explosions, Spikes
 from spectra.detect.thresholds import ExplosionThresholds, SpikeThresholds
 from spectra.extensions import load_extensions
+from spectra.nearest import nearest
 
 
 class Detector:
@@ -120,7 +120,5 @@ def find_detectors(chosen: Sequence[str | Detector] | None = None) -> list[Detec
         elif one in DETECTORS:
             found.append(DETECTORS[one]())
         else:
-            near = get_close_matches(one, DETECTORS, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise ValueError(f"there is no detector {one!r}{hint} There are {', '.join(DETECTORS)}")
+            raise ValueError(f"there is no detector {one!r}{nearest(one, DETECTORS)} There are {', '.join(DETECTORS)}")
     return found

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from spectra.detect.online import Detectors
 from spectra.monitor.schedule import Bursts, Every, Schedule
 from spectra.monitor.vectors import Kept
-from spectra.record.events import read_event_lines
-from spectra.record.segments import RecordWriter, append_event, read_legend, supersede_events, truncate_record
+from spectra.record.events import append_event, read_event_lines, supersede_events
+from spectra.record.segments import RecordWriter, read_legend, truncate_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

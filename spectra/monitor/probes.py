@@ -12,12 +12,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from spectra.draw.charts import Chart
 from spectra.extensions import load_extensions
+from spectra.nearest import nearest
 
 if TYPE_CHECKING:  # naming the probes, as help does, does not wait for torch
     import torch
@@ -361,9 +361,7 @@ def find_probes(chosen: Sequence[str | Probe] | None) -> list[Probe]:
     found = []
     for probe in PROBES if chosen is None else chosen:
         if isinstance(probe, str) and probe not in PROBES:
-            near = get_close_matches(probe, PROBES, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise ValueError(f"there is no probe {probe!r}{hint} There are {', '.join(PROBES)}")
+            raise ValueError(f"there is no probe {probe!r}{nearest(probe, PROBES)} There are {', '.join(PROBES)}")
         found.append(PROBES[probe]() if isinstance(probe, str) else probe)
     return found
 

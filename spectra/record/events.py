@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from spectra.record.files import append_line, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,3 +39,19 @@ def read_events(run: str | Path) -> pd.DataFrame:
         known = {name: event.pop(name, None) for name in ("event", "step", "time")}
         rows.append({**known, "superseded": bool(event.pop("superseded", False)), "details": event})
     return pd.DataFrame(rows, columns=["event", "step", "time", "superseded", "details"])
+
+
+def append_event(run: str | Path, event: Mapping[str, Any]) -> None:
+    """Add one line to events.jsonl, whole on the disk when this returns."""
+    append_line(Path(run) / "events.jsonl", json.dumps(event))
+
+
+def supersede_events(run: str | Path, step: int) -> None:
+    """Mark the events after `step` as superseded, before a session resumes from there. None is lost."""
+    events = read_event_lines(run)
+    later = [event for event in events if event["step"] > step and not event.get("superseded")]
+    if not later:
+        return
+    for event in later:
+        event["superseded"] = True
+    write_text(Path(run) / "events.jsonl", "".join(json.dumps(event) + "\n" for event in events))

@@ -22,14 +22,13 @@ import numpy as np
 from biggan.data.images import Images
 from biggan.data.prepare import journal as journals
 from biggan.data.prepare import workers
-from biggan.data.prepare.journal import Journal, Lock
+from biggan.data.prepare.journal import Journal, lock
 from biggan.data.prepare.workers import RAW, Chunk
 from biggan.data.sources import packed
 from biggan.data.sources.packed import IMAGES, MANIFEST, WHOLE
 from biggan.data.sources.registry import detect, keep_most_common, open_data, split_off
 from biggan.errors import UserError
-from biggan.run.checkpoint import sync
-from biggan.run.directory import write_whole
+from spectra.record.files import move, remove_partial, replacing, sync, write_text
 
 CHUNK_BYTES = 8 * 2**20  # of pixels: the work that a kill loses, for each worker
 
@@ -136,7 +135,7 @@ def prepare(job: Job, *, processes: int, skip_broken: bool, reporter: Reporter) 
         return found
     if not job.staging.exists():
         _check_room(job, skip_broken=skip_broken)
-    with Lock(job.out):
+    with lock(job.out):
         if (found := finished(job, identity)) is not None:  # by whoever had the lock before
             return found
         if not _only_to_rename(job.staging, identity):
@@ -164,7 +163,7 @@ def _make(job: Job, identity: str, *, processes: int, skip_broken: bool, reporte
 def _move(staging: Path, out: Path) -> None:
     """The last move. Raises `UserError` where something else has come to `out` meanwhile."""
     try:
-        os.rename(staging, out)
+        move(staging, out)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
@@ -172,7 +171,6 @@ def _move(staging: Path, out: Path) -> None:
             f"something was written to {out} while it was being prepared. All that is packed is whole in {staging}: "
             f"move {out} away and give the same command again."
         ) from error
-    sync(out.parent)
 
 
 def finished(job: Job, identity: str | None = None) -> dict[str, Any] | None:
@@ -283,8 +281,10 @@ def _refuse(broken: list[BrokenOne], job: Job, journal: Journal) -> None:
 def _finish(job: Job, identity: str, broken: list[BrokenOne]) -> None:
     """Close the gaps of broken images, write labels and, last, the manifest."""
     splits = {}
+    remove_partial(job.staging)
     for name, images in job.splits.items():
         folder = job.staging / name
+        remove_partial(folder)
         gaps = np.array([place for split, place, *_ in broken if split == name], dtype=np.int64)
         kept = np.setdiff1d(np.arange(len(images)), gaps)
         if not len(kept):
@@ -306,7 +306,7 @@ def _finish(job: Job, identity: str, broken: list[BrokenOne]) -> None:
         "splits": splits,
         "skipped": [{"name": name, "reason": reason} for _, _, name, reason in sorted(broken)],
     }
-    write_whole(job.staging / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    write_text(job.staging / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def _close_gaps(folder: Path, kept: np.ndarray, gaps: int) -> None:
@@ -315,25 +315,21 @@ def _close_gaps(folder: Path, kept: np.ndarray, gaps: int) -> None:
     if not raw.exists():
         return
     if not gaps:
-        os.rename(raw, final)
+        move(raw, final)
         return
     pixels = np.load(raw, mmap_mode="r")
-    temporary = folder / f"{IMAGES}.tmp"
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(kept), *pixels.shape[1:])}
     rows = max(1, CHUNK_BYTES // pixels[0].nbytes)
     try:
-        with open(temporary, "wb") as file:  # not a memory map: a full disk would kill the process by a signal
+        # Not a memory map: a full disk would kill the process by a signal.
+        with replacing(final) as temporary, open(temporary, "wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             for start in range(0, len(kept), rows):
                 file.write(pixels[kept[start : start + rows]].tobytes())
-            file.flush()
-            os.fsync(file.fileno())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(
             f"cannot leave the broken images out of {raw}: {error.strerror or error}. That takes another "
             f"{len(kept) * pixels[0].nbytes / 1e9:.1f} GB for a while. Make room and give the same command again; what "
             f"is packed is kept."
         ) from error
-    os.rename(temporary, final)
     raw.unlink()

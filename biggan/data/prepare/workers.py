@@ -18,6 +18,7 @@ import numpy as np
 from biggan.data.decode import BrokenImage
 from biggan.data.images import Images
 from biggan.errors import UserError
+from spectra.record.files import flush
 
 RAW = "raw.npy"
 AHEAD = 4  # chunks queued for each worker
@@ -94,8 +95,7 @@ def _pack(chunk: Chunk) -> Broken:
     with open(path, "r+b") as file:
         file.seek(target.offset + chunk.start * rows[0].nbytes)
         file.write(rows.tobytes())
-        file.flush()
-        os.fsync(file.fileno())
+        flush(file)
     return broken
 
 

@@ -22,6 +22,7 @@ from biggan.data.ids import ORIGIN
 from biggan.data.images import Images
 from biggan.data.labels import Labels
 from biggan.errors import UserError
+from spectra.record.files import replacing
 
 MANIFEST, IMAGES, LABELS, LISTS = "manifest.json", "images.npy", "labels.npy", "label_lists.npz"
 ORIGINS = "origins.npy"
@@ -147,10 +148,8 @@ def save_facts(folder: Path, labels: Labels, origins: np.ndarray) -> list[str]:
 
 
 def _save(path: Path, write: Any) -> None:
-    with open(path, "wb") as file:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         write(file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _open_split(folder: Path, facts: dict[str, Any], resolution: int, classes: int) -> PackedImages:

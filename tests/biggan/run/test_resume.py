@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from tiny import TINY
 
-from biggan.cli.train import sample_main, train_main
+from biggan.cli.sample import sample_main
+from biggan.cli.train import train_main
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
 from biggan.run.directory import RunDirectory
 from biggan.run.session import find_start, open_resumed

@@ -139,7 +139,8 @@ class Curious(Observer):
 def test_observers_do_not_change_the_bits(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
     config = tiny(samples={"every": 2, "standing_passes": 2}, tensorboard={"every": 1}, eval={"every": 2})
     from biggan.observers.evaluation import Evaluation
-    from biggan.training.observer import SampleGrids, TensorBoard
+    from biggan.observers.sample_grids import SampleGrids
+    from biggan.observers.tensorboard import TensorBoard
 
     plain = train(config, tmp_path / "plain", CheckpointStore())
     curious, run = Curious(), tmp_path / "watched"

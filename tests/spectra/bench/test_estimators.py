@@ -12,7 +12,7 @@ from spectra.bench import estimators as bench
 def test_a_run_on_a_few_shapes(kind: str, capsys: pytest.CaptureFixture) -> None:
     threads = torch.get_num_threads()
     shapes = [(64, 576), (128, 1152), (3, 40), (1, 128), (200, 64), (128, 64)]
-    lines = bench.run(shapes, [kind], 1e-5, "cpu")
+    lines = bench.run_comparison(shapes, [kind], 1e-5, "cpu")
     out = capsys.readouterr().out
     assert torch.get_num_threads() == threads
     assert {line.label for line in lines} >= {"exact", "krylov cold", "krylov warm", "svds cold", "svds with v0"}
@@ -26,7 +26,7 @@ def test_a_run_on_a_few_shapes(kind: str, capsys: pytest.CaptureFixture) -> None
 
 def test_made_weights_have_the_spectra_they_claim() -> None:
     generator = torch.Generator().manual_seed(0)
-    bases = [bench.orthogonal(*shape, generator) for shape in [(40, 200), (200, 40), (1, 30)]]
+    bases = [bench.random_orthogonal(*shape, generator) for shape in [(40, 200), (200, 40), (1, 30)]]
     for weight in bench.make_weights("orthogonal", bases, generator):
         assert torch.allclose(torch.linalg.svdvals(weight), torch.ones(min(weight.shape)), atol=1e-5)
     for weight in bench.make_weights("slow", bases, generator):

@@ -350,7 +350,8 @@ class Signal:
 def test_no_save_resume_or_signal_moves_a_recorded_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other checkpoint schedules, a resume on and off the schedule of measurements, a state saved on SIGTERM."""
     from biggan.cli.options import parse
-    from biggan.cli.train import train_main, train_session
+    from biggan.cli.train import train_main
+    from biggan.run.assemble import train_session
     from biggan.run.session import open_new
 
     monkeypatch.setattr("spectra.linalg.topk.EXACT_UP_TO", 4)  # by Krylov iterations, which begin somewhere

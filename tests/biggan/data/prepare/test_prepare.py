@@ -20,7 +20,7 @@ from pictures import encode, picture, write_folder, write_parquet
 from biggan.cli.data import data_main
 from biggan.data.decode import decode
 from biggan.data.prepare import job as prepare_module
-from biggan.data.prepare.journal import Journal, Lock
+from biggan.data.prepare.journal import Journal, lock
 from biggan.data.sources import encoded as encoded_module
 
 
@@ -294,7 +294,7 @@ def test_a_torn_line_of_the_journal_spoils_no_other(tmp_path: Path) -> None:
 
 
 def test_two_at_once_are_refused(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    held = Lock(tmp_path / "out")
+    held = lock(tmp_path / "out")
     second = start("prepare", photos, "--resolution", 8, "--out", tmp_path / "out")
     second.join()
     held.close()
