@@ -25,6 +25,7 @@ from biggan.run.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoin
 from biggan.run.directory import RunDirectory, default_path, make_event
 from biggan.run.folding import load_state
 from biggan.training.state import TrainingState
+from spectra.monitor.probes import find_probes
 from spectra.monitor.vectors import copy_directions
 from spectra.record.segments import truncate_record
 
@@ -283,9 +284,13 @@ def _open_data(config: Config) -> Source:
 
 
 def check_names(config: Config) -> None:
-    """Raise `UserError` where the configuration names a loss or a latent distribution that there is not."""
+    """Raise `UserError` where the configuration names a loss, a latent distribution or a probe that there is not."""
     check_known(config.loss.name, LOSSES, "loss.name")
     check_known(config.latents.distribution, LATENTS, "latents.distribution")
+    try:
+        find_probes(config.spectra.probes)
+    except ValueError as error:
+        raise UserError(f"spectra.probes: {error}.") from error
 
 
 def resolve_device(device: str) -> Literal["cpu", "cuda"]:

@@ -100,8 +100,8 @@ def _in_run(run: Path, at: int | None, before_collapse: int | None) -> Path | No
 
 def collapse_onset(run: Path) -> int | None:
     """The onset of the run's collapse, by its scores or else its `collapse` event; none where it did not collapse."""
+    from biggan.observers.collapse_of_run import collapse_of
     from interventions.compare.outcome import read_outcome
-    from spectra.detect.online import collapse_of
 
     found = collapse_of(RunDirectory(run).events())
     return read_outcome(run, 0).collapse if found is None else found.onset

@@ -196,7 +196,7 @@ def _spikes(sigmas: pd.DataFrame, begin: int) -> float | None:
     """Spikes of D's sigma0 in 1,000 steps; NaN where one was not finite."""
     import numpy as np
 
-    from spectra.detect.discriminator import spikes
+    from spectra.detect.sigma import spikes
 
     if sigmas.empty:
         return None
