@@ -62,7 +62,8 @@ def logit_statistics(D: Discriminator, seen: Sequence[Tensor], margin: float, sh
         "D/projection_mean/": projection,
     }
     numbers = {f"{name}{kind}": value for name, pair in pairs.items() for kind, value in zip(KINDS, pair, strict=True)}
-    return numbers | {"D/bias": D.linear.bias.detach().reshape(()).clone()}
+    last = getattr(D, "linear", None)
+    return numbers if last is None else numbers | {"D/bias": last.bias.detach().reshape(()).clone()}
 
 
 def _shares(which: Tensor, logits: Tensor) -> Tensor:

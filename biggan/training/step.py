@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from biggan import rng
 from biggan.config.tree import Config
 from biggan.distributed import ranks as distributed
-from biggan.networks.autocast import Snapshot, autocast, step_unless
+from biggan.networks.autocast import autocast
+from biggan.networks.batchnorm import collecting, move_running_statistics
 from biggan.networks.sigma_control import project
-from biggan.networks.spectral_norm import collecting, move_running_statistics, normalized
+from biggan.networks.spectral_norm import normalized
 from biggan.objective.gradient_penalties import Batch, gradient_penalties, strengths
 from biggan.objective.latents import sample_latents
 from biggan.objective.losses import make_loss
 from biggan.objective.weight_penalties import penalties
 from biggan.observers.discriminator_view import logit_statistics
+from biggan.training.loss_scaling import Snapshot, step_unless
 from biggan.training.optimizers import clip_gradients
 from biggan.training.state import TrainingState
 from spectra.linalg.tf32 import tf32
@@ -78,7 +80,7 @@ class Updater:
         batch = self._batch(k, fake, fake_labels, self._on_device(real), self._moved(labels))
         losses, seen, slopes = [], [], []
         if not self._frozen("D"):
-            D.take_embedding(G.embedding)
+            D.copy_from(G)
         with normalized(D, iterate=not self._frozen("D")), collecting(D):
             extra = penalties(D, "D", self.config.regularizers, self.state.warm_starts)
             for index, micro in enumerate(batch.chunks(accumulate)):
@@ -163,7 +165,7 @@ class Updater:
     def _batch(self, k: int, fake: Tensor, fake_labels: Tensor, real: Tensor, labels: Tensor) -> Batch:
         """What D step `k` sees, with what its penalties and dropout draw."""
         mix = None
-        if "gradient" in self.slopes:
+        if self.slopes.keys() - {"r1"}:
             random = rng.generator(self.config.seed, "D/interpolation", self.state.step, k)
             mix = torch.from_numpy(random.random(self.config.train.batch, dtype=np.float32))
             mix = self._moved(self.share.of(mix), self.dtype)

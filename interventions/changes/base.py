@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from biggan.config.tree import Config, flatten, from_dict, to_dict, unflatten
+from biggan.config import Config, flatten, from_dict, to_dict, unflatten
 from biggan.errors import UserError, check_known
 from interventions.changes.parse import arguments
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from biggan.config.tree import Config, fields
+from biggan.config import Config, fields
 from biggan.errors import UserError, check_known
 from interventions.changes.base import Change, Network
 

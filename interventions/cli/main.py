@@ -178,7 +178,7 @@ def _split(argv: list[str]) -> list[list[str]]:
 def read_changes(groups: list[list[str]]) -> tuple[list[tuple[Any, int, int | None]], dict[str, Any]]:
     """The changes of a line with their --from and --until, in further steps; and the settings among them: fields given
     with --set that do not decide the numbers."""
-    from biggan.config.tree import fields
+    from biggan.config import fields
     from interventions.changes import load_file, make_change
 
     free = {name for name, field in fields() if not field.metadata.get("numbers", True)}
@@ -296,7 +296,7 @@ def _resume(options: argparse.Namespace) -> int:
 
 def describe_branch(branch: Branch) -> str:
     """Exactly what differs from the parent, phase by phase, and what does not."""
-    from biggan.config.tree import differences
+    from biggan.config import differences
 
     parent, lines = branch.parent, []
     lines.append(f"parent      {parent.checkpoint.path}, step {parent.step}, digest {parent.checkpoint.digest[:16]}")

@@ -17,9 +17,9 @@ examples:
   spectra scan model.safetensors
   spectra scan model.pt --sort ratio --k 5
   spectra scan model.pt --operator 32x32 --json
-  spectra plot runs/jar --figure 20
-  spectra events runs/jar
-  spectra detect runs/jar
+  spectra plot runs/digits --figure 20
+  spectra events runs/digits
+  spectra detect runs/digits
 """
 
 

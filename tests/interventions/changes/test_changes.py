@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import assert_same_state
 
-from biggan.config.tree import Config, differences, from_dict, to_dict
+from biggan.config import Config, differences, from_dict, to_dict
 from biggan.errors import UserError
 from biggan.run.checkpoint import save_checkpoint
 from biggan.run.folding import load_state
