@@ -71,6 +71,9 @@ def _check(network: nn.Module, name: str, config: Config) -> None:
     from torch.nn.modules.batchnorm import _NormBase
     from torch.nn.modules.dropout import _DropoutNd
 
+    from biggan.networks.base import shared_embedding
+    from biggan.networks.sigma_control import Clamp
+
     family = config.model.family
     for path, module in network.named_modules():
         if isinstance(module, (_NormBase, _DropoutNd)):
@@ -78,5 +81,10 @@ def _check(network: nn.Module, name: str, config: Config) -> None:
                 f"{name} of the family {family} has a {type(module).__name__} ({path}), which keeps statistics or "
                 f"draws numbers in each forward. Use biggan.networks.batchnorm, or D's argument `mask` for dropout."
             )
+    clamp = config.model.clamp_G if name == "G" else config.model.clamp_D
+    if clamp.on and clamp.mode == "forward" and not any(isinstance(module, Clamp) for module in network.modules()):
+        raise UserError(f"model.clamp_{name} is in mode forward, which the family {family} lacks. Use mode project.")
     if config.train.recompute and not hasattr(network, "blocks"):
         raise UserError(f"train.recompute is on, and {name} of the family {family} has no blocks. Turn it off.")
+    if name == "G" and config.regularizers.embedding_decay:
+        shared_embedding(network)

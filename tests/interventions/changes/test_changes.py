@@ -20,6 +20,7 @@ from interventions.branch.branch import Branch, open_branch, plan_branch
 from interventions.branch.parent import Parent, find_parent
 from interventions.branch.timeline import Timed, make_timeline
 from interventions.changes import CHANGES, make_change
+from interventions.changes.base import with_fields
 
 OF_FIELDS = {
     ("freeze", "D"): {"train.freeze": "D"},
@@ -324,3 +325,9 @@ class Shrink(Change, name="shrink-for-a-test"):
             make_change(f"{file}:Shrnk", 1)
     finally:
         CHANGES.pop("shrink-for-a-test", None)
+
+
+@pytest.mark.parametrize("given", ["model.filter_G=5", {"field": "model.filter_G", "value": 5}])
+def test_a_plan_may_name_a_field_by_its_earlier_name(given: Any) -> None:
+    assert make_change("set", given).fields(Config()) == {"model.kernel_size_G": 5}
+    assert with_fields(Config(), {"model.filter_G": 5}).model.kernel_size_G == 5
