@@ -28,7 +28,7 @@ def _bench(argv: list[str]) -> int:
         prog="python -m biggan.bench.evaluation",
         description="Time sampling and evaluation of a preset's untrained generator, with the classifier's features.",
     )
-    parser.add_argument("preset", nargs="?", default="jar", help="a preset, jar if none")
+    parser.add_argument("preset", nargs="?", default="digits", help="a preset; default: digits")
     parser.add_argument("--data-path", metavar="PATH", help="where its data lies")
     parser.add_argument("--samples", type=int, nargs="+", default=[1000, 10_000], metavar="N")
     arguments = parser.parse_args(argv)
