@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "biggan.config.tree": ["Config", "ModelConfig", "differences", "from_dict", "to_dict"],
+    "biggan.config": ["Config", "ModelConfig", "differences", "from_dict", "to_dict"],
     "biggan.errors": ["UserError"],
     "biggan.networks.generator": ["Generator"],
     "biggan.networks.discriminator": ["Discriminator"],
@@ -27,6 +27,15 @@ _HOMES = {
     "biggan.evaluation.scores": ["SCORES", "compute_scores"],
     "biggan.evaluation.evaluator": ["Evaluator"],
     "biggan.observers.evaluation": ["Evaluation"],
+    "biggan.observers.collapse": [
+        "Collapse",
+        "CollapseJudgement",
+        "CollapseThresholds",
+        "collapse",
+        "judge_collapse",
+    ],
+    "biggan.observers.collapse_of_run": ["collapse_of", "same_settings", "settings_of"],
+    "biggan.observers.dead_discriminator": ["DeadDiscriminator", "dead_discriminator"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

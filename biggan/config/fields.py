@@ -46,7 +46,8 @@ def _check_choice(name: str, value: Any, choices: tuple) -> None:
 
 def _check_range(field: dataclasses.Field, value: Any) -> None:
     low, high = field.metadata.get("low"), field.metadata.get("high")
-    for number in value if isinstance(value, (list, tuple)) else [value]:
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+    for number in values:
         if number is None or (low is None and high is None):
             continue
         # Written so that NaN is out of every range.

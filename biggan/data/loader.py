@@ -16,7 +16,7 @@ from biggan.distributed.ranks import BatchShard, local_world_size
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
-    from biggan.config.tree import Config
+    from biggan.config import Config
     from biggan.data.images import Images, Position, Source
 
 Batch = tuple[Tensor, Tensor]

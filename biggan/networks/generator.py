@@ -5,25 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from biggan.config.tree import ModelConfig, SpeedConfig
+from biggan.config import ModelConfig, SpeedConfig
 from biggan.networks.architectures import BASE_RESOLUTION, resolutions, resolve
 from biggan.networks.autocast import widened
-from biggan.networks.blocks import DeepGBlock, GBlock, LayerFactory, NonLocalBlock
+from biggan.networks.base import GeneratorNetwork
+from biggan.networks.batchnorm import ConditionalBatchNorm
+from biggan.networks.blocks import DeepGBlock, GBlock, NonLocalBlock
+from biggan.networks.factory import LayerFactory
 from biggan.networks.recompute import run_block
 from biggan.networks.sigma_control import clamp_layers
-from biggan.networks.spectral_norm import ConditionalBatchNorm
 
 
-class Generator(nn.Module):
+class Generator(GeneratorNetwork):
     """G(z, y): latents and class labels to images in [-1, 1] (Appendix B).
 
     With `skip_z`, BigGAN splits z into equal chunks: the first feeds the linear layer, each other one joins the
     class embedding as the condition of one block; BigGAN-deep joins the whole z to the embedding for the linear
     layer and for every block. Without a shared embedding each BatchNorm is conditioned by its own tables.
     """
-
-    recompute = False
-    """Whether blocks are computed again in the backward pass; the trainer sets it."""
 
     def __init__(self, model: ModelConfig, speed: SpeedConfig | None = None) -> None:
         super().__init__()

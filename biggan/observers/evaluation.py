@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.evaluation.evaluator import Evaluator, Settings, Weights
 from biggan.evaluation.scores import quick_scores
+from biggan.observers.collapse import Collapse
 from biggan.training.observer import Observer
-from spectra.detect import Collapse, Finding
+from spectra.detect import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ from biggan.config.tree import Config, from_dict, to_dict
 from biggan.errors import UserError
 from biggan.run.files import Lock, free_name, whole_folder
 from biggan.run.provenance import other_facts, run_facts
+from spectra.record.events import append_event, read_event_lines, supersede_events
 from spectra.record.files import write_text
-from spectra.record.segments import append_event, read_event_lines, supersede_events
 
 
 class RunDirectory:

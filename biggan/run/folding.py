@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.errors import UserError
 from biggan.evaluation.standing import converge_sigma
 from biggan.networks.sigma_control import Clamp

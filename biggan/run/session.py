@@ -11,16 +11,15 @@ from typing import Any, Literal
 
 import torch
 
+from biggan.choices import check_names
 from biggan.config.tree import Config, differences, flatten, to_dict
 from biggan.data import Source, open_source
 from biggan.distributed.collectives import copy_from_main, from_main
 from biggan.distributed.consensus import all_ranks_or_none, check_alike
 from biggan.distributed.launch import launch_id, restarts
 from biggan.distributed.ranks import BatchShard, is_main, local_world_size
-from biggan.errors import UserError, check_known
+from biggan.errors import UserError
 from biggan.objective.gradient_penalties import strengths
-from biggan.objective.latents import LATENTS
-from biggan.objective.losses import LOSSES
 from biggan.run.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint, save_checkpoint
 from biggan.run.directory import RunDirectory, default_path, make_event
 from biggan.run.folding import load_state
@@ -280,12 +279,6 @@ def _open_data(config: Config) -> Source:
     use_arithmetic(config)
     check_names(config)
     return open_source(config)
-
-
-def check_names(config: Config) -> None:
-    """Raise `UserError` where the configuration names a loss or a latent distribution that there is not."""
-    check_known(config.loss.name, LOSSES, "loss.name")
-    check_known(config.latents.distribution, LATENTS, "latents.distribution")
 
 
 def resolve_device(device: str) -> Literal["cpu", "cuda"]:

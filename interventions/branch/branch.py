@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biggan.config.tree import Config, differences
+from biggan.config import Config, differences
 from biggan.errors import UserError
 from interventions.branch.parent import Parent
 from interventions.branch.timeline import Applied, Phase, Timed, Timeline, applied_from_json, make_timeline, open_ended
@@ -94,16 +94,15 @@ def check_phases(timeline: Timeline) -> None:
     """Raise `UserError` where a phase's configuration names what its networks do not have."""
     import torch
 
-    from biggan.networks.discriminator import Discriminator
-    from biggan.networks.generator import Generator
-    from biggan.networks.warm_starts import sigma_controlled_layers
-    from biggan.run.session import check_names
+    from biggan.choices import check_names
+    from biggan.networks import build_networks
+    from biggan.networks.sigma_control import sigma_controlled_layers
 
     for config in (phase.config for phase in timeline.phases):
         check_names(config)
         with torch.device("meta"):
-            networks = {"G": Generator(config.model, config.speed), "D": Discriminator(config.model, config.speed)}
-        for name, network in networks.items():
+            networks = build_networks(config)
+        for name, network in networks._asdict().items():
             sigma_controlled_layers(config, name, network)
 
 
@@ -150,10 +149,10 @@ def open_branch(branch: Branch) -> Session:
         facts["inherited_changes"] = [one.as_json() for one in branch.inherited]
     if (boundary := branch.timeline.last_boundary) is not None:
         facts["continued_by"] = {"command": "biggan-intervene --resume", "through": boundary}
-    past = [] if parent.run is None else parent.run.events()
+    before = [] if parent.run is None else parent.run.events()
     events = [
         event | {"inherited": True}
-        for event in past
+        for event in before
         if event["step"] <= parent.step and event["event"] not in OF_SESSIONS
         if not event.get("superseded")
     ]
@@ -173,7 +172,7 @@ def continue_branch(
     path = Path(path)
     facts = read_facts(path)
     if not facts.get("parent"):
-        raise UserError(f"{path} is no branch: its run.json names no parent. Continue it with biggan-train --resume.")
+        raise UserError(f"{path} is not a branch: its run.json names no parent. Use biggan-train --resume.")
     start, born = find_start(path), facts["parent"]["step"]
     if start.checkpoint is None:
         raise UserError(f"{path} has no checkpoint left. Begin the branch again with another --out.")
@@ -198,12 +197,12 @@ def _finish(path: Path, step: int) -> None:
 
 
 def read_facts(run: Path) -> dict[str, Any]:
-    """A run's run.json. Raises `UserError` where this is no run directory."""
+    """A run's run.json. Raises `UserError` where this is not a run directory."""
     import json
 
     place = run / "run.json"
     if not place.is_file():
-        raise UserError(f"{run} is no run directory: it has no run.json.")
+        raise UserError(f"{run} is not a run directory: it has no run.json.")
     return json.loads(place.read_text(encoding="utf-8"))
 
 

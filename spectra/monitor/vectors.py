@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from spectra.linalg.topk import TopSingularValues
 
-NAME = re.compile(r"vectors-(\d{8,})\.safetensors")
+FILE_NAME = re.compile(r"vectors-(\d{8,})\.safetensors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ def keep_directions_of(run: Path, saved: Iterable[int]) -> None:
 
 
 def _files(run: Path) -> dict[int, Path]:
-    found = {path: NAME.fullmatch(path.name) for path in (run / "records").glob("vectors-*.safetensors")}
+    found = {path: FILE_NAME.fullmatch(path.name) for path in (run / "records").glob("vectors-*.safetensors")}
     return {int(match[1]): path for path, match in found.items() if match}
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectra.record.files import append_line, remove_partial, replacing, write_text
+from spectra.record.files import remove_partial, replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,36 +142,6 @@ def read_legend(run: str | Path) -> dict[str, dict[str, Any]]:
         for part, entries in json.loads(metadata.get(LEGEND, b"{}")).items():
             legend[part] = legend.get(part, {}) | entries
     return legend
-
-
-def read_event_lines(run: str | Path) -> list[dict[str, Any]]:
-    """The lines of events.jsonl that name an event and its step, in order; lines torn by a kill are left out."""
-    path, events = Path(run) / "events.jsonl", []
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    for line in text.splitlines():
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(event, dict) and {"event", "step"} <= set(event):
-            events.append(event)
-    return events
-
-
-def append_event(run: str | Path, event: Mapping[str, Any]) -> None:
-    """Add one line to events.jsonl, whole on the disk when this returns."""
-    append_line(Path(run) / "events.jsonl", json.dumps(event))
-
-
-def supersede_events(run: str | Path, step: int) -> None:
-    """Mark the events after `step` as superseded, before a session resumes from there. None is lost."""
-    events = read_event_lines(run)
-    later = [event for event in events if event["step"] > step and not event.get("superseded")]
-    if not later:
-        return
-    for event in later:
-        event["superseded"] = True
-    write_text(Path(run) / "events.jsonl", "".join(json.dumps(event) + "\n" for event in events))
 
 
 def read_table(run: str | Path) -> pa.Table | None:

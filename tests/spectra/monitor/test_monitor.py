@@ -240,7 +240,7 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         spectra.Monitor({"net": net}, tmp_path / "c")
     with pytest.raises(ValueError, match=r"record of another run: its layers differ.*net.* is"):
         spectra.Monitor({"net": other}, tmp_path / "c", start_step=2)
-    with pytest.raises(FileNotFoundError, match="no run directory"):
+    with pytest.raises(FileNotFoundError, match="not a run directory"):
         spectra.load(tmp_path / "nothing")
 
 
@@ -360,7 +360,7 @@ def test_no_save_resume_or_signal_moves_a_recorded_bit(tmp_path: Path, monkeypat
     assert train_main([*start["whole"], "--steps=8", "--checkpoint.every=100"]) == 0
     assert train_main([*start["often"], "--steps=5", "--checkpoint.every=1", "--checkpoint.keep=2"]) == 0
     assert train_main(["--resume", str(runs["often"]), "--steps=8", "--quiet"]) == 0
-    session = open_new(parse([*start["signalled"], "--steps=8", "--checkpoint.every=6"]).config(), "jar")
+    session = open_new(parse([*start["signalled"], "--steps=8", "--checkpoint.every=6"]).config(), "digits")
     assert train_session(session, quiet=True, further=[Signal(3)]) == "interrupted"
     assert train_main(["--resume", str(runs["signalled"]), "--quiet"]) == 0
     whole, *others = (recorded(run) for run in runs.values())
