@@ -27,6 +27,15 @@ _HOMES = {
     "biggan.evaluation.scores": ["SCORES", "compute_scores"],
     "biggan.evaluation.evaluator": ["Evaluator"],
     "biggan.observers.evaluation": ["Evaluation"],
+    "biggan.observers.collapse": [
+        "Collapse",
+        "CollapseJudgement",
+        "CollapseThresholds",
+        "collapse",
+        "judge_collapse",
+    ],
+    "biggan.observers.collapse_of_run": ["collapse_of", "same_settings", "settings_of"],
+    "biggan.observers.dead_discriminator": ["DeadDiscriminator", "dead_discriminator"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -34,6 +43,10 @@ __all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from spectra.version import package_version
+
+        return package_version()
     if name not in _HOME_OF:
         raise AttributeError(f"module 'biggan' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

@@ -1,9 +1,10 @@
-"""The one kind of error that is the user's to mend: it says what came, what was expected, and how to mend it."""
+"""The one kind of error that is the user's to fix: it says what came, what was expected, and how to fix it."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+
+from spectra.nearest import nearest
 
 
 class UserError(Exception):
@@ -12,12 +13,6 @@ class UserError(Exception):
 
 class ReportedByOtherRank(UserError):
     """Bad input that another of several processes has told the user of already."""
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the nearest known name, or a full stop where none is near."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{match[0]}'?" if match else "."
 
 
 def check_known(name: str, known: Iterable[str], what: str) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 
-from biggan.cli.train import sample_main
+from biggan.cli.sample import sample_main
 
 if __name__ == "__main__":
     sys.exit(sample_main())

@@ -18,7 +18,7 @@ _HOMES = {
     "interventions.study.plan": ["read_plan", "shipped_plans"],
     "interventions.study.expand": ["resolve"],
     "interventions.compare.collect": ["compare_plan", "compare_runs", "table"],
-    "interventions.compare.statistics": ["effects", "luck"],
+    "interventions.compare.statistics": ["effects", "seed_variation"],
     "interventions.compare.lifetimes": ["survival", "survival_tests"],
     "interventions.compare.figures": ["FIGURES"],
     "interventions.compare.report": ["print_report", "write_report"],
@@ -29,6 +29,10 @@ __all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from spectra.version import package_version
+
+        return package_version()
     if name not in _HOME_OF:
         raise AttributeError(f"module 'interventions' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

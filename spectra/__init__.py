@@ -1,4 +1,4 @@
-"""Singular values of any PyTorch network's weights, and what they say about its training. Knows no GAN.
+"""Singular values of any PyTorch network's weights, and what they say about its training.
 
 The public names below are imported on first use, so that `import spectra` and `spectra --help` do not wait for torch.
 """
@@ -17,8 +17,11 @@ _HOMES = {
     "spectra.monitor.probes": ["PROBES", "Probe", "Snapshot"],
     "spectra.monitor.schedule": ["Bursts", "Every", "Logarithmic"],
     "spectra.draw.figures": ["FIGURES", "draw_figures"],
-    "spectra.record.frames": ["gradient_variance_in_time", "load", "read_events"],
+    "spectra.draw.charts": ["Chart"],
+    "spectra.record.frames": ["gradient_variance_in_time", "load"],
+    "spectra.record.events": ["read_events"],
     "spectra.detect.finding": ["Finding"],
+    "spectra.detect.registry": ["DETECTORS", "Detector"],
     "spectra.detect.online": ["detect_run"],
     "spectra.networks.scan": ["Convolution", "Spectrum", "scan"],
 }
@@ -28,6 +31,10 @@ __all__ = sorted([*_HOME_OF, "detect", "lightning"])
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from spectra.version import package_version
+
+        return package_version()
     if name in ("detect", "lightning"):
         return import_module({"detect": "spectra.detect", "lightning": "spectra.monitor.integrations.lightning"}[name])
     if name not in _HOME_OF:

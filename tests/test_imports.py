@@ -30,10 +30,162 @@ def test_imports_follow_the_arrows(package: str) -> None:
     assert not wrong
 
 
-def test_only_the_command_line_puts_a_monitor_on_a_trainer() -> None:
+def test_a_monitor_is_put_on_a_trainer_in_one_place() -> None:
     users = {
         path.name
         for path in (ROOT / "biggan").rglob("*.py")
         if "spectra.monitor.monitor" in path.read_text() and path.name != "tree.py"
     }
-    assert users == {"train.py"}
+    assert users == {"assemble.py"}
+
+
+WRITERS = {"spectra/record/files.py", "biggan/run/files.py"}
+"""Where files are renamed, linked, locked, and asked for to be on the disk."""
+
+OWN_WAYS = {"fsync", "fdatasync", "flock", "lockf", "link"}
+
+
+def renames(path: Path) -> set[str]:
+    """The calls in a file that belong into one of `WRITERS`."""
+    tree = ast.parse(path.read_text())
+    called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    attributes = [function for function in called if isinstance(function, ast.Attribute)]
+    names = {one.attr for one in attributes if one.attr in OWN_WAYS}
+    of_os = [one for one in attributes if isinstance(one.value, ast.Name) and one.value.id in ("os", "shutil")]
+    names |= {one.attr for one in of_os if one.attr in ("replace", "rename", "renames", "move")}
+    imported = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module in ("os", "fcntl")]
+    return names | {alias.name for node in imported for alias in node.names} & {*OWN_WAYS, "replace", "rename"}
+
+
+def test_files_are_renamed_and_locked_in_one_place() -> None:
+    files = [path for package in FORBIDDEN for path in sorted((ROOT / package).rglob("*.py"))]
+    found = {str(path.relative_to(ROOT)): names for path in files if (names := renames(path))}
+    assert set(found) == WRITERS, found
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the three packages by its dotted name; a package's own file by the package's name."""
+    files = [path.relative_to(ROOT) for package in FORBIDDEN for path in sorted((ROOT / package).rglob("*.py"))]
+    return {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in files}
+
+
+def imported_modules(name: str, known: dict[str, Path]) -> set[str]:
+    """The modules that `name` imports by a statement anywhere in it, but for types alone.
+
+    `from package import submodule` imports the submodule; `from package import something` the package's own file.
+    """
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name} has a relative import"
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            found.update(inside & known.keys() or {node.module or ""})
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse((ROOT / known[name]).read_text()))
+    return found & known.keys()
+
+
+def cycles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of modules of which each imports, directly or not, every other one."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            new = edges[waiting.pop()] - seen
+            seen |= new
+            waiting += new
+        return seen
+
+    reach = {name: reached(name) for name in edges}
+    groups = {tuple(sorted(other for other in reach[name] if name in reach[other])) for name in edges}
+    return [list(group) for group in sorted(groups) if group]
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    known = modules()
+    edges = {name: imported_modules(name, known) for name in known}
+    own = {name: used for name in known if (used := {one for one in edges[name] if name.startswith(f"{one}.")})}
+    assert own == {}, "a module imports its own package's __init__"
+    assert cycles(edges) == []
+
+
+def test_the_cycle_finder_finds_cycles() -> None:
+    edges = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}, "e": set()}
+    assert cycles(edges) == [["b", "c"], ["d"]]
+
+
+def public_names(path: Path) -> set[str]:
+    """The classes, functions and constants that a file defines at its top level."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found.add(node.name)
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        found |= {one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)}
+    return {name for name in found if not name.startswith("_")} - {"main"}  # what `python -m` and a command begin with
+
+
+TWICE: set[str] = {
+    "BATCH",
+    "BATCHES",
+    "Batch",
+    "CHUNK",
+    "COMMANDS",
+    "CONTROL",
+    "Checkpoint",
+    "CheckpointError",
+    "Clamp",
+    "Comparison",
+    "FIGURES",
+    "FORMAT",
+    "Job",
+    "KEPT",
+    "KINDS",
+    "Log",
+    "Loss",
+    "Moments",
+    "NAME",
+    "NETWORKS",
+    "PLAIN",
+    "Plan",
+    "ROWS",
+    "Row",
+    "SMALL",
+    "STEPS",
+    "Snapshot",
+    "Split",
+    "Stratum",
+    "Times",
+    "Triplets",
+    "Weights",
+    "load",
+    "make_parser",
+    "measure",
+    "open_data",
+    "read_checkpoint",
+    "report",
+    "resolve",
+    "uniform",
+    "weight_matrices",
+}
+"""Names that are still defined in two modules. It may only shrink."""
+
+
+def test_no_public_name_is_defined_twice() -> None:
+    homes: dict[str, list[str]] = {}
+    for module, path in modules().items():
+        for name in public_names(ROOT / path):
+            homes.setdefault(name, []).append(module)
+    several = {name: where for name, where in homes.items() if len(where) > 1}
+    assert {name: where for name, where in several.items() if name not in TWICE} == {}
+    assert several.keys() >= TWICE, "fixed: take it out of the list"

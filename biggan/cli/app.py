@@ -1,12 +1,68 @@
-"""A command line whose errors name the nearest right option."""
+"""What the commands share: exit codes, errors as one paragraph, `--version`, and options with suggestions."""
 
 from __future__ import annotations
 
 import argparse
+import errno
 import re
+import sys
+import textwrap
+from collections.abc import Callable
 from typing import NoReturn
 
-from biggan.errors import nearest
+from biggan.errors import ReportedByOtherRank, UserError
+from spectra.nearest import nearest
+from spectra.version import package_version
+
+EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OF = {"finished": EXIT_DONE, "interrupted": EXIT_INTERRUPTED, "stopped": EXIT_FAILED}
+"""The exit code for what `Trainer.train` returns."""
+
+USERS_TO_FIX = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+"""Full disks, quotas and limits; places where nothing may be written."""
+
+
+def guarded(
+    program: str,
+    command: Callable[[list[str]], int],
+    argv: list[str],
+    *,
+    stopped: str = "stopped at once; nothing was saved beyond the last checkpoint.",
+    stopped_code: int = EXIT_FAILED,
+    kept: str = "Earlier checkpoints are whole.",
+) -> int:
+    """Run a command; what is the user's to fix becomes one paragraph and exit code 2.
+
+    `stopped` and `stopped_code` are for an interrupt that the command did not take itself, `kept` says what is left
+    where the system refuses to write.
+    """
+    try:
+        return command(argv)
+    except ReportedByOtherRank:
+        return EXIT_BAD_INPUT
+    except UserError as error:
+        _complain(program, str(error))
+        return EXIT_BAD_INPUT
+    except OSError as error:
+        if error.errno not in USERS_TO_FIX:
+            raise
+        _complain(program, f"the system refused: {error}. {kept} Free space or choose another place.")
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        _complain(program, stopped)
+        return stopped_code
+
+
+def _complain(program: str, message: str) -> None:
+    print(
+        textwrap.fill(f"{program}: error: {message}", width=110, break_long_words=False, break_on_hyphens=False),
+        file=sys.stderr,
+    )
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Give a command `--version`."""
+    parser.add_argument("--version", action="version", version=f"%(prog)s {package_version()}", help="show the version")
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,7 +79,7 @@ class Parser(argparse.ArgumentParser):
 
     def _options(self) -> list[str]:
         """Every option, those of commands within too: it is the outermost parser that finds one unknown."""
-        found = []
+        found: list[str] = []
         for action in self._actions:
             found += action.option_strings
             if isinstance(action, argparse._SubParsersAction):

@@ -6,8 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from biggan.cli.app import Parser
-from biggan.cli.train import EXIT_DONE, guarded
+from biggan.cli.app import EXIT_DONE, Parser, add_version, guarded
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
         arguments.truncation_curve = parse_thresholds(arguments.truncation_curve)
         if arguments.truncation is not None:
-            raise UserError("--truncation is one threshold and --truncation-curve many. Leave one of them away.")
+            raise UserError("--truncation is one threshold and --truncation-curve many. Omit one of them.")
     asked = [
         name
         for name, on in (
@@ -109,7 +108,7 @@ def _discriminator(job: Job) -> None:
     found, paths = job.discriminator()
     called = found.accepted_as_real()
     made = job.settings.in_words().split(" samples, ")[1].split("; ")[0]  # without what D does without
-    print(f"called real by D; generated: {made}\n")
+    print(f"accepted as real by D; generated: {made}\n")
     rows = [{"": "all", **{name: f"{share:.1%}" for name, share in called.items()}}]
     for name, shares in zip(found.classes, found.by_class(), strict=True):
         percentages = [f"{share:.1%}" for share in shares.values()]
@@ -136,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Under torchrun every process makes its share of the samples to be scored. Exit codes: 0 done, 2 bad "
         "input, 1 anything else.",
     )
+    add_version(parser)
     add = parser.add_argument
     add("--ckpt", required=True, metavar="PATH", help="a checkpoint file, or a run directory (its newest)")
     add("--all", action="store_true", help="every checkpoint of the run, with D's accuracies: a table over steps")

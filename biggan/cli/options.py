@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 import biggan.config
 from biggan.choices import CHOICES, check_names
+from biggan.cli.app import add_version
 from biggan.config import RENAMED, Config, fields, flatten, from_dict, to_dict, unflatten
 from biggan.config.presets import (
     DEFAULT_PRESET,
@@ -28,7 +29,8 @@ from biggan.config.presets import (
     preset_values,
     read_yaml,
 )
-from biggan.errors import UserError, check_known, nearest
+from biggan.errors import UserError, check_known
+from spectra.nearest import nearest
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -129,6 +131,7 @@ def make_parser(texts: Mapping[str, str]) -> ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="biggan-train [PRESET] [--section.field VALUE ...] [--config FILE] [--resume RUN] [options]",
     )
+    add_version(parser)
     add = parser.add_argument
     add(
         "preset",

@@ -6,7 +6,8 @@ import dataclasses
 import functools
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from biggan.errors import UserError, nearest
+from biggan.errors import UserError
+from spectra.nearest import nearest
 
 
 def setting(default: Any, *, numbers: bool = True, low: float | None = None, high: float | None = None) -> Any:

@@ -151,6 +151,9 @@ class SpectraConfig(Section):
     """Measure every N steps."""
     top_k: int = setting(3, numbers=False, low=1)
     """Singular values a weight matrix (Section 4.1: three)."""
+    probes: list[str] | None = setting(None, numbers=False)
+    """What to measure: singular_values, frobenius, sigma_estimate, turns, top_shares, rotation, gradient_norms,
+    gradient_variance, update_sizes, class_norms, and what is added to `spectra.PROBES`; null: all of them."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ share, and the last to finish puts the file together; processes need not reach e
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import zipfile
@@ -24,7 +23,8 @@ from biggan.evaluation.shares import SampleShard
 from biggan.evaluation.standing import sampling_copy
 from biggan.networks.base import GeneratorNetwork
 from biggan.run.checkpoint import Checkpoint
-from biggan.run.directory import write_whole
+from biggan.run.files import Lock
+from spectra.record.files import remove_partial, replacing, write_text
 
 FACTS = "samples.json"
 
@@ -112,24 +112,19 @@ def _prepare(folder: Path, order: ExportSpec) -> None:
             _check_same(json.loads(facts.read_text(encoding="utf-8")), order, folder)
             return
         if any(path.name != FACTS and not path.name.startswith(".") for path in folder.iterdir()):
-            raise UserError(f"{folder} is not empty, and holds no samples of this program. Give another --out.")
-        write_whole_alone(facts, json.dumps(asdict(order), indent=1) + "\n")
+            raise UserError(f"{folder} is not empty, and holds no samples of this program. Choose another --out.")
+        write_text(facts, json.dumps(asdict(order), indent=1) + "\n")
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot use {folder}: {error}. Give another --out.") from error
-
-
-def write_whole_alone(path: Path, text: str) -> None:
-    """`write_whole`, where several processes may write the same at once."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write_whole(temporary, text)
-    os.replace(temporary, path)
+        raise UserError(f"cannot use {folder}: {error}. Choose another --out.") from error
 
 
 def _check_same(facts: dict, order: ExportSpec, place: Path) -> None:
     other = {name: (facts.get(name), value) for name, value in asdict(order).items() if facts.get(name) != value}
     if other:
         listed = "; ".join(f"{name}: {old} there, {new} now" for name, (old, new) in other.items())
-        raise UserError(f"{place} holds samples that were made otherwise ({listed}). Give another --out, or delete it.")
+        raise UserError(
+            f"{place} holds samples that were made otherwise ({listed}). Choose another --out, or delete it."
+        )
 
 
 def _part(folder: Path, block: int) -> Path:
@@ -141,11 +136,8 @@ def _part_is_there(folder: Path, block: int, num: int, folders: list[str]) -> bo
 
 
 def _write_part(folder: Path, first: int, images: np.ndarray, labels: np.ndarray, folders: list[str]) -> None:
-    path = _part(folder, first // BLOCK)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
+    with replacing(_part(folder, first // BLOCK)) as temporary, open(temporary, "wb") as file:
         np.savez(file, images=images, labels=labels)
-    os.replace(temporary, path)
 
 
 def _pictures_are_there(folder: Path, block: int, num: int, folders: list[str]) -> bool:
@@ -159,9 +151,8 @@ def _write_pictures(folder: Path, first: int, images: np.ndarray, labels: np.nda
     for offset, (pixels, label) in enumerate(zip(images, labels.tolist(), strict=True)):
         path = folder / folders[label] / f"{first + offset:08d}.png"
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        Image.fromarray(pixels).save(temporary, format="PNG")
-        os.replace(temporary, path)
+        with replacing(path, durable=False) as temporary:
+            Image.fromarray(pixels).save(temporary, format="PNG")
 
 
 def _facts_of(path: Path) -> str:
@@ -169,27 +160,24 @@ def _facts_of(path: Path) -> str:
         with np.load(path) as archive:
             return str(archive["facts"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} exists and holds no samples of this program ({error}). Give another --out.") from error
+        raise UserError(
+            f"{path} exists and holds no samples of this program ({error}). Choose another --out."
+        ) from error
 
 
 def _put_together(folder: Path, out: Path, order: ExportSpec, shape: tuple[int, int, int]) -> None:
     """One file of all parts, written block by block; by one process alone."""
-    import fcntl
-
-    with open(out.with_name(f".{out.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with Lock(out.with_name(f".{out.name}.lock"), wait=True, remove=True):
         if not out.exists():
-            temporary = out.with_name(f".{out.name}.tmp")
+            remove_partial(out.parent, out.name)
             parts = [_part(folder, block) for block in range(block_count(order.num))]
-            with zipfile.ZipFile(temporary, "w") as archive:
+            with replacing(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
                 _stream(archive, "images", (order.num, *shape), np.uint8, (np.load(p)["images"] for p in parts))
                 _stream(archive, "labels", (order.num,), np.int64, (np.load(p)["labels"] for p in parts))
                 names, facts = np.array(order.class_names, dtype=np.str_), np.array(json.dumps(asdict(order)))
                 _stream(archive, "class_names", names.shape, names.dtype, [names])
                 _stream(archive, "facts", (), facts.dtype, [facts])
-            os.replace(temporary, out)
             shutil.rmtree(folder, ignore_errors=True)
-    out.with_name(f".{out.name}.lock").unlink(missing_ok=True)
 
 
 def _stream(

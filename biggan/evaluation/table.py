@@ -16,7 +16,7 @@ from biggan.evaluation.evaluator import Settings
 from biggan.evaluation.features.cache import key
 from biggan.evaluation.scores import is_parts
 from biggan.observers.evaluation import from_json, to_json
-from biggan.run.directory import write_whole
+from spectra.record.files import write_text
 
 
 @dataclass
@@ -104,10 +104,10 @@ class ScoreTable:
         paths = [self.stem.with_name(self.stem.name + ending) for ending in (".json", ".csv")]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(paths[0], json.dumps(to_json(whole), indent=1, allow_nan=False) + "\n")
-            write_whole(paths[1], self._csv())
+            write_text(paths[0], json.dumps(to_json(whole), indent=1, allow_nan=False) + "\n")
+            write_text(paths[1], self._csv())
         except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error}. Give another --out.") from error
+            raise UserError(f"cannot write to {self.folder}: {error}. Choose another --out.") from error
         return paths
 
     def _csv(self) -> str:

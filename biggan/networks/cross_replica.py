@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from biggan.distributed.ranks import AllSum, all_sum, gather
+from biggan.distributed.collectives import AllSum, all_sum, gather
 
 DIMS = (0, 2, 3)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from biggan.config.tree import Config, from_dict
+from biggan.config import Config, from_dict
 from biggan.errors import UserError
+from spectra.record.files import write_tensors
 
-FORMAT = "biggan-1"
-NAME = re.compile(r"step-(\d{8,})\.safetensors")
+CHECKPOINT_FORMAT = "biggan-1"
+_FILE_NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
 class CheckpointError(UserError):
@@ -38,53 +38,28 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], step: int, config: Mapping[str, Any]) -> str:
-    """Write the file beside `path`, fsync, and rename it; return its digest.
+    """Write the checkpoint whole, on the disk when this returns; return its digest.
 
     Raises `UserError` where it cannot be written (a full disk); `path` and all else are then as they were.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     finite = all(bool(torch.isfinite(tensor).all()) for tensor in whole.values())
     metadata = {
-        "format": FORMAT,
+        "format": CHECKPOINT_FORMAT,
         "step": str(step),
         "finite": json.dumps(finite),
         "config": json.dumps(config, sort_keys=True),
     }
     metadata["digest"] = digest(whole, metadata)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(whole, temporary, metadata=metadata)
-        os.chmod(temporary, 0o666 & ~_umask())  # the library makes it the owner's alone
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
-    except (SafetensorError, OSError) as error:
+        write_tensors(path, whole, metadata)
+    except OSError as error:
         raise UserError(
-            f"could not save the checkpoint {path}: {error}. Earlier checkpoints are whole. Free some space or give "
+            f"could not save the checkpoint {path}: {error}. Earlier checkpoints are whole. Free space or choose "
             f"another --out, then resume."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return metadata["digest"]
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
-def sync(path: Path) -> None:
-    """Have the file's or folder's contents on the disk before going on."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
@@ -95,7 +70,7 @@ def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         hash_.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        hash_.update(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+        hash_.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return hash_.hexdigest()
 
 
@@ -119,10 +94,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{path} is not a whole safetensors file ({error}): it was cut short or altered, or is of another "
             f"kind. Use another checkpoint."
         ) from error
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != CHECKPOINT_FORMAT:
         raise CheckpointError(
-            f"{path} has the format {metadata.get('format')!r}, expected {FORMAT!r}: it is not a checkpoint of this "
-            f"program, or one of another version."
+            f"{path} has the format {metadata.get('format')!r}, expected {CHECKPOINT_FORMAT!r}: it is not "
+            f"a checkpoint of this program, or one of another version."
         )
     if digest(tensors, metadata) != metadata.get("digest"):
         raise CheckpointError(
@@ -152,7 +127,7 @@ def peek(path: Path) -> dict[str, str]:
 
 def checkpoint_paths(run: Path) -> list[Path]:
     """The run's checkpoint files, oldest first."""
-    return sorted(path for path in (run / "checkpoints").glob("step-*.safetensors") if NAME.fullmatch(path.name))
+    return sorted(path for path in (run / "checkpoints").glob("step-*.safetensors") if _FILE_NAME.fullmatch(path.name))
 
 
 def step_of(path: Path) -> int:
@@ -169,28 +144,28 @@ def saved_steps(run: Path) -> set[int]:
 
 
 def newest_checkpoint(run: Path) -> tuple[Checkpoint, list[str]]:
-    """The newest checkpoint of a run that verifies and is finite, and why each newer one was passed over.
+    """The newest checkpoint of a run that verifies and is finite, and why each newer one was skipped.
 
     Where every whole one holds NaN or Inf, the newest of these. Raises `CheckpointError` where none is whole.
     """
-    passed: list[str] = []
+    skipped: list[str] = []
     fallback: Checkpoint | None = None
     for path in reversed(checkpoint_paths(run)):
         try:
             checkpoint = read_checkpoint(path)
         except CheckpointError as error:
-            passed.append(str(error))
+            skipped.append(str(error))
             continue
         if checkpoint.step != step_of(path):
-            passed.append(f"{path} holds step {checkpoint.step}: it was renamed.")
+            skipped.append(f"{path} holds step {checkpoint.step}: it was renamed.")
             continue
         if checkpoint.finite:
-            return checkpoint, passed
-        passed.append(f"{path} holds NaN or Inf.")
+            return checkpoint, skipped
+        skipped.append(f"{path} holds NaN or Inf.")
         fallback = fallback or checkpoint
     if fallback is not None:
-        return fallback, [*passed, f"No checkpoint is finite; taking {fallback.path}."]
-    reasons = " ".join(passed) or "It has none."
+        return fallback, [*skipped, f"No checkpoint is finite; taking {fallback.path}."]
+    reasons = " ".join(skipped) or "It has none."
     raise CheckpointError(
         f"{run} has no checkpoint to go on from. {reasons} To begin again from step 0, move its checkpoints away."
     )

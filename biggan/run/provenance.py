@@ -8,11 +8,13 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from biggan.config.tree import Config
+from spectra.version import package_version
 
-DISTRIBUTION = "biggan-stability"
+if TYPE_CHECKING:
+    from biggan.config import Config
+
 PACKAGES = ("biggan", "spectra", "interventions")
 DECISIVE = ("version", "commit", "dirty", "python", "torch", "numpy", "device", "threads", "ranks")
 """The facts of `run_facts` on which the bits depend."""
@@ -46,24 +48,6 @@ def run_facts(config: Config) -> dict[str, Any]:
 def other_facts(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The decisive facts that differ between two run.json, where the first says them: name -> [then, now]."""
     return {name: [then[name], now.get(name)] for name in DECISIVE if name in then and then[name] != now.get(name)}
-
-
-def package_version() -> str:
-    """The version of this package: of the source where it is run from one, else of the installed distribution."""
-    import tomllib
-    from importlib.metadata import PackageNotFoundError, version
-
-    source = Path(__file__).resolve().parents[2] / "pyproject.toml"
-    try:
-        project = tomllib.loads(source.read_text(encoding="utf-8")).get("project", {})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-        project = {}
-    if project.get("name") == DISTRIBUTION and "version" in project:
-        return str(project["version"])
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:
-        return "unknown: neither installed nor run from its source"
 
 
 def checkout(package: Path) -> dict[str, Any]:

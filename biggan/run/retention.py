@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biggan.config.tree import CheckpointConfig, Config, to_dict
+from biggan.config import CheckpointConfig, Config, to_dict
 from biggan.run.checkpoint import checkpoint_paths, peek, save_checkpoint, step_of
+from biggan.run.files import free_name, link_or_copy, replace_link
 from biggan.training.observer import Observer
+from spectra.record.files import move, remove_partial
 
 if TYPE_CHECKING:
     from biggan.training.trainer import Trainer
@@ -29,7 +30,7 @@ class _Best:
         self.settings: Mapping[str, Any] | None = None
 
     def consider(self, evaluation: Mapping[str, Any]) -> None:
-        """Take an `evaluation` event into account. Other settings give other scores, so with them it begins anew."""
+        """Take an `evaluation` event into account. Other settings give other scores, and start the comparison again."""
         if evaluation["weights"] != "ema":
             return
         if self.settings != evaluation.get("settings"):
@@ -65,8 +66,8 @@ class CheckpointStore(Observer):
         for event in trainer.run.events():
             if event["event"] == "evaluation" and event["step"] <= trainer.state.step and not event.get("superseded"):
                 self._consider(event)
-        for left in self.folder.glob(".*.tmp"):
-            left.unlink()
+        for folder in (trainer.run.path, self.folder):
+            remove_partial(folder)
         rings = {path: int(path.name.removeprefix("frozen-")) for path in self.folder.glob("frozen-*")}
         files = {path: step_of(path) for path in checkpoint_paths(trainer.run.path)}
         for path, step in (rings | files).items():
@@ -117,14 +118,10 @@ class CheckpointStore(Observer):
             self._well = evaluation.get("well_until", self._well)
 
     def _set_aside(self, path: Path) -> None:
-        """Move what belongs to a future that is about to be lived again into checkpoints/passed-over/."""
-        aside = self.folder / "passed-over"
+        """Move what belongs to later steps, which are about to be done again, into checkpoints/skipped/."""
+        aside = self.folder / "skipped"
         aside.mkdir(exist_ok=True)
-        target, number = aside / path.name, 1
-        while target.exists():
-            number += 1
-            target = aside / f"{path.name}.{number}"
-        os.replace(path, target)
+        move(path, free_name(aside / path.name))
 
     def _take_up_best(self) -> None:
         """Go on from the best evaluation so far, earlier sessions' and a branch's parent's included.
@@ -210,21 +207,3 @@ def retained(finite: Mapping[int, bool], config: CheckpointConfig, well: int | N
     newest = [sorted(part, key=lambda s: (finite[s], s), reverse=True)[: config.keep] for part in (regular, others)]
     stay = {*newest[0], *newest[1], *permanent, *ring, *steps[-1:]}
     return stay | set([step for step in steps if finite[step]][-1:])
-
-
-def replace_link(source: Path, target: Path) -> None:
-    """Let `target` be the file `source` from now on; a kill leaves the one before or this one."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    link_or_copy(source, temporary)
-    os.replace(temporary, target)
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Hard-link a file, or copy it where the file system has no links."""
-    if target.exists():
-        return
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

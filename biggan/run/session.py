@@ -12,10 +12,12 @@ from typing import Any, Literal
 import torch
 
 from biggan.choices import check_names
-from biggan.config.tree import Config, differences, flatten, to_dict
+from biggan.config import Config, differences, flatten, to_dict
 from biggan.data import Source, open_source
-from biggan.distributed import ranks as distributed
-from biggan.distributed.launch import all_ranks_or_none, check_alike
+from biggan.distributed.collectives import copy_from_main, from_main
+from biggan.distributed.consensus import all_ranks_or_none, check_alike
+from biggan.distributed.launch import launch_id, restarts
+from biggan.distributed.ranks import BatchShard, is_main, local_world_size
 from biggan.errors import UserError
 from biggan.objective.gradient_penalties import strengths
 from biggan.run.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint, save_checkpoint
@@ -43,24 +45,23 @@ def open_new(config: Config, preset: str, facts: Mapping[str, Any] | None = None
 
     Raises `UserError` before anything is written.
     """
-    is_main = distributed.is_main()
-    run = RunDirectory(Path(distributed.from_main(config.out or str(default_path(preset)))))
+    run = RunDirectory(Path(from_main(config.out or str(default_path(preset)))))
     config = _on_this_device(config, run.path)
     with all_ranks_or_none():
-        if is_main:
+        if is_main():
             run.check_new()
         source = _open_data(config)
-        state = TrainingState(config, config.device, initialize=is_main)
+        state = TrainingState(config, config.device, initialize=is_main())
     check_alike(source.identity(), "other data")
     with all_ranks_or_none():
-        if is_main:
+        if is_main():
             run.create(config, {**_data_facts(source), **(facts or {})})
             run.append_event(make_event("started", 0, preset=preset))
-    distributed.copy_from_main(state.tensors())
-    return Session(config, run, state, source, notes_on(config))
+    copy_from_main(state.tensors())
+    return Session(config, run, state, source, config_notes(config))
 
 
-def open_branch(
+def open_branched(
     config: Config,
     checkpoint: Checkpoint,
     facts: Mapping[str, Any],
@@ -100,16 +101,16 @@ def open_branch(
         made.append_event(make_event("checkpoint", state.step, path=f"checkpoints/{path.name}", digest=digest))
 
     run.create_whole(config, {**_data_facts(source), **facts}, fill)
-    return Session(config, run, state, source, [f"branching at step {state.step}", *notes_on(config)])
+    return Session(config, run, state, source, [f"branching at step {state.step}", *config_notes(config)])
 
 
 @dataclass(frozen=True)
-class Start:
+class ResumePoint:
     """Where a resumed run goes on: the newest checkpoint that verifies, or step 0 where none was saved yet."""
 
     config: Config
     checkpoint: Checkpoint | None
-    passed_over: list[str]
+    skipped: list[str]
     """Why each newer checkpoint was not taken."""
 
     @property
@@ -118,21 +119,21 @@ class Start:
         return 0 if self.checkpoint is None else self.checkpoint.step
 
 
-def find_start(path: Path) -> Start:
+def find_start(path: Path) -> ResumePoint:
     """Where the run in `path` goes on. Raises `UserError` where it is no run, or has checkpoints but none is whole.
 
     Rank 0 alone reads it and has the checkpoint's tensors.
     """
     with all_ranks_or_none():
-        start = _find_start(path) if distributed.is_main() else None
+        start = _find_start(path) if is_main() else None
     bare = start
     if start is not None and start.checkpoint is not None:
         bare = dataclasses.replace(start, checkpoint=dataclasses.replace(start.checkpoint, tensors={}))
-    sent = distributed.from_main(bare)
+    sent = from_main(bare)
     return start or sent
 
 
-def _find_start(path: Path) -> Start:
+def _find_start(path: Path) -> ResumePoint:
     config = RunDirectory(path).read_config()
     if not checkpoint_paths(path):
         saved = [e["step"] for e in RunDirectory(path).events() if e["event"] == "checkpoint"]
@@ -141,12 +142,30 @@ def _find_start(path: Path) -> Start:
                 f"{path} has no checkpoint left, and one of step {max(saved)} was saved there once. Put the files back "
                 f"into {path}/checkpoints, or begin a new run with another --out."
             )
-        return Start(config, None, [])
-    checkpoint, passed_over = newest_checkpoint(path)
-    return Start(checkpoint.config, checkpoint, passed_over)
+        return ResumePoint(config, None, [])
+    checkpoint, skipped = newest_checkpoint(path)
+    return ResumePoint(checkpoint.config, checkpoint, skipped)
 
 
-def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool) -> Session:
+def run_to_continue(out: str | None, preset: str) -> Path | None:
+    """The run that this launch began before torchrun restarted its processes (`--max-restarts`); else none.
+
+    Rank 0 alone looks, so every rank is told the same.
+    """
+    if restarts() == 0:
+        return None
+    found: Path | None = None
+    for path in ([Path(out)] if out else sorted(Path("runs").glob(f"{preset}*"))) if is_main() else ():
+        try:
+            launch = RunDirectory(path).facts().get("launch")
+        except (OSError, ValueError):
+            continue
+        if launch and launch == launch_id():
+            found = path
+    return from_main(found)
+
+
+def open_resumed(config: Config, path: Path, start: ResumePoint, *, allow_change: bool) -> Session:
     """The run in `path` at `start`, under `config`.
 
     Raises `UserError`, before anything is written, where `config` or other data would change the numbers and
@@ -154,28 +173,28 @@ def open_resumed(config: Config, path: Path, start: Start, *, allow_change: bool
     process has the run.
     """
     if config.out is not None and Path(config.out) not in (path, Path(start.config.out or path)):
-        raise UserError(f"--out is {config.out}, and a resumed run stays in its directory {path}. Leave --out away.")
-    config, run, is_main = _on_this_device(config, path), RunDirectory(path), distributed.is_main()
+        raise UserError(f"--out is {config.out}, and a resumed run stays in its directory {path}. Omit --out.")
+    config, run = _on_this_device(config, path), RunDirectory(path)
     with all_ranks_or_none():
         changed = _changed_numbers(config, start, path, allow_change=allow_change)
         if start.step >= config.steps:
             raise UserError(
-                f"the run in {path} has reached step {start.step}, and --steps is {config.steps}. To train on, give a "
-                f"larger total."
+                f"the run in {path} has reached step {start.step}, and --steps is {config.steps}. Give a larger "
+                f"total to train on."
             )
         source = _open_data(config)
         data = source.identity()
-        before = (run.data_identity() if is_main else None) or data
+        before = (run.data_identity() if is_main() else None) or data
         changed |= _changed_data(before, data, path, allow_change=allow_change)
-        state = TrainingState(config, config.device, initialize=is_main and start.checkpoint is None)
-        if is_main and start.checkpoint is not None:
+        state = TrainingState(config, config.device, initialize=is_main() and start.checkpoint is None)
+        if is_main() and start.checkpoint is not None:
             load_state(state, start.checkpoint, config)
     check_alike(data, "other data")
     notes: list[str] = []
     with all_ranks_or_none():
-        if is_main:
+        if is_main():
             notes = _reopen(run, config, start, changed, source)
-    distributed.copy_from_main(state.tensors())
+    copy_from_main(state.tensors())
     state.step = start.step
     return Session(config, run, state, source, notes)
 
@@ -186,7 +205,7 @@ def _data_facts(source: Source) -> dict[str, Any]:
 
 
 def _reopen(
-    run: RunDirectory, config: Config, start: Start, changed: dict[str, list[Any]], source: Source
+    run: RunDirectory, config: Config, start: ResumePoint, changed: dict[str, list[Any]], source: Source
 ) -> list[str]:
     """Take back what lies after `start`, and write down that the run goes on. Returns what the user should know."""
     run.lock()
@@ -196,13 +215,13 @@ def _reopen(
     run.write_config(config)
     data = source.identity()
     run.write_data_identity(data, source.classes)
-    event = {"passed_over": start.passed_over, "changes": changed, "other_versions": elsewhere, "data": data}
+    event = {"skipped": start.skipped, "changes": changed, "other_versions": elsewhere, "data": data}
     run.append_event(make_event("resumed", start.step, **event))
-    notes = [f"passed over: {reason}" for reason in start.passed_over]
+    notes = [f"skipped: {reason}" for reason in start.skipped]
     notes += [
         f"{name} was {old} when the run began and is {new}: bits may differ" for name, (old, new) in elsewhere.items()
     ]
-    return [*notes, f"resuming at step {start.step}", *notes_on(config)]
+    return [*notes, f"resuming at step {start.step}", *config_notes(config)]
 
 
 def _on_this_device(config: Config, path: Path) -> Config:
@@ -211,18 +230,18 @@ def _on_this_device(config: Config, path: Path) -> Config:
         config = dataclasses.replace(config, out=str(path), device=resolve_device(config.device))
     check_alike(flatten(to_dict(config)), "another configuration")
     with all_ranks_or_none():
-        distributed.BatchShard(config.train.batch, config.train.accumulate)  # an image for each rank
+        BatchShard(config.train.batch, config.train.accumulate)  # an image for each rank
     return config
 
 
-def _changed_numbers(config: Config, start: Start, path: Path, *, allow_change: bool) -> dict[str, list[Any]]:
+def _changed_numbers(config: Config, start: ResumePoint, path: Path, *, allow_change: bool) -> dict[str, list[Any]]:
     """What differs from the run's own configuration in fields that decide the numbers; refused unless allowed."""
     before = dataclasses.replace(start.config, device=resolve_device(start.config.device))
     changed = differences(before, config, numbers_only=True)
     if changed and not allow_change:
         listed = "; ".join(f"{name}: {old} -> {new}" for name, (old, new) in changed.items())
         raise UserError(
-            f"these options would change the numbers of the run in {path}: {listed}. Leave them away to continue it "
+            f"these options would change the numbers of the run in {path}: {listed}. Omit them to continue it "
             f"exactly, or give --allow-change to go on with them."
         )
     return {name: list(pair) for name, pair in changed.items()}
@@ -266,7 +285,7 @@ def resolve_device(device: str) -> Literal["cpu", "cuda"]:
     """ "cpu" or "cuda". Raises `UserError` for a GPU that is not there: each process of a machine needs its own."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    gpus, processes = torch.cuda.device_count(), distributed.local_world_size()
+    gpus, processes = torch.cuda.device_count(), local_world_size()
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, and torch sees no GPU here. Give --device cpu, or auto.")
     if device == "cuda" and gpus < processes:
@@ -287,7 +306,7 @@ def use_arithmetic(config: Config) -> None:
         torch.backends.cudnn.benchmark = False
 
 
-def notes_on(config: Config) -> list[str]:
+def config_notes(config: Config) -> list[str]:
     """What someone should know who runs `config`."""
     notes = []
     if config.speed.compile and strengths(config):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from biggan.config import AdamConfig, Config
+from biggan.config import Config
 from biggan.errors import UserError
 from biggan.networks import build_networks
 from biggan.networks.initialization import draw_vectors
@@ -15,6 +15,7 @@ from biggan.networks.initialization import initialize as draw_weights
 from biggan.networks.sigma_control import WarmStarts
 from biggan.training.average import EMA
 from biggan.training.loss_scaling import LossScaler
+from biggan.training.optimizers import make_adam
 
 
 class TrainingState:
@@ -105,18 +106,3 @@ def _mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     ]
     more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
     return ", ".join(problems[:3]) + more
-
-
-def make_adam(network: nn.Module, config: AdamConfig) -> torch.optim.Adam:
-    """Adam over all parameters, its moments made at once so that the state is whole from step 0 on."""
-    parameters = list(network.parameters())
-    optimizer = torch.optim.Adam(
-        parameters, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
-    )
-    for parameter in parameters:
-        optimizer.state[parameter] = {
-            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
-    return optimizer

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.data import Source, training_batches
 from biggan.data.prefetch import prefetched
-from biggan.distributed import ranks as distributed
+from biggan.distributed.collectives import mean_over_ranks
+from biggan.distributed.consensus import check_copies
 from biggan.distributed.launch import launch_id
+from biggan.distributed.ranks import is_main, world_size
 from biggan.run.directory import RunDirectory, make_event
 from biggan.run.retention import may_be_saved
 from biggan.training.observer import Observer, Observers
@@ -39,7 +41,7 @@ class Trainer:
         self, config: Config, state: TrainingState, source: Source, run: RunDirectory, observers: list[Observer]
     ) -> None:
         self.config, self.state, self.source, self.run = config, state, source, run
-        self.observers = Observers(observers if distributed.is_main() else [])
+        self.observers = Observers(observers if is_main() else [])
         self.updater = Updater(config, state, self.observers.before_update, self.observers.after_backward)
         self._signalled = False
         self._stop: str | None = None
@@ -81,12 +83,12 @@ class Trainer:
     def _check_copies(self) -> None:
         """Before a state is saved: raise, on every rank, where their copies of it are not the same bit for bit."""
         if self._checked != self.state.step:
-            distributed.check_copies(self.state.tensors(), f"after step {self.state.step}")
+            check_copies(self.state.tensors(), f"after step {self.state.step}")
             self._checked = self.state.step
 
     def _is_to_stop(self) -> bool:
-        """Whether the last step was the last one; several ranks have agreed on it within the step."""
-        if self._signalled and distributed.world_size() == 1:
+        """Whether the last step was the last one. Several ranks find the same, by what they exchanged in the step."""
+        if self._signalled and world_size() == 1:
             self._stop = self._stop or "interrupted"
         return self._stop is not None
 
@@ -109,14 +111,14 @@ class Trainer:
         """
         means = {name: torch.stack([stats[name] for stats in discriminator]).mean() for name in discriminator[0]}
         numbers = means | generator
-        values, wish = self.updater.share.pooled(torch.stack(list(numbers.values())), self._signalled)
+        values, wish = mean_over_ranks(self.updater.share, torch.stack(list(numbers.values())), self._signalled)
         if wish:
             self._stop = "interrupted"
         return dict(zip(numbers, values, strict=True))
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Record an event at the current step and tell the observers."""
-        if not distributed.is_main():
+        if not is_main():
             return
         event = make_event(kind, self.state.step, **fields)
         self.run.append_event(event)

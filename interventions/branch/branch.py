@@ -131,7 +131,7 @@ def run_branch(branch: Branch, *, quiet: bool = False, observers: list[Any] | No
 
 def open_branch(branch: Branch) -> Session:
     """The branch's run directory, made whole at once, with the changed state as its first checkpoint."""
-    from biggan.run.session import open_branch as open_session
+    from biggan.run.session import open_branched
 
     parent, first = branch.parent, branch.timeline.phases[0]
     applied = [one.as_json() for one in branch.timeline.applied]
@@ -149,17 +149,17 @@ def open_branch(branch: Branch) -> Session:
         facts["inherited_changes"] = [one.as_json() for one in branch.inherited]
     if (boundary := branch.timeline.last_boundary) is not None:
         facts["continued_by"] = {"command": "biggan-intervene --resume", "through": boundary}
-    past = [] if parent.run is None else parent.run.events()
+    before = [] if parent.run is None else parent.run.events()
     events = [
         event | {"inherited": True}
-        for event in past
+        for event in before
         if event["step"] <= parent.step and event["event"] not in OF_SESSIONS
         if not event.get("superseded")
     ]
     config = dataclasses.replace(first.config, out=str(branch.out))
     identity = parent.facts.get("data") if not _data_differs(parent.checkpoint.config, config) else None
     past = None if parent.run is None else parent.run.path
-    return open_session(config, parent.checkpoint, facts, prepare, events=events, data=identity, past=past)
+    return open_branched(config, parent.checkpoint, facts, prepare, events=events, data=identity, past=past)
 
 
 def continue_branch(
@@ -172,7 +172,7 @@ def continue_branch(
     path = Path(path)
     facts = read_facts(path)
     if not facts.get("parent"):
-        raise UserError(f"{path} is no branch: its run.json names no parent. Continue it with biggan-train --resume.")
+        raise UserError(f"{path} is not a branch: its run.json names no parent. Use biggan-train --resume.")
     start, born = find_start(path), facts["parent"]["step"]
     if start.checkpoint is None:
         raise UserError(f"{path} has no checkpoint left. Begin the branch again with another --out.")
@@ -197,19 +197,19 @@ def _finish(path: Path, step: int) -> None:
 
 
 def read_facts(run: Path) -> dict[str, Any]:
-    """A run's run.json. Raises `UserError` where this is no run directory."""
+    """A run's run.json. Raises `UserError` where this is not a run directory."""
     import json
 
     place = run / "run.json"
     if not place.is_file():
-        raise UserError(f"{run} is no run directory: it has no run.json.")
+        raise UserError(f"{run} is not a run directory: it has no run.json.")
     return json.loads(place.read_text(encoding="utf-8"))
 
 
 def _train_phases(
     session: Session, phases: list[Phase], path: Path, *, quiet: bool, observers: list[Any] | None
 ) -> str:
-    from biggan.cli.train import train_session
+    from biggan.run.assemble import train_session
 
     for number, phase in enumerate(phases):
         if number:

@@ -89,7 +89,7 @@ def _note_versions(branch: Path, parent: Path, found: Comparison) -> None:
     import json
 
     from biggan.run.provenance import DECISIVE
-    from spectra.record.segments import read_event_lines
+    from spectra.record.events import read_event_lines
 
     facts = [run / "run.json" for run in (branch, parent)]
     here, there = (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {} for path in facts)

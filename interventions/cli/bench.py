@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from biggan.cli.train import EXIT_DONE, guarded
+from biggan.cli.app import EXIT_DONE, guarded
 
 STEPS = 60
 

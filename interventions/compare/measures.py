@@ -54,7 +54,7 @@ def d_loss(scalars: pd.DataFrame) -> pd.Series:
     parts = [_series(scalars, name) for name in ("loss/D_real", "loss/D_fake")]
     known = [part for part in parts if len(part)] or parts
     both = known[0].index.intersection(known[-1].index)
-    return sum(part.loc[both] for part in known)  # type: ignore[return-value]
+    return sum(part.loc[both] for part in known)
 
 
 def has_gaps(scalars: pd.DataFrame) -> bool:
@@ -196,7 +196,7 @@ def _spikes(sigmas: pd.DataFrame, begin: int) -> float | None:
     """Spikes of D's sigma0 in 1,000 steps; NaN where one was not finite."""
     import numpy as np
 
-    from spectra.detect.discriminator import spikes
+    from spectra.detect.sigma import spikes
 
     if sigmas.empty:
         return None

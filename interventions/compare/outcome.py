@@ -38,7 +38,7 @@ class RunOutcome:
     """The step at which its collapse began, one that it did not recover from; none: there was no such collapse by
     `judged_until` (censored), or nothing is known."""
     collapse_rule: str | None = None
-    """By which rule of `spectra.detect.Collapse`; "non_finite": its numbers became NaN or Inf, and stayed so."""
+    """By which rule of `biggan.Collapse`; "non_finite": its numbers became NaN or Inf, and stayed so."""
     collapsed_before: bool = False
     """Whether it was collapsed at `begin` already: a branch of it was never at risk."""
     judged_until: int | None = None
@@ -84,10 +84,10 @@ class RunOutcome:
 
 
 def read_outcome(path: str | Path, begin: int) -> RunOutcome:
-    """The outcome of the run in `path` from step `begin` on. Raises `UserError` where it is no run."""
+    """The outcome of the run in `path` from step `begin` on. Raises `UserError` where it is not a run."""
     import spectra
     from biggan.errors import UserError
-    from spectra.detect.online import same_settings, settings_of
+    from biggan.observers.collapse_of_run import same_settings, settings_of
 
     path = Path(path)
     try:
@@ -137,9 +137,9 @@ def _break_off(found: RunOutcome, scores: Numbers) -> None:
 def recorded_scores(events: pd.DataFrame) -> list[dict[str, Any]]:
     """The scores of every `evaluation` event in order of steps: step, weights, and each score that was computed.
 
-    Those under other settings than the last are left out (`spectra.detect.online.same_settings`).
+    Those under other settings than the last are left out (`biggan.same_settings`).
     """
-    from spectra.detect.online import same_settings
+    from biggan.observers.collapse_of_run import same_settings
 
     found: dict[tuple[int, str], dict[str, Any]] = {}
     for event in same_settings(_evaluations(events)):
@@ -164,11 +164,11 @@ def _evaluations(events: pd.DataFrame) -> list[Mapping[str, Any]]:
 
 
 def _collapse(scored: Sequence[Mapping[str, Any]], found: RunOutcome) -> None:
-    """By `spectra.detect.judge_collapse` over the whole series of raw scores, that before the branching point too.
+    """By `biggan.judge_collapse` over the whole series of raw scores, that before the branching point too.
 
     A run whose numbers became NaN or Inf and stayed so, or that was stopped for it, has not survived either.
     """
-    from spectra.detect import judge_collapse
+    from biggan.observers.collapse import judge_collapse
 
     raw = [one for one in scored if one["weights"] == "raw" and ("fid" in one or "spread_share" in one)]
     steps = [one["step"] for one in raw]
@@ -193,10 +193,10 @@ def _collapse(scored: Sequence[Mapping[str, Any]], found: RunOutcome) -> None:
 
 
 def lasting_after(findings: Sequence[Finding], steps: Sequence[int], begin: int) -> Finding | None:
-    """The first collapse said after `begin` that lasts (see `spectra.detect.judge_collapse`, whose findings these are:
+    """The first collapse said after `begin` that lasts (see `biggan.judge_collapse`, whose findings these are:
     its `lasting` is the first of the whole series, which may have ended before `begin`). `steps` are those of the
     evaluations that told something."""
-    from spectra.detect.thresholds import CollapseThresholds
+    from biggan.observers.collapse import CollapseThresholds
 
     for number, finding in enumerate(findings):
         if finding.kind != "collapse" or finding.step <= begin:

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from biggan.cli.train import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED
+from biggan.cli.app import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED
 from biggan.errors import UserError
+from biggan.run.files import Lock
 from interventions.study.worker import ended, note
 
 if TYPE_CHECKING:
@@ -128,11 +129,8 @@ def launch(resolved: Resolved, folder: Path, start: Start, jobs: int, *, quiet: 
     go on. Ctrl-C and SIGTERM let every job finish its step and save. Raises `UserError` where the plan is being run by
     another process, or a parent is missing.
     """
-    lock = _lock(folder)
-    try:
+    with _lock(folder):
         return _Launch(resolved, folder, start, jobs, quiet).run()
-    finally:
-        lock.close()
 
 
 class _Launch:
@@ -286,13 +284,8 @@ def _last_words(folder: Path, key: str) -> str:
     return "\n".join(line for line in lines[-5:] if line.strip())
 
 
-def _lock(folder: Path) -> Any:
-    import fcntl
-
-    lock = open(folder / ".lock", "w")  # noqa: SIM115 - held open on purpose
+def _lock(folder: Path) -> Lock:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
+        return Lock(folder / ".lock")
+    except BlockingIOError as error:
         raise UserError(f"another process is running the plan in {folder}. Wait until it has ended.") from error
-    return lock

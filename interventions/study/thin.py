@@ -13,7 +13,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from biggan.cli.train import EXIT_DONE, guarded
+from biggan.cli.app import EXIT_DONE, guarded
 from biggan.errors import UserError
 
 KEPT = ("loss/", "accuracy/", "gradient_norm/")
@@ -28,7 +28,7 @@ def thin_plan(plan: Path, out: Path, every: int = 20, spectra_every: int = 100) 
 
     resolved = load_resolved(plan)
     if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} exists and is not empty. Give another place.")
+        raise UserError(f"{out} exists and is not empty. Choose another place.")
     out.mkdir(parents=True, exist_ok=True)
     for path in plan.glob("*.csv"):
         shutil.copy(path, out / path.name)
@@ -57,7 +57,8 @@ def thin_run(run: Path, out: Path, begin: int, every: int, spectra_every: int) -
     from interventions.compare.measures import LOSS_STEPS, store_numbers
     from interventions.compare.outcome import read_numbers
     from spectra import load
-    from spectra.record.segments import RecordWriter, read_event_lines, read_legend, read_record
+    from spectra.record.events import read_event_lines
+    from spectra.record.segments import RecordWriter, read_legend, read_record
 
     out.mkdir(parents=True)
     shutil.copy(run / "run.json", out / "run.json")

@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biggan.cli.train import EXIT_DONE, EXIT_OF, guarded
+from biggan.cli.app import EXIT_DONE, EXIT_OF, guarded
 from biggan.errors import UserError
 from biggan.run.directory import RunDirectory
 from biggan.training.observer import Observer
+from spectra.record.files import replacing
 
 if TYPE_CHECKING:
     from biggan.training.trainer import Trainer
@@ -37,7 +38,7 @@ def run_job(folder: str | Path, key: str) -> str:
     folder = Path(folder)
     resolved = load_resolved(folder)
     job = resolved.job(key)
-    out = folder / job.base / job.entry
+    out = folder / job.base / job.name
     if ended(out, job):
         return "finished"
     beat = Heartbeat(folder, key)
@@ -66,7 +67,7 @@ def _begin(resolved: Resolved, job: Job, out: Path, beat: Heartbeat) -> str:
     for timed in job.timed():
         config = with_fields(config, timed.change.fields(config))
     facts = {"base": parent.lineage, "changes": list(job.changes)}
-    return _train(open_new(config, f"{resolved.plan}/{job.entry}", facts), beat)
+    return _train(open_new(config, f"{resolved.plan}/{job.name}", facts), beat)
 
 
 def _continue(job: Job, out: Path, beat: Heartbeat) -> str:
@@ -85,7 +86,7 @@ def _continue(job: Job, out: Path, beat: Heartbeat) -> str:
 
 
 def _train(session: Any, beat: Heartbeat) -> str:
-    from biggan.cli.train import train_session
+    from biggan.run.assemble import train_session
 
     return train_session(session, quiet=True, further=[beat])
 
@@ -143,10 +144,9 @@ class Heartbeat(Observer):
 
     def _write(self, step: int) -> None:
         self.last = time.monotonic()
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
         said = {"step": step, "first": self.first, "began": self.began, "time": time.time(), "pid": os.getpid()}
-        temporary.write_text(json.dumps(said))
-        os.replace(temporary, self.path)
+        with replacing(self.path, durable=False) as temporary:
+            temporary.write_text(json.dumps(said))
 
 
 def leave_with(parent: int) -> None:

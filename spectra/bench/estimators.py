@@ -1,4 +1,4 @@
-"""`python -m spectra.bench`: the estimators on the weight matrices of BigGAN 128, timed side by side in one run.
+"""`python -m spectra.bench ROWSxCOLUMNS...`: the estimators on matrices of these shapes, timed side by side in one run.
 
 For each kind of weights: all matrices at once, one thread unless asked otherwise, each method once. Errors are
 against the float64 Gram matrix (`exact`), itself compared with LAPACK's full decomposition on one layer. The times
@@ -9,7 +9,6 @@ over.
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,45 +21,20 @@ from torch import Tensor
 from spectra.linalg.dense import by_arpack
 from spectra.linalg.topk import TopSingularValues, top_singular_values, top_singular_values_batch
 
-KINDS = ("spiked", "orthogonal", "slow")
+WEIGHT_KINDS = ("spiked", "orthogonal", "slow")
 DESCRIPTIONS = {
     "spiked": "random, bulk edge 1, with spikes 3, 2.5 and 2",
     "orthogonal": "orthogonal initialisation, every singular value 1",
     "slow": "slow decay, sigma_i = i^-0.1",
 }
-STEPS = (2e-4, 2e-3)
+STEP_SIZES = (2e-4, 2e-3)
 GOAL_SVDS, GOAL_EXACT = 5.0, 4.0
 K = 3
+SHAPES = ((64, 576), (128, 1152), (256, 2304), (512, 512), (1000, 512))
+"""Those of a small network, for want of others."""
 
 
-def biggan_shapes(ch: int = 96, classes: int = 1000) -> list[tuple[int, int]]:
-    """Out x rest of every weight of BigGAN 128 (Appendix B, Table 4): 42 in G, 23 in D, 158 million numbers at ch
-    96."""
-    g, d = [16, 16, 8, 4, 2, 1], [1, 2, 4, 8, 16, 16]
-    z, embedding = 20, 128
-    condition = z + embedding
-    shapes = [(classes, embedding), (16 * g[0] * ch, z)]
-    for width_in, width_out in itertools.pairwise(g):
-        before, after = width_in * ch, width_out * ch
-        shapes += [(before, condition)] * 2 + [(after, condition)] * 2
-        shapes += [(after, 9 * before), (after, 9 * after), (after, before)]
-    shapes += [*_non_local(g[4] * ch), (3, 9 * ch)]
-    before = 3
-    for i, width in enumerate(d):
-        after = width * ch
-        shapes += [(after, 9 * before), (after, 9 * after)]
-        shapes += (
-            [(after, before)] if i < len(d) - 1 else []
-        )  # the last block keeps its width and has no skip convolution
-        before = after
-    return shapes + _non_local(d[0] * ch) + [(1, before), (classes, before)]
-
-
-def _non_local(width: int) -> list[tuple[int, int]]:
-    return [(width // 8, width), (width // 8, width), (width // 2, width), (width, width // 2)]
-
-
-def orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+def random_orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """Orthonormal rows or columns, whichever are fewer; float32."""
     tall = torch.randn(max(rows, columns), min(rows, columns), generator=generator)
     q = torch.linalg.qr(tall).Q
@@ -78,17 +52,17 @@ def make_weights(kind: str, bases: Sequence[Tensor], generator: torch.Generator)
         wide = base if rows <= columns else base.T
         if kind == "slow":
             values = torch.arange(1, short + 1, dtype=torch.float32) ** -0.1
-            weight = (orthogonal(short, short, generator) * values) @ wide
+            weight = (random_orthogonal(short, short, generator) * values) @ wide
         else:
             weight = torch.randn(wide.shape, generator=generator) / (rows**0.5 + columns**0.5)
             spikes = torch.tensor([3.0, 2.5, 2.0])[:short]
-            weight += (orthogonal(short, len(spikes), generator) * spikes) @ wide[: len(spikes)]
+            weight += (random_orthogonal(short, len(spikes), generator) * spikes) @ wide[: len(spikes)]
         made.append(weight if rows <= columns else weight.T.contiguous())
     return made
 
 
 @dataclass
-class Timing:
+class MethodTiming:
     """One line of the table: seconds for all matrices, blocks of the largest, bytes read per byte of weights, worst
     error."""
 
@@ -123,7 +97,7 @@ class Bench:
 
     def warm_up(self) -> None:
         """Import and initialise what the first call of each method would otherwise be charged for."""
-        weight = orthogonal(40, 60, torch.Generator().manual_seed(0)).to(self.device)
+        weight = random_orthogonal(40, 60, torch.Generator().manual_seed(0)).to(self.device)
         for method in ("exact", "krylov", *(["svds"] if self.on_cpu else [])):
             top_singular_values(weight, K, method)
 
@@ -138,7 +112,7 @@ class Bench:
 
     def estimator(
         self, label: str, weights: list[Tensor], truth: list[Tensor] | None, method: str, starts: list | None = None
-    ) -> tuple[Timing, list[TopSingularValues]]:
+    ) -> tuple[MethodTiming, list[TopSingularValues]]:
         """Time one method on all weights. Without a truth its own values are taken for it."""
         found, seconds = self.clock(lambda: top_singular_values_batch(weights, K, method, self.tol, starts))
         truth = [one.values for one in found] if truth is None else truth
@@ -150,9 +124,11 @@ class Bench:
             counts = [one.passes // 2 for one, n in zip(found, numbers, strict=True) if n > max(numbers) / 4]
             blocks = f"{min(counts)}-{max(counts)}"
         error = max(_error(one.values, true) for one, true in zip(found, truth, strict=True))
-        return Timing(label, seconds, blocks, ratio, error, f"{failed} unconverged" if failed else ""), found
+        return MethodTiming(label, seconds, blocks, ratio, error, f"{failed} unconverged" if failed else ""), found
 
-    def arpack(self, label: str, weights: list[Tensor], truth: list[Tensor], starts: list | None, tol: float) -> Timing:
+    def arpack(
+        self, label: str, weights: list[Tensor], truth: list[Tensor], starts: list | None, tol: float
+    ) -> MethodTiming:
         """Time scipy's svds alone, without a check of what it returns."""
         passes = seconds = worst = 0.0
         broken = 0
@@ -177,7 +153,7 @@ class Bench:
             broken += failed
             worst = max(worst, _error(torch.from_numpy(values), true))
         ratio = passes / sum(weight.numel() for weight in weights)
-        return Timing(label, seconds, "", ratio, worst, f"{broken} broke down, then exact" if broken else "")
+        return MethodTiming(label, seconds, "", ratio, worst, f"{broken} broke down, then exact" if broken else "")
 
     def full_svd(self, weights: list[Tensor]) -> tuple[float, tuple[int, int], float, float]:
         """Seconds for all weights, extrapolated by short^2 * long from one layer; that layer, its seconds, and the
@@ -196,17 +172,24 @@ def _error(values: Tensor, truth: Tensor) -> float:
     return float((values - truth).abs().max() / truth[0])
 
 
-def run(ch: int, kinds: Sequence[str], tol: float, device: str, seed: int = 0) -> list[Timing]:
-    """Run and print the whole comparison; returns the lines printed."""
+def run_comparison(
+    shapes: Sequence[tuple[int, int]],
+    kinds: Sequence[str],
+    tol: float,
+    device: str,
+    seed: int = 0,
+    title: str = "given shapes",
+) -> list[MethodTiming]:
+    """Run and print the whole comparison on weights of these shapes (out x rest); returns the lines printed."""
     bench = Bench(device, tol)
     generator = torch.Generator().manual_seed(seed)
-    bases = [orthogonal(*shape, generator) for shape in biggan_shapes(ch)]
+    bases = [random_orthogonal(*shape, generator) for shape in shapes]
     total = sum(base.numel() for base in bases)
     bench.warm_up()
     bandwidth = bench.bandwidth()
     floor = 4 * total / bandwidth
     print(
-        f"BigGAN 128 at ch {ch}: {len(bases)} weight matrices, {total / 1e6:.1f} million numbers, float32; top {K} to "
+        f"{title}: {len(bases)} weight matrices, {total / 1e6:.1f} million numbers, float32; top {K} to "
         f"{tol:g} of sigma_0\n"
         f"torch {torch.__version__}, {_device_name(bench.device)}, {torch.get_num_threads()} thread(s), seconds of "
         f"{'processor' if bench.uses_processor_time else 'wall'} time\n"
@@ -230,7 +213,9 @@ def run(ch: int, kinds: Sequence[str], tol: float, device: str, seed: int = 0) -
     return lines
 
 
-def _one_kind(bench: Bench, kind: str, bases: list[Tensor], floor: float, generator: torch.Generator) -> list[Timing]:
+def _one_kind(
+    bench: Bench, kind: str, bases: list[Tensor], floor: float, generator: torch.Generator
+) -> list[MethodTiming]:
     weights = [weight.to(bench.device) for weight in make_weights(kind, bases, generator)]
     print(f"\n{kind}: {DESCRIPTIONS[kind]}")
     exact, reference = bench.estimator("exact", weights, None, "exact")
@@ -241,7 +226,7 @@ def _one_kind(bench: Bench, kind: str, bases: list[Tensor], floor: float, genera
         lines.append(bench.arpack("svds cold", weights, truth, None, bench.tol))
         lines.append(bench.arpack("svds cold, plain", weights, truth, None, bench.tol**2))
     _print_lines(lines, exact.seconds, floor)
-    for step in STEPS:
+    for step in STEP_SIZES:
         stepped = []
         for weight in weights:
             signs = torch.randint(0, 2, weight.shape, generator=generator, dtype=torch.int8)
@@ -262,7 +247,7 @@ def _one_kind(bench: Bench, kind: str, bases: list[Tensor], floor: float, genera
     return lines
 
 
-def _print_lines(lines: list[Timing], exact: float, floor: float) -> None:
+def _print_lines(lines: list[MethodTiming], exact: float, floor: float) -> None:
     print("    method              seconds  exact/this  floors  blocks  bytes read  worst error")
     for line in lines:
         print(
@@ -271,7 +256,7 @@ def _print_lines(lines: list[Timing], exact: float, floor: float) -> None:
         )
 
 
-def _print_goals(warm: Timing, exact: Timing, svds: list[Timing], floor: float) -> None:
+def _print_goals(warm: MethodTiming, exact: MethodTiming, svds: list[MethodTiming], floor: float) -> None:
     def against(name: str, seconds: float, goal: float) -> str:
         ratio = seconds / warm.seconds
         return f"{ratio:.1f} times faster than {name} (goal {goal:g}: {'met' if ratio >= goal else 'missed'})"
@@ -295,24 +280,44 @@ def _device_name(device: torch.device) -> str:
         return "CPU"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m spectra.bench", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="ch 8 and spiked weights only: seconds instead of minutes")
-    parser.add_argument("--ch", type=int, default=96, help="channel multiplier, a multiple of 8 (default: 96)")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+def options_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """The options of `run_comparison`, but for the shapes."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument("--kinds", nargs="+", choices=WEIGHT_KINDS, default=list(WEIGHT_KINDS))
     parser.add_argument("--tol", type=float, default=1e-5, help="relative to sigma_0 (default: 1e-5)")
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    options = parser.parse_args(arguments)
-    if options.ch < 8 or options.ch % 8:
-        parser.error(f"--ch is a multiple of 8, from 8; got {options.ch}")
+    return parser
+
+
+def run_options(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, shapes: Sequence[tuple[int, int]], title: str
+) -> int:
+    """Check the options, and run; returns the exit code."""
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device here")
     torch.set_num_threads(options.threads)
-    ch, kinds = (8, ["spiked"]) if options.quick else (options.ch, options.kinds)
-    run(ch, kinds, options.tol, options.device)
+    run_comparison(shapes, options.kinds, options.tol, options.device, title=title)
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit code."""
+    parser = options_parser(
+        "python -m spectra.bench", "The estimators on matrices of given shapes, timed side by side."
+    )
+    parser.add_argument(
+        "shapes", nargs="*", type=_shape, default=list(SHAPES), metavar="ROWSxCOLUMNS", help="default: %(default)s"
+    )
+    options = parser.parse_args(arguments)
+    return run_options(parser, options, options.shapes, "given shapes")
+
+
+def _shape(text: str) -> tuple[int, int]:
+    rows, _, columns = text.lower().partition("x")
+    if not (rows.isdigit() and columns.isdigit() and int(rows) and int(columns)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape, expected ROWSxCOLUMNS, for example 512x4608")
+    return int(rows), int(columns)
 
 
 if __name__ == "__main__":

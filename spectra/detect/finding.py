@@ -14,10 +14,9 @@ class Finding:
     """Something that happened.
 
     Attributes:
-        kind: "spike", "explosion", "loss_jump", "dead_discriminator", "collapse" or "recovered".
-        step: when it could be said.
-        onset: when it began: the last step at which all was well, as far as the series tells; of "recovered", the
-            first step at which it was again.
+        kind: "spike", "explosion", "loss_jump", or what another detector finds.
+        step: when it was found.
+        onset: when it began: the last step at which all was well, as far as the series tells.
         details: what there is to say of it, in numbers and texts that JSON can hold.
     """
 

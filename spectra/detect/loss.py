@@ -1,10 +1,11 @@
-"""Jumps of D's loss, found online. Public as `spectra.detect.LossJump`."""
+"""Jumps of a loss, found online. Public as `spectra.detect.LossJump`."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Sequence
 from statistics import median, quantiles
 
 from spectra.detect.finding import Finding
@@ -12,12 +13,11 @@ from spectra.detect.thresholds import LossJumpThresholds
 
 
 class LossJump:
-    """D's loss approaches 0 while D wins, and jumps up at collapse (Section 4.2, Figure 27c).
+    """A loss that was low goes up and stays up: within some steps (a jump), or over many (a climb).
 
-    It jumps within some steps, or climbs over many. Either way it has to stay: single bad batches are no jumps, and
-    nor are bursts of less than half of `recent` steps, which a D that has memorized the images is prone to. A finding
-    has the medians `before` and `after`; a loss that is not finite is one at once, with `after` as text. There is no
-    further one until the loss has come down again by half of the rise, or stands still at its new level.
+    Single bad batches are no jumps, and nor are bursts shorter than half of `recent` steps. A finding has the medians
+    `before` and `after`. A loss that is not finite is a finding at once, with `after` as text. There is no further one
+    until the loss has come down by half of the rise, or stands still at its new level.
 
     Args:
         thresholds: fields of `spectra.detect.thresholds.LossJumpThresholds`.
@@ -31,7 +31,7 @@ class LossJump:
         self._low_again = math.nan  # the loss at which half of a rise is gone; NaN: there was none
 
     def update(self, step: int, loss: float) -> Finding | None:
-        """D's whole loss after one step."""
+        """The loss of one step."""
         if not math.isfinite(loss):
             broken, self._broken = self._broken, True
             onset = step if self._last is None else self._last
@@ -131,3 +131,9 @@ class _Climb:
         if len(self._levels) < self._least or after - before <= rise:
             return None
         return max(step for step, level in self._levels if level <= before + self.at.least), before, after
+
+
+def loss_jumps(steps: Sequence[int], loss: Sequence[float], **thresholds: float) -> list[Finding]:
+    """`LossJump` over the whole series of a loss."""
+    detector = LossJump(**thresholds)
+    return [f for step, value in zip(steps, loss, strict=True) if (f := detector.update(int(step), float(value)))]

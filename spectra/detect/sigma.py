@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -224,3 +224,24 @@ class _Rate:
         if not self.exploding:
             return None
         return {"onset": points[0][0], "rate": rate, "usual_rate": self._slowest}
+
+
+def spikes(steps: Sequence[int], layers: Mapping[str, Sequence[float]], **thresholds: float) -> list[Finding]:
+    """`Spikes` over a network's whole series of sigma0, by layer."""
+    return _findings(Spikes(**thresholds), steps, layers)
+
+
+def explosions(steps: Sequence[int], layers: Mapping[str, Sequence[float]], **thresholds: float) -> list[Finding]:
+    """`Explosions` over a network's whole series of sigma0, by layer."""
+    return _findings(Explosions(**thresholds), steps, layers)
+
+
+def _findings(
+    detector: Spikes | Explosions, steps: Sequence[int], layers: Mapping[str, Sequence[float]]
+) -> list[Finding]:
+    rows = zip(*layers.values(), strict=True)
+    found = (
+        detector.update(int(step), dict(zip(layers, map(float, row), strict=True)))
+        for step, row in zip(steps, rows, strict=True)
+    )
+    return [finding for finding in found if finding]

@@ -7,27 +7,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from spectra.detect.online import collapse_of, detect_run
-from spectra.record.segments import read_event_lines
+from spectra.detect.online import detect_run
+from spectra.detect.registry import find_detectors
+from spectra.record.events import read_event_lines
 
-HEADINGS = ("onset", "said at", "lead", "what", "height", "decay", "where and how")
+HEADINGS = ("onset", "found at", "lead", "what", "height", "decay", "where and how")
 
 
 def finding_rows(run: str | Path) -> list[dict[str, Any]]:
-    """Every finding in a run as plain data, with its `lead`: steps from its step to the onset of the collapse
-    (the lasting one, or else the first), or None.
+    """Every finding in a run as plain data, with its `lead`: steps from its step to the onset of what the run led up to
+    (see `Detector.is_outcome`), or None.
 
     Raises:
-        FileNotFoundError: `run` is no run directory.
+        FileNotFoundError: `run` is not a run directory.
     """
     found = detect_run(run)
-    collapse = collapse_of(read_event_lines(run))
-    collapsed = None if collapse is None else collapse.onset
-
-    def lead(kind: str, step: int) -> int | None:
-        return None if collapsed is None or kind in ("collapse", "recovered") else collapsed - step
-
-    return [{**asdict(finding), "lead": lead(finding.kind, finding.step)} for finding in found]
+    events = read_event_lines(run)
+    outcomes = [detector for detector in find_detectors() if detector.is_outcome]
+    end = next((finding for detector in outcomes if (finding := detector.outcome(events))), None)
+    own = {kind for detector in outcomes for kind in detector.kinds}
+    return [{**asdict(one), "lead": None if end is None or one.kind in own else end.onset - one.step} for one in found]
 
 
 def print_findings(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -36,14 +35,16 @@ def print_findings(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    detectors = find_detectors()
     if not rows:
-        print("nothing was found: no spike, explosion, jump of D's loss, dead D or collapse.")
+        print(f"nothing was found. Searched for: {', '.join(detector.what for detector in detectors)}.")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading in ("what", "where and how") else "right")
+    worst = {detector.kinds[0] for detector in detectors if detector.is_outcome}
     for row in rows:
-        table.add_row(*_cells(row), style="bold red" if row["kind"] == "collapse" else "")
+        table.add_row(*_cells(row), style="bold red" if row["kind"] in worst else "")
     console = Console()
     if not console.is_terminal:
         console.width = 160  # a file or a pipe has no width to keep

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spectra.draw.charts import MARKED_EVENTS, Chart, charts_of
+from spectra.extensions import load_extensions
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -19,25 +22,13 @@ if TYPE_CHECKING:
 
 Frames = Mapping[str, "pd.DataFrame"]
 
-MARKED = {
-    "alarm": "red", "collapse": "darkred", "recovered": "green", "spike": "darkorange", "non_finite": "magenta",
-    "changed": "black",
-}  # fmt: skip
-LABELS = {
-    "sigma0": r"$\sigma_0$",
-    "sigma1": r"$\sigma_1$",
-    "sigma2": r"$\sigma_2$",
-    "ratio": r"$\sigma_0 / \sigma_1$",
-    "frobenius": r"$\|W\|_F$",
-}
-
 
 def draw_figures(run: str | Path, figures: Sequence[str] | None = None, out: str | Path | None = None) -> list[Path]:
     """Draw figures of a run as PNG files `figure-NAME.png`.
 
     Args:
         run: the run directory.
-        figures: names from `FIGURES` ("3", "20", "27", "29"); None: all of them.
+        figures: names from `FIGURES`; None: all of them.
         out: the folder to write to; None: RUN/figures.
 
     Returns:
@@ -45,10 +36,11 @@ def draw_figures(run: str | Path, figures: Sequence[str] | None = None, out: str
 
     Raises:
         ValueError: an unknown figure, or a record without the numbers that one needs.
-        FileNotFoundError: `run` is no run directory.
+        FileNotFoundError: `run` is not a run directory.
     """
     from spectra.record.frames import load
 
+    load_extensions()
     unknown = [name for name in figures or () if name not in FIGURES]
     if unknown:
         raise ValueError(f"there is no figure {unknown[0]!r}; there are {', '.join(FIGURES)}")
@@ -91,27 +83,39 @@ def depth_colours(count: int) -> list[tuple[float, float, float]]:
     return [tuple(hsv_to_rgb((hue, 0.95, value))) for hue, value in zip(hues, values, strict=True)]
 
 
-def draw_layers(axes: Axes, spectra: pd.DataFrame, quantity: str) -> None:
-    """One network's layers as lines over the steps, on a log scale; a layer without such a number has no line.
+def chart_of(quantity: str) -> Chart:
+    """The chart that a probe declares for a quantity; where none does, a plain one."""
+    from spectra.monitor.probes import PROBES
 
-    NaN, Inf and zeros break a line; the first step that is not finite is marked by a cross on the axis.
+    load_extensions()
+    charts = {chart.quantity: chart for probe in PROBES.values() for chart in probe.charts}
+    return charts.get(quantity, Chart(quantity, quantity))
+
+
+def draw_layers(axes: Axes, spectra: pd.DataFrame, chart: Chart) -> None:
+    """One network's layers as lines over the steps; a layer without such a number has no line.
+
+    NaN and Inf break a line, and so does 0 on a log scale; the first step that is not finite is marked by a cross on
+    the axis.
     """
     depths = spectra[["layer", "depth"]].drop_duplicates().sort_values("depth")
     colours = depth_colours(len(depths))
     for layer, colour in zip(depths.layer, colours, strict=True):
         rows = spectra[spectra.layer == layer]
-        values = rows[quantity].to_numpy()
+        values = rows[chart.quantity].to_numpy()
         if np.isnan(values).all():
             continue
         label = str(layer).split(".", 1)[-1]
         marker = "." if len(values) < 3 else None
-        axes.plot(rows.step, np.where(values > 0, values, np.nan), color=colour, label=label, lw=0.9, marker=marker)
+        shown = np.where(values > 0, values, np.nan) if chart.log else np.where(np.isfinite(values), values, np.nan)
+        axes.plot(rows.step, shown, color=colour, label=label, lw=0.9, marker=marker)
         measured = np.flatnonzero(~np.isfinite(values))
         if len(measured):
             place = (rows.step.to_numpy()[measured[0]], 0.02)
             axes.plot(*place, "x", color=colour, transform=axes.get_xaxis_transform(), clip_on=False)
-    _log_scale(axes)
-    axes.set_title(LABELS.get(quantity, quantity), fontsize=10)
+    if chart.log:
+        _log_scale(axes)
+    axes.set_title(chart.label or chart.title, fontsize=10)
     axes.grid(alpha=0.25, which="both", lw=0.4)
 
 
@@ -131,11 +135,12 @@ def _log_scale(axes: Axes) -> None:
 
 def _mark_events(axes: Axes, events: pd.DataFrame) -> None:
     """Vertical lines at alarms, and at resumes that changed the configuration."""
+    load_extensions()
     low, high = axes.get_xlim()
     for event in events[~events.superseded.astype(bool)].itertuples():
         changed = event.event == "resumed" and event.details.get("changes")
-        if (event.event in MARKED or changed) and low <= event.step <= high:
-            colour = MARKED.get(event.event, "black")
+        if (event.event in MARKED_EVENTS or changed) and low <= event.step <= high:
+            colour = MARKED_EVENTS.get(event.event, "black")
             axes.axvline(event.step, color=colour, lw=0.9, ls="--", zorder=0)
             text = "changed" if changed else event.event
             place = axes.get_xaxis_transform()
@@ -169,22 +174,32 @@ def _legend_width(frames: Frames) -> float:
     return (0.12 + 0.013 * max(longest, 20)) * (1 if most <= 24 else 0.8 * math.ceil(most / 24))
 
 
-def network_rows(frames: Frames, networks: Sequence[str], quantities: Sequence[str], title: str = "") -> Figure:
-    """A figure with a row for each network, a panel for each quantity, and the layers' legend at the right."""
+def network_rows(frames: Frames, networks: Sequence[str], charts: Sequence[Chart | str], title: str = "") -> Figure:
+    """A figure with a row for each network, a panel for each chart (or quantity), and the layers' legend at the right.
+
+    The quantities are columns of `frames["spectra"]`.
+    """
+    spectra = frames["spectra"]
+    known = [chart if isinstance(chart, Chart) else chart_of(chart) for chart in charts]
+    return _rows(frames, [(network, spectra[spectra.network == network], known) for network in networks], title)
+
+
+def _rows(frames: Frames, rows: Sequence[tuple[str, pd.DataFrame, list[Chart]]], title: str) -> Figure:
+    """As `network_rows`, of (network, its rows of a frame, charts)."""
     from matplotlib.figure import Figure
 
-    spectra = frames["spectra"]
+    columns = max(len(charts) for _, _, charts in rows)
     beside = _legend_width(frames)
-    figure = Figure(figsize=(4.3 * (len(quantities) + beside), 3.6 * len(networks)), layout="constrained")
-    shape = (len(networks), len(quantities) + 1)
-    grid = figure.subplots(*shape, squeeze=False, width_ratios=[1.0] * len(quantities) + [beside])
-    for row, network in zip(grid, networks, strict=True):
-        mine = spectra[spectra.network == network]
-        for axes, quantity in zip(row, quantities, strict=False):
-            draw_layers(axes, mine, quantity)
+    figure = Figure(figsize=(4.3 * (columns + beside), 3.6 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), columns + 1, squeeze=False, width_ratios=[1.0] * columns + [beside])
+    for axes_of_row, (network, mine, charts) in zip(grid, rows, strict=True):
+        for axes in axes_of_row[len(charts) : -1]:
+            axes.axis("off")
+        for axes, chart in zip(axes_of_row, charts, strict=False):
+            draw_layers(axes, mine, chart)
             axes.set_title(f"{network} {axes.get_title()}", fontsize=10)
             _finish(axes, frames)
-        _legend(row[0], row[-1], f"layers of {network}, by depth")
+        _legend(axes_of_row[0], axes_of_row[-1], f"layers of {network}, by depth")
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
@@ -219,8 +234,8 @@ def figure_27(frames: Frames) -> Figure:
     pairs = grid.reshape(-1, 2)  # a panel and its legend
     for (axes, legend), network in zip(pairs, networks, strict=False):
         axes.axis("on")
-        draw_layers(axes, frames["spectra"][frames["spectra"].network == network], "frobenius")
-        axes.set_title(f"{network} {LABELS['frobenius']}", fontsize=10)
+        draw_layers(axes, frames["spectra"][frames["spectra"].network == network], chart_of("frobenius"))
+        axes.set_title(f"{network} {axes.get_title()}", fontsize=10)
         _legend(axes, legend, f"layers of {network}, by depth")
     titles = {"loss": "losses", "gradient_variance": "variance of all gradient norms"}
     for (axes, _), (prefix, title) in zip(pairs[-2:], titles.items(), strict=True):
@@ -252,9 +267,8 @@ def _draw_scalars(axes: Axes, scalars: pd.DataFrame, prefix: str) -> None:
 
 
 def figure_29(frames: Frames) -> Figure:
-    """A closeup of the sharpest jump of sigma_0, over all layers, of D (or of the last network, where none is D)."""
-    networks = networks_of(frames)
-    network = "D" if "D" in networks else networks[-1]
+    """A closeup of the sharpest jump of sigma_0, over all layers, of the last network."""
+    network = networks_of(frames)[-1]
     mine = frames["spectra"][frames["spectra"].network == network]
     step = sharpest_jump(mine)
     steps = np.unique(mine.step)
@@ -282,5 +296,26 @@ def sharpest_jump(spectra: pd.DataFrame) -> int | None:
     return None if best.empty else int(best.idxmax())
 
 
-FIGURES: dict[str, Callable[[Frames], Figure]] = {"3": figure_3, "20": figure_20, "27": figure_27, "29": figure_29}
-"""Every figure by its number in the paper."""
+def figure_charts(frames: Frames) -> Figure:
+    """Every chart of layers or parameters that a probe declares, where the record holds its quantity."""
+    from spectra.monitor.probes import PROBES
+
+    load_extensions()
+    rows = []
+    for name in ("spectra", "gradients"):
+        table = frames[name].rename(columns={"parameter": "layer"})
+        recorded = {quantity for quantity in table if table[quantity].notna().any()}
+        charts = [chart for chart in charts_of(PROBES.values(), name) if chart.quantity in recorded]
+        if charts:
+            rows += [(network, table[table.network == network], charts) for network in networks_of(frames)]
+    return _rows(frames, rows, "The probes' charts")
+
+
+FIGURES: dict[str, Callable[[Frames], Figure]] = {
+    "3": figure_3,
+    "20": figure_20,
+    "27": figure_27,
+    "29": figure_29,
+    "charts": figure_charts,
+}
+"""Every figure by its name: its number in the paper, or what it shows. The first line of each function is its help."""

@@ -9,27 +9,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-CHARTS = {
-    "sigma_0": "sigma0",
-    "sigma_1": "sigma1",
-    "sigma_2": "sigma2",
-    "sigma_0 / sigma_1": "ratio",
-    "Frobenius norm": "frobenius",
-}
-"""Each network's charts: title and series."""
+from spectra.draw.charts import SCALAR_CHARTS, charts_of
+from spectra.extensions import load_extensions
 
-TRAINING = {
-    "losses": "loss/.*",
-    "variance of all gradient norms": "gradient_variance/.*",
-    "accuracies": "(D/)?accuracy/.*",
-    "AUC of D's output (train_val 0.5: no memorization)": "D/auc/.*",
-    "gap of D's mean output, train - val, in its spread": "D/gap/.*",
-}
-"""Further charts: title and the series' pattern."""
+if TYPE_CHECKING:
+    from spectra.monitor.probes import Probe
 
 MOST_POINTS = 2000  # from this step on, a series is thinned to about so many points a factor of e
 FIRST_PICTURE, PICTURE_FACTOR = 2000, 4  # pictures take seconds, so they become rarer and rarer
@@ -43,21 +31,26 @@ class Panels:
         folder: where the event file goes; not one that another writer uses, of which TensorBoard would read one only.
         run: the run directory, from whose record the pictures are drawn.
         networks: their names.
+        probes: those that measure, whose charts are shown.
         start_step: what an earlier session wrote past this step is purged.
     """
 
-    def __init__(self, folder: str | Path, run: str | Path, networks: Iterable[str], start_step: int = 0) -> None:
+    def __init__(
+        self, folder: str | Path, run: str | Path, networks: Iterable[str], probes: Sequence[Probe], start_step: int = 0
+    ) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
         from torch.utils.tensorboard.summary import custom_scalars
 
-        self.run, self.networks = Path(run), list(networks)
+        load_extensions()
+        self.run, self.networks, self.probes = Path(run), list(networks), list(probes)
         self._writer = EventFileWriter(str(folder))
         if start_step:
             session = SessionLog(status=SessionLog.START)
             self._writer.add_event(Event(wall_time=time.time(), step=start_step + 1, session_log=session))
-        self._add(0, custom_scalars(layout(self.networks)))
-        self._series = re.compile("|".join(["(" + "|".join(CHARTS.values()) + ")/.*", *TRAINING.values()]))
+        self._add(0, custom_scalars(layout(self.networks, self.probes)))
+        quantities = [re.escape(chart.quantity) for probe in self.probes for chart in probe.charts]
+        self._series = re.compile("|".join([*(f"{quantity}/.*" for quantity in quantities), *SCALAR_CHARTS.values()]))
         self._next = start_step
         self._picture = FIRST_PICTURE
         while self._picture <= start_step:
@@ -98,10 +91,13 @@ class Panels:
 
         while self._picture <= step:
             self._picture *= PICTURE_FACTOR
+        charts = charts_of(self.probes, "spectra")
+        if not charts:
+            return
         frames = load(self.run)
         for network in set(frames["spectra"].network) & set(self.networks):
             file = io.BytesIO()
-            figure = network_rows(frames, [network], list(CHARTS.values()))
+            figure = network_rows(frames, [network], charts)
             figure.savefig(file, format="png", dpi=80)
             width, height = (int(side * 80) for side in figure.get_size_inches())
             image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=file.getvalue())
@@ -120,14 +116,15 @@ class Panels:
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
 
 
-def layout(networks: Iterable[str]) -> dict[str, dict[str, list]]:
+def layout(networks: Iterable[str], probes: Sequence[Probe]) -> dict[str, dict[str, list]]:
     """The custom charts: one a quantity and network, with every layer as a line, and those of the training."""
     charts: dict[str, dict[str, list]] = {
         f"{network}: spectra": {
-            f"{network} {title}": ["Multiline", [f"^{series}/{re.escape(network)}(\\..*)?$"]]
-            for title, series in CHARTS.items()
+            f"{network} {chart.title}": ["Multiline", [f"^{re.escape(chart.quantity)}/{re.escape(network)}([./].*)?$"]]
+            for chart in charts_of(probes, "spectra", "gradients", "embeddings")
         }
         for network in networks
     }
-    charts["training"] = {title: ["Multiline", [f"^{pattern}$"]] for title, pattern in TRAINING.items()}
+    training = SCALAR_CHARTS | {c.title: f"{re.escape(c.quantity)}/.*" for c in charts_of(probes, "scalars")}
+    charts["training"] = {title: ["Multiline", [f"^{pattern}$"]] for title, pattern in training.items()}
     return charts

@@ -13,7 +13,7 @@ from torch import Tensor
 
 SUBSET_FROM = 128  # from this side on, a few eigenpairs by LAPACK's MRRR take half as long as all
 PANEL = 2**22  # entries converted to float64 at a time
-SMALL = 2**16  # matrices up to so many entries are computed together with others of their short side
+SMALL_ENTRIES = 2**16  # matrices up to so many entries are computed together with others of their short side
 
 
 @dataclass
@@ -37,8 +37,8 @@ def by_gram(matrices: Sequence[Tensor], scales: Sequence[float], k: int) -> list
     sigma_0 that is about the float64 precision where they stand apart, and its root (1e-8) at worst.
 
     Args:
-        matrices: of one shape and device; large ones are read in panels, not copied whole. Up to `SMALL` entries they
-            may differ in the long side, for which zeros are appended.
+        matrices: of one shape and device; large ones are read in panels, not copied whole. Up to `SMALL_ENTRIES`
+            entries they may differ in the long side, for which zeros are appended.
         scales: each matrix is divided by this first (its largest entry, say), so that squares stay finite.
         k: at most the short side.
     """

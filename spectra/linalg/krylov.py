@@ -22,7 +22,7 @@ from torch import Tensor
 from spectra.linalg.certificate import Probes, RitzPairs, is_certified
 from spectra.linalg.operators import LinearOperator, Scaled
 
-BLOCK = 16  # a product with 16 vectors costs little more than with 4: reading the matrix dominates
+BLOCK_WIDTH = 16  # a product with 16 vectors costs little more than with 4: reading the matrix dominates
 START = 8  # vectors of an earlier result that are worth their products
 MORE_PROBES = 9  # than values asked for: the certificate leaves out fewer vectors than there are probes
 MAX_BASIS = 192
@@ -32,7 +32,7 @@ SAFE = (1e-12, 1e12)  # magnitudes whose squares float32 holds; matrices outside
 
 
 @dataclass
-class Outcome:
+class KrylovOutcome:
     """What the iteration found for one matrix. Vectors are rows; short and long name the matrix's sides.
 
     Attributes:
@@ -109,7 +109,7 @@ def block_krylov(
     seed: int,
     stack: bool | None = None,
     rescale: bool = True,
-) -> list[Outcome]:
+) -> list[KrylovOutcome]:
     """The leading k singular triplets of each matrix. All have one shape, dtype (float32 or float64) and device.
 
     Args:
@@ -131,7 +131,7 @@ def block_krylov(
     groups: dict[int, list[int]] = {}
     for i, width in enumerate(widths):  # only equally wide starts can be stacked
         groups.setdefault(width if stack else i, []).append(i)
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, KrylovOutcome] = {}
     for members in groups.values():
         if len(members) > 1:  # members of a stack must not spoil one another; alone, the first product tells
             members = [i for i in members if SAFE[0] <= largest_entry(matrices[i]) <= SAFE[1]]
@@ -150,7 +150,7 @@ def block_krylov(
 
 def _solve_scaled(
     matrix: Tensor | LinearOperator, k: int, tol: float, start: Tensor | None, max_blocks: int, seed: int
-) -> Outcome:
+) -> KrylovOutcome:
     """A matrix that is not finite, is zero, or is so large or small that squares of its products would not be."""
     scale = largest_entry(matrix)
     short, long = min(matrix.shape), max(matrix.shape)
@@ -162,7 +162,7 @@ def _solve_scaled(
     value = 0.0 if scale == 0 else float("nan")
     eye = torch.eye(k, long, dtype=matrix.dtype, device=matrix.device) + value
     numbers = np.full(k, value)
-    return Outcome(numbers, eye[:, :short].clone(), eye, numbers.copy(), eye[:, :short].clone(), scale == 0, 1)
+    return KrylovOutcome(numbers, eye[:, :short].clone(), eye, numbers.copy(), eye[:, :short].clone(), scale == 0, 1)
 
 
 class _Iteration:
@@ -173,16 +173,16 @@ class _Iteration:
     ) -> None:
         self.products, self.k, self.tol, self.max_blocks = products, k, tol, max_blocks
         self.room, self.least_probes = room, least_probes
-        self.block = max(min(BLOCK, products.short), least_probes + room)
+        self.block = max(min(BLOCK_WIDTH, products.short), least_probes + room)
         self.count = len(products.members)
         self.generator = _generator(seed)
         # A product's rounding error relative to |W| |v|: below 8 units in the last place up to 24,576 terms.
         self.noise = 8 * torch.finfo(products.dtype).eps
         bytes_each = (4 * products.short + 8 * products.long) * self.count
         self.capacity = max(MIN_CAPACITY_IN_BLOCKS * self.block, min(MAX_BASIS, MEMORY_FOR_BASIS // bytes_each))
-        self.outcomes: list[Outcome | None] = [None] * self.count
+        self.outcomes: list[KrylovOutcome | None] = [None] * self.count
 
-    def run(self, given: Tensor | None, rescale: bool) -> list[Outcome | None]:
+    def run(self, given: Tensor | None, rescale: bool) -> list[KrylovOutcome | None]:
         """Iterate to the end; None, if ``rescale``, where the first product is outside of the safe magnitudes."""
         self._begin(given)
         waiting: set[int] = set(range(self.count))
@@ -218,7 +218,7 @@ class _Iteration:
     def _begin(self, given: Tensor | None) -> None:
         """A new basis from given rows (B, j, short) and fresh probes."""
         width = 0 if given is None else given.shape[1]
-        probes = self._gaussian(max(min(BLOCK, self.products.short) - width, self.least_probes))
+        probes = self._gaussian(max(min(BLOCK_WIDTH, self.products.short) - width, self.least_probes))
         self.basis = _orthonormal(probes if given is None else torch.cat([given, probes], dim=1))
         self.fresh = self.basis.shape[1]
         self.probes = [Probes(coordinates) for coordinates in _host(self.basis @ probes.mT)]
@@ -295,14 +295,14 @@ class _Iteration:
             turn, values, vectors = torch.linalg.svd(long, full_matrices=False)
         return turn.T.to(self.basis), _host(values), vectors
 
-    def _outcome(self, i: int, pairs: RitzPairs, converged: bool, blocks: int) -> Outcome:
+    def _outcome(self, i: int, pairs: RitzPairs, converged: bool, blocks: int) -> KrylovOutcome:
         """The triplets of member i, from its Ritz pairs."""
         leading = max(self.k, self.room)
         subspace = _device(pairs.rotation[:, :leading].T, self.basis) @ self.basis[i]
         turn, values, long = self._long_vectors(i, pairs.rotation[:, : self.k])
         lengths = np.sqrt(pairs.leaks[: self.k])
         floor = max(values[0] * torch.finfo(self.products.dtype).eps, np.finfo(np.float64).tiny)
-        return Outcome(
+        return KrylovOutcome(
             values=values,
             short=turn @ subspace[: self.k],
             long=long.to(subspace.dtype),

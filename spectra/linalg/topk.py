@@ -13,17 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spectra.linalg.dense import SMALL, Triplets, by_arpack, by_gram, by_lapack
-from spectra.linalg.krylov import Outcome, block_krylov, largest_entry
+from spectra.linalg.dense import SMALL_ENTRIES, Triplets, by_arpack, by_gram, by_lapack
+from spectra.linalg.krylov import KrylovOutcome, block_krylov, largest_entry
 from spectra.linalg.operators import ImageOperator, LinearOperator
 from spectra.linalg.tf32 import tf32
+from spectra.nearest import nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class TopSingularValues:
     subspace: Tensor
 
 
-Start = TopSingularValues | Tensor | None
+StartVectors = TopSingularValues | Tensor | None
 
 
 def top_singular_values(
@@ -71,7 +71,7 @@ def top_singular_values(
     k: int = 3,
     method: str = "auto",
     tol: float = 1e-5,
-    start: Start = None,
+    start: StartVectors = None,
     max_blocks: int = 64,
     seed: int = 0,
 ) -> TopSingularValues:
@@ -106,7 +106,7 @@ def top_singular_values_batch(
     k: int = 3,
     method: str = "auto",
     tol: float = 1e-5,
-    starts: Sequence[Start] | None = None,
+    starts: Sequence[StartVectors] | None = None,
     max_blocks: int = 64,
     seed: int = 0,
 ) -> list[TopSingularValues]:
@@ -139,7 +139,7 @@ def _alike(i: int, matrix: Tensor | LinearOperator, method: str) -> tuple:
     """What matrices that are computed together have in common: all, or for small ones by their Gram the short side."""
     if not isinstance(matrix, Tensor):
         return (i,)
-    by_short_side = method == "exact" and matrix.numel() <= SMALL
+    by_short_side = method == "exact" and matrix.numel() <= SMALL_ENTRIES
     return (min(matrix.shape) if by_short_side else tuple(matrix.shape), matrix.dtype, str(matrix.device))
 
 
@@ -153,9 +153,7 @@ def _check_arguments(k: int, method: str, tol: float) -> None:
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
         raise ValueError(f"k is the number of singular values to compute, a whole number of at least 1; got {k!r}")
     if method not in METHODS:
-        near = get_close_matches(str(method), METHODS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"method is one of {', '.join(METHODS)}; got {method!r}{hint}")
+        raise ValueError(f"method is one of {', '.join(METHODS)}; got {method!r}{nearest(str(method), METHODS)}")
     if not 0 < tol < 1:
         raise ValueError(
             f"tol is the largest error relative to sigma_0, between 0 and 1 (1e-5, for example); got {tol!r}"
@@ -193,7 +191,7 @@ def _prepare(matrix: Tensor | np.ndarray | LinearOperator, tol: float) -> Tensor
 
 
 def _krylov(
-    matrices: list, k: int, tol: float, starts: Sequence[Start], max_blocks: int, seed: int
+    matrices: list, k: int, tol: float, starts: Sequence[StartVectors], max_blocks: int, seed: int
 ) -> list[TopSingularValues]:
     rows = [_start_rows(matrix, start) for matrix, start in zip(matrices, starts, strict=True)]
     outcomes = block_krylov(matrices, k, tol, rows, max_blocks, seed)
@@ -201,7 +199,7 @@ def _krylov(
 
 
 def _krylov_or_exact(
-    matrices: list, k: int, tol: float, starts: Sequence[Start], max_blocks: int, seed: int
+    matrices: list, k: int, tol: float, starts: Sequence[StartVectors], max_blocks: int, seed: int
 ) -> list[TopSingularValues]:
     """The iteration, and the Gram matrix for those that it gives up on: many nearly equal values, and no gap."""
     short = min(matrices[0].shape)
@@ -217,7 +215,7 @@ def _krylov_or_exact(
     return found
 
 
-def _start_rows(matrix: Tensor | LinearOperator, start: Start) -> Tensor | None:
+def _start_rows(matrix: Tensor | LinearOperator, start: StartVectors) -> Tensor | None:
     """A start as rows on the shorter side."""
     if start is None:
         return None
@@ -240,7 +238,7 @@ def _start_rows(matrix: Tensor | LinearOperator, start: Start) -> Tensor | None:
     return matrix.adjoint(rows) if tall else matrix.forward(rows)
 
 
-def _from_outcome(matrix: Tensor | LinearOperator, outcome: Outcome) -> TopSingularValues:
+def _from_outcome(matrix: Tensor | LinearOperator, outcome: KrylovOutcome) -> TopSingularValues:
     left, right = outcome.short.T, outcome.long.T
     if matrix.shape[0] > matrix.shape[1]:
         left, right = right, left
@@ -258,7 +256,7 @@ def _from_outcome(matrix: Tensor | LinearOperator, outcome: Outcome) -> TopSingu
 
 
 def _exact(
-    matrices: list, k: int, tol: float, starts: Sequence[Start], max_blocks: int, seed: int
+    matrices: list, k: int, tol: float, starts: Sequence[StartVectors], max_blocks: int, seed: int
 ) -> list[TopSingularValues]:
     dense = [matrix if isinstance(matrix, Tensor) else _densified(matrix) for matrix in matrices]
     scales = [largest_entry(matrix) for matrix in dense]
@@ -281,7 +279,7 @@ def _exact(
 
 def _batches(members: list[int], dense: Sequence[Tensor]) -> Iterator[list[int]]:
     """Small matrices in groups of a bounded memory; large ones, which are of one shape, in one."""
-    size = 32 if dense[0].numel() <= SMALL else max(1, len(members))
+    size = 32 if dense[0].numel() <= SMALL_ENTRIES else max(1, len(members))
     for begin in range(0, len(members), size):
         yield members[begin : begin + size]
 
@@ -326,13 +324,13 @@ def _constant(matrix: Tensor, k: int, value: float, method: str) -> TopSingularV
 
 
 def _svds(
-    matrices: list, k: int, tol: float, starts: Sequence[Start], max_blocks: int, seed: int
+    matrices: list, k: int, tol: float, starts: Sequence[StartVectors], max_blocks: int, seed: int
 ) -> list[TopSingularValues]:
     return [_one_svds(matrix, k, tol, start, max_blocks, seed) for matrix, start in zip(matrices, starts, strict=True)]
 
 
 def _one_svds(
-    matrix: Tensor | LinearOperator, k: int, tol: float, start: Start, max_blocks: int, seed: int
+    matrix: Tensor | LinearOperator, k: int, tol: float, start: StartVectors, max_blocks: int, seed: int
 ) -> TopSingularValues:
     """ARPACK's values; converged where probes that start beside its vectors find no other ones within the tolerance."""
     from scipy.sparse.linalg import ArpackError

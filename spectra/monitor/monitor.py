@@ -12,23 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectra.detect.online import ALARMING, Detectors
+from spectra.detect.online import Detectors
 from spectra.monitor.schedule import Bursts, Every, Schedule
 from spectra.monitor.vectors import Kept
-from spectra.record.segments import (
-    RecordWriter,
-    append_event,
-    read_event_lines,
-    read_legend,
-    supersede_events,
-    truncate_record,
-)
+from spectra.record.events import append_event, read_event_lines, supersede_events
+from spectra.record.segments import RecordWriter, read_legend, truncate_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor, nn
 
+    from spectra.detect.registry import Detector
     from spectra.draw.panels import Panels
     from spectra.monitor.probes import Probe, Snapshot
     from spectra.networks.matrices import WeightMatrix
@@ -51,7 +46,7 @@ class Monitor:
     A trainer with observers calls the same methods, and the `on_*` ones. A measurement is a function of the step and of
     the last one's singular vectors, kept beside the record (`spectra.monitor.vectors`): neither a save nor a resume
     moves a recorded bit. Trouble that is found in the series becomes an event: a `spike`, or an `alarm` with its
-    `cause` ("explosion", "loss_jump", "dead_discriminator"; see `spectra.detect`). The seconds that it took are
+    `cause` ("explosion", ...; see `spectra.DETECTORS`). The seconds that it took are
     recorded as `monitor/seconds`, those since the last measurement. On measured steps it holds one copy of the weights
     and one of the gradients.
 
@@ -59,11 +54,11 @@ class Monitor:
         networks: by name, without dots and slashes; or (name, network) pairs. None of them records scalars alone.
         run: the run directory; it is made where it is missing.
         start_step: the last step done: more than 0 goes on with the record in `run`, dropping what lies after it.
-        every: measure every so many steps, or a `spectra.Schedule`.
+        every: measure every N steps, or by a schedule (`spectra.Every`, `spectra.Logarithmic`, ...).
         top_k: singular values a weight matrix.
         probes: names from `spectra.PROBES`, or `Probe` objects. None: all of `PROBES`.
         tol: largest error of a singular value, relative to sigma0.
-        detectors: names from `spectra.detect.online.DETECTORS`. None: all of them.
+        detectors: names from `spectra.DETECTORS`, or `Detector` objects. None: all of `DETECTORS`.
         burst: how many steps after an `alarm` are all measured.
         tensorboard: a folder for the panels of `spectra.draw.panels`, of its own. None: no panels.
         saved_steps: gives the steps that the run can be resumed at now; singular vectors that only others need are
@@ -84,7 +79,7 @@ class Monitor:
         top_k: int = 3,
         probes: Sequence[str | Probe] | None = None,
         tol: float = 1e-5,
-        detectors: Sequence[str] | None = None,
+        detectors: Sequence[str | Detector] | None = None,
         burst: int = 50,
         tensorboard: str | Path | None = None,
         saved_steps: Callable[[], Iterable[int]] | None = None,
@@ -112,7 +107,7 @@ class Monitor:
         if tensorboard is not None and self.networks:
             from spectra.draw.panels import Panels
 
-            self.panels = Panels(tensorboard, run, self.networks, start_step)
+            self.panels = Panels(tensorboard, run, self.networks, self.probes, start_step)
         self._last_step, self._stride = start_step, 0
         devices = {matrix.name: matrix.raw().device for matrix in self._matrices}
         self._directions = Kept(run, start_step, devices, saved_steps)
@@ -207,7 +202,7 @@ class Monitor:
     def _detect(self, step: int, values: Mapping[str, float]) -> None:
         """Tell what the detectors find in the step's numbers: the trainer, or where there is none events.jsonl."""
         for finding in self.detectors.update(step, values):
-            alarming = finding.kind in ALARMING
+            alarming = self.detectors.is_alarm(finding)
             fields = {"onset": finding.onset, **({"cause": finding.kind} if alarming else {}), **finding.details}
             kind = "alarm" if alarming else finding.kind
             if self._emit is not None:

@@ -1,4 +1,6 @@
-"""What is measured: one small class a probe, listed in `PROBES`. A new probe is a class there and nothing else.
+"""What is measured: one small class a probe, listed in `PROBES`. A new one is a class and one line there.
+
+Another package adds its own from an extension (`spectra.extensions`).
 
 A probe reads a `Snapshot` and returns its numbers by series name, `QUANTITY/SUBJECT`; the subject is a weight matrix,
 a parameter, or what the probe likes. Numbers may be tensors of one entry: all are fetched from their device at once.
@@ -10,21 +12,22 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from spectra.draw.charts import Chart
+from spectra.extensions import load_extensions
+from spectra.nearest import nearest
 
-from spectra.linalg.topk import TopSingularValues, top_singular_values_batch
-from spectra.monitor.vectors import Directions
+if TYPE_CHECKING:  # naming the probes, as help does, does not wait for torch
+    import torch
+    from torch import Tensor, nn
 
-if TYPE_CHECKING:
+    from spectra.linalg.topk import TopSingularValues
+    from spectra.monitor.vectors import Directions
     from spectra.networks.matrices import WeightMatrix
 
-Numbers = Mapping[str, float | Tensor]
+    Numbers = Mapping[str, float | Tensor]
 
 
 @dataclass
@@ -60,6 +63,8 @@ class Snapshot:
         From random vectors of the step's own, and never from the last measurement's, of which a resumed or branched
         run may know nothing: what is recorded is a function of the weights and the step alone.
         """
+        from spectra.linalg.topk import top_singular_values_batch
+
         return top_singular_values_batch([m.raw() for m in self.matrices], self.top_k, tol=self.tol, seed=self.step)
 
     @cached_property
@@ -80,6 +85,8 @@ class Snapshot:
     @cached_property
     def updates(self) -> dict[str, Tensor]:
         """What the step added to each parameter, where the parameter before it is known."""
+        import torch
+
         if not self.before:
             return {}
         now = [self.parameters[name].detach() for name in self.before]
@@ -106,6 +113,7 @@ class Probe(ABC):
         frame: where `spectra.load` puts the quantities: "spectra" (subjects are matrices), "gradients" (parameters),
             "embeddings" (MATRIX/ROW) or "scalars".
         quantities: what stands before the slash in the names of its series; "sigma*" stands for sigma0, sigma1, ...
+        charts: how its quantities are drawn, those that should be: in TensorBoard, and by `spectra plot`.
         needs_gradients: whether `after_backward` must be called.
         needs_before: whether `before_update` should be called.
         needs_last: whether the last measurement's singular vectors are read.
@@ -113,6 +121,7 @@ class Probe(ABC):
 
     frame = "spectra"
     quantities: tuple[str, ...] = ()
+    charts: tuple[Chart, ...] = ()
     needs_gradients = False
     needs_before = False
     needs_last = False
@@ -126,6 +135,12 @@ class SingularValues(Probe):
     """sigma0, sigma1, ... of each raw weight matrix (Section 4.1), the largest residual, and whether they converged."""
 
     quantities = ("sigma*", "residual", "converged")
+    charts = (
+        Chart("sigma_0", "sigma0", r"$\sigma_0$"),
+        Chart("sigma_1", "sigma1", r"$\sigma_1$"),
+        Chart("sigma_2", "sigma2", r"$\sigma_2$"),
+        Chart("sigma_0 / sigma_1", "ratio", r"$\sigma_0 / \sigma_1$"),
+    )
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """A matrix with fewer rows than values has fewer; values that did not converge are recorded as they are."""
@@ -141,6 +156,7 @@ class Frobenius(Probe):
     """The Frobenius norm of each raw weight matrix (Figures 27a and b); the stable rank follows from it on loading."""
 
     quantities = ("frobenius",)
+    charts = (Chart("Frobenius norm", "frobenius", r"$\|W\|_F$"),)
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """Summed in float64."""
@@ -172,6 +188,8 @@ class SingularVectorAngle(Probe):
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """Nothing at a run's first measurement, and for a matrix that was not measured with this shape last time."""
+        import torch
+
         names, cosines = [], []
         for matrix, now in zip(snapshot.matrices, snapshot.top, strict=True):
             then = snapshot.last.get(matrix.name)
@@ -184,13 +202,8 @@ class SingularVectorAngle(Probe):
             names += [f"turn{i}/{matrix.name}" for i in range(both)]
         if not names:
             return {}
-        return dict(
-            zip(
-                names,
-                torch.arccos(torch.cat([c.to(cosines[0].device) for c in cosines]).clamp(-1, 1)).tolist(),
-                strict=True,
-            )
-        )
+        together = torch.cat([c.to(cosines[0].device) for c in cosines])
+        return dict(zip(names, torch.arccos(together.clamp(-1, 1)).tolist(), strict=True))
 
 
 class TopShares(Probe):
@@ -205,6 +218,8 @@ class TopShares(Probe):
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """Nothing for matrices that have no gradient or are not trained."""
+        import numpy as np
+
         blocks, whole = {}, []
         for matrix, found in zip(snapshot.matrices, snapshot.top, strict=True):
             name = snapshot.name_of(matrix)
@@ -234,6 +249,8 @@ class WeightAngle(Probe):
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """Nothing for matrices that are not trained, or had no gradient."""
+        import numpy as np
+
         trained = {m.name: snapshot.name_of(m) for m in snapshot.matrices if snapshot.name_of(m) in snapshot.before}
         names = {matrix: name for matrix, name in trained.items() if snapshot.took_part(name)}
         lengths = (snapshot.before_norms, snapshot.norms, snapshot.update_norms)
@@ -262,10 +279,13 @@ class GradientVariance(Probe):
 
     frame = "scalars"
     quantities = ("gradient_variance",)
+    charts = (Chart("variance of all gradient norms", "gradient_variance"),)
     needs_gradients = True
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """The population's variance: a network of one parameter has 0."""
+        import numpy as np
+
         norms: dict[str, list[float]] = {}
         for name, norm in snapshot.gradient_norms.items():
             norms.setdefault(name.partition(".")[0], []).append(norm)
@@ -282,6 +302,8 @@ class UpdateSizes(Probe):
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """Inf where a parameter of zeros moves, NaN where it stays; nothing for one that had no gradient."""
+        import numpy as np
+
         moved = {name: norm for name, norm in snapshot.update_norms.items() if snapshot.took_part(name)}
         with np.errstate(all="ignore"):
             shares = np.array(list(moved.values())) / np.array([snapshot.before_norms[name] for name in moved])
@@ -302,6 +324,8 @@ class ClassNorms(Probe):
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """By the row's number. Rows that are not finite count as the longest."""
+        import numpy as np
+
         numbers: dict[str, float | Tensor] = {}
         for matrix in snapshot.matrices:
             if matrix.kind != "embedding":
@@ -333,18 +357,19 @@ PROBES: dict[str, type[Probe]] = {
 
 def find_probes(chosen: Sequence[str | Probe] | None) -> list[Probe]:
     """Probes by name, or as they are given; None: all of `PROBES`. Raises `ValueError` for a name that is none's."""
+    load_extensions()
     found = []
     for probe in PROBES if chosen is None else chosen:
         if isinstance(probe, str) and probe not in PROBES:
-            near = get_close_matches(probe, PROBES, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise ValueError(f"there is no probe {probe!r}{hint} There are {', '.join(PROBES)}")
+            raise ValueError(f"there is no probe {probe!r}{nearest(probe, PROBES)} There are {', '.join(PROBES)}")
         found.append(PROBES[probe]() if isinstance(probe, str) else probe)
     return found
 
 
 def _norms(tensors: Mapping[str, Tensor]) -> dict[str, float]:
     """Lengths, summed in float64, fetched from each device at once."""
+    import torch
+
     by_device: dict[torch.device, list[str]] = {}
     for name, tensor in tensors.items():
         by_device.setdefault(tensor.device, []).append(name)

@@ -2,13 +2,12 @@
 
 How far they turned by the next measurement is recorded (`spectra.monitor.probes.SingularVectorAngle`), also by
 a session that goes on from a checkpoint: it reads here what an unbroken one remembers. One file a measurement,
-`records/vectors-STEP.safetensors`, written beside and renamed; it goes when the next is written, unless a checkpoint
+`records/vectors-STEP.safetensors`, written whole; it goes when the next is written, unless a checkpoint
 lies between the two.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -16,13 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spectra.record.files import remove_partial, write_tensors
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from spectra.linalg.topk import TopSingularValues
 
-NAME = re.compile(r"vectors-(\d{8,})\.safetensors")
+FILE_NAME = re.compile(r"vectors-(\d{8,})\.safetensors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,21 +81,10 @@ def _contiguous(tensor: Tensor) -> Tensor:
 
 def write_directions(run: Path, step: int, found: Mapping[str, Directions]) -> None:
     """Keep the vectors measured at `step`, by matrix. Raises `OSError` where the system refuses."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     tensors = {}
     for name, one in found.items():
         tensors |= {f"left/{name}": one.left.cpu(), f"right/{name}": one.right.cpu()}
-    path = _path(run, step)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary)
-        os.replace(temporary, path)
-    except SafetensorError as error:
-        raise OSError(f"cannot write {path}: {error}. Free some space") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_tensors(_path(run, step), tensors)
 
 
 def read_directions(run: str | Path, step: int) -> dict[str, Directions]:
@@ -123,8 +113,7 @@ def copy_directions(run: Path, to: Path, step: int) -> None:
 
 def forget_directions_after(run: Path, step: int) -> None:
     """Remove what was measured after `step`, before a session goes on from there."""
-    for left in (run / "records").glob(".vectors-*.tmp"):
-        left.unlink(missing_ok=True)
+    remove_partial(run / "records", "vectors-*")
     for measured, path in _files(run).items():
         if measured > step:
             path.unlink(missing_ok=True)
@@ -139,7 +128,7 @@ def keep_directions_of(run: Path, saved: Iterable[int]) -> None:
 
 
 def _files(run: Path) -> dict[int, Path]:
-    found = {path: NAME.fullmatch(path.name) for path in (run / "records").glob("vectors-*.safetensors")}
+    found = {path: FILE_NAME.fullmatch(path.name) for path in (run / "records").glob("vectors-*.safetensors")}
     return {int(match[1]): path for path, match in found.items() if match}
 
 

@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectra.extensions import load_extensions
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 PICKLE_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
 KINDS_BY_DIMENSION = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
-OWN_NETWORKS = ("G.", "D.")
-"""What is shown of the trainer's own checkpoints, which also hold averaged weights and the optimizers' moments."""
+FORMATS: dict[str, tuple[str, ...]] = {}
+"""Formats of checkpoints that hold more than networks (averages, optimizers' moments): how the `format` in the file's
+metadata begins, and how the names of the networks' tensors begin. An extension (`spectra.extensions`) adds them."""
 
 
 class CheckpointError(ValueError):
-    """A file cannot be read as a checkpoint; the message says what came, what was expected and how to mend it."""
+    """A file cannot be read as a checkpoint; the message says what came, what was expected and how to fix it."""
 
 
 @dataclass(frozen=True)
@@ -106,17 +109,24 @@ def _read_safetensors(path: Path, everything: bool) -> tuple[list[StoredWeight],
     # The format stores tensors in the order of their names' bytes, where block 10 comes before block 2.
     names = sorted(file.keys(), key=_natural)
     shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-    own = metadata.get("format", "").startswith("biggan")
+    networks = _networks_of(metadata.get("format", ""))
     weights, left_out = [], 0
     for name in names:
         shape = shapes[name]
         if len(shape) < 2 or not file.get_slice(name).get_dtype().startswith(("F", "BF")):
             continue
-        if own and not everything and not name.startswith(OWN_NETWORKS):
+        if networks and not everything and not name.startswith(networks):
             left_out += 1
             continue
         weights.append((name, shape, lambda name=name: file.get_tensor(name)))
     return _stored(weights, shapes), left_out, metadata
+
+
+def _networks_of(file_format: str) -> tuple[str, ...]:
+    """How the names of the networks' tensors begin; empty where all tensors count."""
+    if file_format:
+        load_extensions()
+    return next((names for known, names in FORMATS.items() if file_format.startswith(known)), ())
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:

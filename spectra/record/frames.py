@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spectra.record.segments import read_event_lines, read_legend, read_table, segments
+from spectra.record.events import read_events
+from spectra.record.segments import read_legend, read_table, segments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,7 @@ def load(run: str | Path) -> dict[str, pd.DataFrame]:
     run = Path(run)
     table, events = read_table(run), read_events(run)
     if not segments(run) and not (run / "events.jsonl").is_file():
-        raise FileNotFoundError(f"{run} is no run directory: it has neither records/spectra-*.arrow nor events.jsonl")
+        raise FileNotFoundError(f"{run} is not a run directory: it has no records/spectra-*.arrow and no events.jsonl")
     series = _Series(table, read_legend(run))
     return {
         "spectra": _spectra(series),
@@ -68,20 +69,6 @@ def gradient_variance_in_time(gradients: pd.DataFrame, window: int = 20) -> pd.D
     rolling = found.groupby("network", observed=True).norm.rolling(window, min_periods=2)
     found["variance"] = rolling.var(ddof=0).to_numpy()
     return found[["step", "network", "norm", "variance"]]
-
-
-def read_events(run: str | Path) -> pd.DataFrame:
-    """events.jsonl as a frame: event, step, time (seconds since 1970), superseded (by a resume), details (a dict).
-
-    Lines that a kill tore are left out.
-    """
-    import pandas as pd
-
-    rows = []
-    for event in read_event_lines(run):
-        known = {name: event.pop(name, None) for name in ("event", "step", "time")}
-        rows.append({**known, "superseded": bool(event.pop("superseded", False)), "details": event})
-    return pd.DataFrame(rows, columns=["event", "step", "time", "superseded", "details"])
 
 
 class _Series:

@@ -9,12 +9,13 @@ which quantity is of what) stands in the schema's metadata at the head of every 
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from spectra.record.files import remove_partial, replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,46 +144,6 @@ def read_legend(run: str | Path) -> dict[str, dict[str, Any]]:
     return legend
 
 
-def read_event_lines(run: str | Path) -> list[dict[str, Any]]:
-    """The lines of events.jsonl that name an event and its step, in order; lines torn by a kill are left out."""
-    path, events = Path(run) / "events.jsonl", []
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    for line in text.splitlines():
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(event, dict) and {"event", "step"} <= set(event):
-            events.append(event)
-    return events
-
-
-def append_event(run: str | Path, event: Mapping[str, Any]) -> None:
-    """Add one line to events.jsonl, whole on the disk when this returns."""
-    with open(Path(run) / "events.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(event) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def supersede_events(run: str | Path, step: int) -> None:
-    """Mark the events after `step` as superseded, before a session resumes from there. None is lost."""
-    events = read_event_lines(run)
-    later = [event for event in events if event["step"] > step and not event.get("superseded")]
-    if not later:
-        return
-    for event in later:
-        event["superseded"] = True
-    path = Path(run) / "events.jsonl"
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(event) + "\n" for event in events)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
-
-
 def read_table(run: str | Path) -> pa.Table | None:
     """The record of a run as an Arrow table (step, name as a dictionary, value), in order; None where there is none."""
     import pyarrow as pa
@@ -215,14 +176,10 @@ def read_record(run: str | Path) -> pd.DataFrame:
 
 
 def truncate_record(run: Path, step: int) -> None:
-    """Drop every row after `step`, before a session resumes from there: segments that reach past it are rewritten.
-
-    Written beside, fsynced, renamed, so that a kill leaves the old segment or the new one.
-    """
+    """Drop every row after `step`, before a session resumes from there: segments that reach past it are rewritten."""
     import pyarrow.compute as pc
 
-    for left in (Path(run) / "records").glob("*.tmp"):
-        left.unlink()
+    remove_partial(Path(run) / "records")
     for segment in segments(run):
         batches = list(_batches(segment))
         if batches and all(pc.max(batch["step"]).as_py() <= step for batch in batches):
@@ -237,20 +194,6 @@ def truncate_record(run: Path, step: int) -> None:
 def _rewrite(segment: Path, batches: list[pa.RecordBatch]) -> None:
     import pyarrow as pa
 
-    temporary = segment.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        table = pa.Table.from_batches(batches).unify_dictionaries()
-        with pa.ipc.new_stream(file, table.schema) as stream:
-            stream.write_table(table)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, segment)
-    _sync_folder(segment.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    table = pa.Table.from_batches(batches).unify_dictionaries()
+    with replacing(segment) as temporary, pa.ipc.new_stream(str(temporary), table.schema) as stream:
+        stream.write_table(table)

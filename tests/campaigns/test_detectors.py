@@ -25,6 +25,7 @@ from series import (
     sigmas,
 )
 
+from biggan.observers.collapse import judge_collapse
 from spectra import detect
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -41,7 +42,7 @@ def collapse_row(kind: str, every: int, seeds: range) -> dict[str, float]:
         for size in (0.15, 0.35):
             for seed in seeds:
                 run = evaluations(kind, noise, size, every, seed)
-                judged = detect.judge_collapse(run.steps, run.spread, run.fid)
+                judged = judge_collapse(run.steps, run.spread, run.fid)
                 falls = [f for f in judged.findings if f.kind == "collapse"]
                 said.append(bool(falls))
                 lasting.append(judged.lasting is not None)

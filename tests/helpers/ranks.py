@@ -93,7 +93,8 @@ def _enter(rank: int, count: int, port: int, pipe: Connection, function: Callabl
 
 def command(line: list[str]) -> tuple[int, str, str]:
     """`biggan-train` on a rank that has met the others: its exit code, output and errors."""
-    from biggan.cli.train import _train_on_ranks, guarded
+    from biggan.cli.app import guarded
+    from biggan.cli.train import _train_on_ranks
 
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as errors:
         code = guarded("biggan-train", _train_on_ranks, line)

@@ -22,14 +22,13 @@ import numpy as np
 from biggan.data.images import Images
 from biggan.data.prepare import journal as journals
 from biggan.data.prepare import workers
-from biggan.data.prepare.journal import Journal, Lock
+from biggan.data.prepare.journal import Journal, lock
 from biggan.data.prepare.workers import RAW, Chunk
 from biggan.data.sources import packed
 from biggan.data.sources.packed import IMAGES, MANIFEST, WHOLE
 from biggan.data.sources.registry import detect, keep_most_common, open_data, split_off
 from biggan.errors import UserError
-from biggan.run.checkpoint import sync
-from biggan.run.directory import write_whole
+from spectra.record.files import move, remove_partial, replacing, sync, write_text
 
 CHUNK_BYTES = 8 * 2**20  # of pixels: the work that a kill loses, for each worker
 
@@ -116,7 +115,7 @@ def plan(source: str, out: Path, resolution: int, *, top_classes: int | None, va
         raise UserError(f"there is nothing at {source}. Give the path of a folder or of parquet files, or `digits`.")
     if val_fraction is not None:
         if val is not None:
-            raise UserError(f"{source} has a validation split of its own. Leave --val-fraction away.")
+            raise UserError(f"{source} has a validation split of its own. Omit --val-fraction.")
         train, val = split_off(train, val_fraction)
     if top_classes is not None:
         train, val, classes = keep_most_common(train, val, classes, top_classes)
@@ -136,7 +135,7 @@ def prepare(job: Job, *, processes: int, skip_broken: bool, reporter: Reporter) 
         return found
     if not job.staging.exists():
         _check_room(job, skip_broken=skip_broken)
-    with Lock(job.out):
+    with lock(job.out):
         if (found := finished(job, identity)) is not None:  # by whoever had the lock before
             return found
         if not _only_to_rename(job.staging, identity):
@@ -164,7 +163,7 @@ def _make(job: Job, identity: str, *, processes: int, skip_broken: bool, reporte
 def _move(staging: Path, out: Path) -> None:
     """The last move. Raises `UserError` where something else has come to `out` meanwhile."""
     try:
-        os.rename(staging, out)
+        move(staging, out)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
@@ -172,7 +171,6 @@ def _move(staging: Path, out: Path) -> None:
             f"something was written to {out} while it was being prepared. All that is packed is whole in {staging}: "
             f"move {out} away and give the same command again."
         ) from error
-    sync(out.parent)
 
 
 def finished(job: Job, identity: str | None = None) -> dict[str, Any] | None:
@@ -181,7 +179,7 @@ def finished(job: Job, identity: str | None = None) -> dict[str, Any] | None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     if not (out / MANIFEST).exists():
-        raise UserError(f"{out} exists and is no prepared data. Give another --out.")
+        raise UserError(f"{out} exists and is not prepared data. Choose another --out.")
     manifest = packed.read_manifest(out)
     if manifest["resolution"] != job.resolution:
         raise UserError(
@@ -191,7 +189,7 @@ def finished(job: Job, identity: str | None = None) -> dict[str, Any] | None:
     if manifest["identity"] != (identity or job.identity()):
         raise UserError(
             f"{out} was prepared from other data, or its files have changed since, or with other options "
-            f"({manifest['source']}, {manifest['options']}). Give another --out, or remove it first."
+            f"({manifest['source']}, {manifest['options']}). Choose another --out, or remove it first."
         )
     packed.open_packed(out, job.resolution)  # torn files are an error here too
     return manifest
@@ -203,7 +201,7 @@ def _only_to_rename(staging: Path, identity: str) -> bool:
         return False
     if (staging / MANIFEST).exists() and packed.read_manifest(staging).get("identity") == identity:
         return True
-    raise UserError(f"{staging} is in the way: this preparation did not make it. Move it, or give another --out.")
+    raise UserError(f"{staging} is in the way: this preparation did not make it. Move it, or choose another --out.")
 
 
 def _open_journal(job: Job, identity: str) -> Journal:
@@ -218,7 +216,7 @@ def _open_journal(job: Job, identity: str) -> Journal:
         journal.close()
         raise UserError(
             f"{job.staging} holds an unfinished preparation of {found['source']} at resolution {found['resolution']}, "
-            f"options {found['options']}. Finish it as it was begun, remove it, or give another --out."
+            f"options {found['options']}. Finish it as it was begun, remove it, or choose another --out."
         )
     # Nothing yet, or the source's files have changed since (one was mended, say), and the old work is of no use.
     for name, images in job.splits.items():
@@ -242,7 +240,7 @@ def _check_room(job: Job, *, skip_broken: bool) -> None:
     if needed > free:
         raise UserError(
             f"packing {job.total:,} images at {job.resolution} x {job.resolution}{what} takes {needed / 1e9:.1f} GB, "
-            f"and {place} has {free / 1e9:.1f} GB free. Give another --out, or a smaller --resolution."
+            f"and {place} has {free / 1e9:.1f} GB free. Choose another --out, or a smaller --resolution."
         )
 
 
@@ -276,15 +274,17 @@ def _refuse(broken: list[BrokenOne], job: Job, journal: Journal) -> None:
         more = f"; and {len(broken) - 5} more beside these" if len(broken) > 5 else ""
         kept = f" What is packed so far is kept in {job.staging}." if journal.entries else ""
         raise UserError(
-            f"broken images: {listed}{more}. Mend or remove them, or give --skip-broken to go on without them.{kept}"
+            f"broken images: {listed}{more}. Fix or remove them, or give --skip-broken to go on without them.{kept}"
         )
 
 
 def _finish(job: Job, identity: str, broken: list[BrokenOne]) -> None:
     """Close the gaps of broken images, write labels and, last, the manifest."""
     splits = {}
+    remove_partial(job.staging)
     for name, images in job.splits.items():
         folder = job.staging / name
+        remove_partial(folder)
         gaps = np.array([place for split, place, *_ in broken if split == name], dtype=np.int64)
         kept = np.setdiff1d(np.arange(len(images)), gaps)
         if not len(kept):
@@ -292,7 +292,7 @@ def _finish(job: Job, identity: str, broken: list[BrokenOne]) -> None:
                 f"every image of {job.source} is broken. Give a folder of images, or parquet files of them."
             )
         _close_gaps(folder, kept, len(gaps))
-        files = [IMAGES, *packed.save_facts(folder, images.all_labels.take(kept), images.origins[kept])]
+        files = [IMAGES, *packed.save_facts(folder, images.all_labels.take(kept), images.ids[kept])]
         sync(folder)
         digests = {file: packed.digest_of(folder / file) for file in files}
         splits[name] = {"images": len(kept), "digests": digests}
@@ -306,7 +306,7 @@ def _finish(job: Job, identity: str, broken: list[BrokenOne]) -> None:
         "splits": splits,
         "skipped": [{"name": name, "reason": reason} for _, _, name, reason in sorted(broken)],
     }
-    write_whole(job.staging / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    write_text(job.staging / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def _close_gaps(folder: Path, kept: np.ndarray, gaps: int) -> None:
@@ -315,25 +315,21 @@ def _close_gaps(folder: Path, kept: np.ndarray, gaps: int) -> None:
     if not raw.exists():
         return
     if not gaps:
-        os.rename(raw, final)
+        move(raw, final)
         return
     pixels = np.load(raw, mmap_mode="r")
-    temporary = folder / f"{IMAGES}.tmp"
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(kept), *pixels.shape[1:])}
     rows = max(1, CHUNK_BYTES // pixels[0].nbytes)
     try:
-        with open(temporary, "wb") as file:  # not a memory map: a full disk would kill the process by a signal
+        # Not a memory map: a full disk would kill the process by a signal.
+        with replacing(final) as temporary, open(temporary, "wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             for start in range(0, len(kept), rows):
                 file.write(pixels[kept[start : start + rows]].tobytes())
-            file.flush()
-            os.fsync(file.fileno())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(
             f"cannot leave the broken images out of {raw}: {error.strerror or error}. That takes another "
-            f"{len(kept) * pixels[0].nbytes / 1e9:.1f} GB for a while. Make room and give the same command again; what "
-            f"is packed is kept."
+            f"{len(kept) * pixels[0].nbytes / 1e9:.1f} GB for a while. Free space and give the same command again; "
+            f"what is packed is kept."
         ) from error
-    os.rename(temporary, final)
     raw.unlink()

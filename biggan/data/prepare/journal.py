@@ -2,62 +2,30 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from biggan.errors import UserError
+from biggan.run.files import Lock
+from spectra.record.files import flush
 
 NAME = "done.jsonl"
 
 
-class Lock:
-    """Keeps other processes from making `folder` at the same time, until it is closed.
+def lock(folder: Path) -> Lock:
+    """Keep other processes from making `folder` at the same time, until the lock is closed.
 
     It is a file beside the folder, so that it holds over the folder's renaming, and is removed when it is let go.
     Raises `UserError` where another process has it.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder.with_name(f"{folder.name}.lock")
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._acquire()
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN) and self.path.exists() and os.access(self.path, os.W_OK):
-                raise UserError(
-                    f"another biggan-data prepare is at work on {folder}. Wait for it, or stop it."
-                ) from error
-            raise UserError(f"cannot write in {folder.parent}: {error.strerror}. Give another --out.") from error
-
-    def _acquire(self) -> IO[str]:
-        import fcntl
-
-        while True:
-            file = open(self.path, "a")  # noqa: SIM115 - open as long as the lock is held
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by workers
-                if os.fstat(file.fileno()).st_ino == os.stat(self.path).st_ino:
-                    return file
-            except FileNotFoundError:  # as below
-                pass
-            except OSError:
-                file.close()
-                raise
-            file.close()  # whoever had it removed it between our opening and locking it
-
-    def close(self) -> None:
-        """Let others in."""
-        self.path.unlink(missing_ok=True)
-        self._file.close()
-
-    def __enter__(self) -> Lock:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return Lock(folder.with_name(f"{folder.name}.lock"), remove=True)
+    except BlockingIOError as error:
+        raise UserError(f"another biggan-data prepare is at work on {folder}. Wait for it, or stop it.") from error
+    except OSError as error:
+        raise UserError(f"cannot write in {folder.parent}: {error.strerror}. Choose another --out.") from error
 
 
 class Journal:
@@ -73,12 +41,12 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115 - one line after another
         except OSError as error:
-            raise UserError(f"cannot write in {folder}: {error.strerror}. Give another --out.") from error
+            raise UserError(f"cannot write in {folder}: {error.strerror}. Choose another --out.") from error
         self._file.seek(0)
         self.header, self.entries = _parse(self._file.read())
 
     def begin(self, header: dict[str, Any]) -> None:
-        """Forget everything and begin anew."""
+        """Forget everything and begin again."""
         self._file.truncate(0)
         self.header, self.entries = header, []
         self._write(header)
@@ -100,8 +68,7 @@ class Journal:
     def _write(self, entry: dict[str, Any]) -> None:
         # Each line brings its own newline before it, so that one torn by a kill does not spoil the next.
         self._file.write("\n" + json.dumps(entry))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        flush(self._file)
 
 
 def _parse(text: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:

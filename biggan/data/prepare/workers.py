@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ import numpy as np
 from biggan.data.decode import BrokenImage
 from biggan.data.images import Images
 from biggan.errors import UserError
+from spectra.record.files import flush
 
 RAW = "raw.npy"
 AHEAD = 4  # chunks queued for each worker
@@ -35,7 +36,9 @@ class Chunk:
     stop: int
 
 
-def run(splits: dict[str, Images], folder: Path, chunks: list[Chunk], processes: int) -> Iterator[tuple[Chunk, Broken]]:
+def run(
+    splits: dict[str, Images], folder: Path, chunks: list[Chunk], processes: int
+) -> Generator[tuple[Chunk, Broken]]:
     """Pack `chunks` into folder/SPLIT/raw.npy; yield each when its pixels are on the disk, in whatever order."""
     if not chunks:
         return
@@ -60,7 +63,7 @@ def run(splits: dict[str, Images], folder: Path, chunks: list[Chunk], processes:
             "fewer --workers."
         ) from error
     except OSError as error:
-        raise UserError(f"cannot write into {folder}: {error.strerror}. Make room; what is done is kept.") from error
+        raise UserError(f"cannot write into {folder}: {error.strerror}. Free space; what is done is kept.") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -94,8 +97,7 @@ def _pack(chunk: Chunk) -> Broken:
     with open(path, "r+b") as file:
         file.seek(target.offset + chunk.start * rows[0].nbytes)
         file.write(rows.tobytes())
-        file.flush()
-        os.fsync(file.fileno())
+        flush(file)
     return broken
 
 

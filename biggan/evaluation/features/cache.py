@@ -1,7 +1,7 @@
 """Where what is computed once is kept: trained feature networks, moments of real images.
 
 In the folder that `BIGGAN_CACHE` names, else in `~/.cache/biggan`. Every file is a safetensors file named by a digest
-of what it was made from, written beside and renamed, so that runs side by side may share it.
+of what it was made from, written whole, so that runs side by side may share it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from biggan.errors import UserError
 from biggan.run.checkpoint import digest
+from spectra.record.files import write_tensors
 
 
 def cache_folder() -> Path:
@@ -50,19 +51,13 @@ def load(name: str) -> dict[str, Tensor] | None:
 
 def store(name: str, tensors: Mapping[str, Tensor]) -> None:
     """Keep `tensors` under `name`. Raises `UserError` where the folder cannot be written."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     metadata = {"name": name}
     folder = cache_folder()
-    temporary = folder / f".{name}.{os.getpid()}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(whole, temporary, metadata=metadata | {"digest": digest(whole, metadata)})
-        os.replace(temporary, folder / f"{name}.safetensors")
-    except (SafetensorError, OSError) as error:
-        temporary.unlink(missing_ok=True) if folder.is_dir() else None
+        write_tensors(folder / f"{name}.safetensors", whole, metadata | {"digest": digest(whole, metadata)})
+    except OSError as error:
         raise UserError(
-            f"cannot write to the cache folder {folder}: {error}. Make room, or set BIGGAN_CACHE to another folder."
+            f"cannot write to the cache folder {folder}: {error}. Free space, or set BIGGAN_CACHE to another folder."
         ) from error

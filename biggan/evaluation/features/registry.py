@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from biggan.data.images import Images, Source, to_float
-from biggan.errors import UserError, nearest
+from biggan.errors import UserError
 from biggan.evaluation.features.classifier import trained_classifier
 from biggan.evaluation.features.inception import load_inception
 from biggan.run.checkpoint import digest
+from spectra.nearest import nearest
 
 CHUNK = 256
 Report = Callable[[str], None]

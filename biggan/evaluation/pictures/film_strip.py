@@ -9,10 +9,10 @@ import numpy as np
 
 from biggan.errors import UserError
 from biggan.evaluation.pictures.grids import class_images, draw_grid, load_generator, save_picture
+from biggan.observers.collapse_of_run import collapse_of
 from biggan.run.checkpoint import read_checkpoint, step_of
 from biggan.run.directory import class_names_of
-from spectra.detect.online import collapse_of
-from spectra.record.segments import read_event_lines
+from spectra.record.events import read_event_lines
 
 TELLING = ("alarm", "spike")  # what a strip is drawn around without a step or a collapse, the first kind first
 

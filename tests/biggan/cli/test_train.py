@@ -14,7 +14,8 @@ import yaml
 from tiny import TINY
 
 from biggan.cli.options import parse
-from biggan.cli.train import sample_main, train_main
+from biggan.cli.sample import sample_main
+from biggan.cli.train import train_main
 from biggan.config import Config, fields, from_dict
 from biggan.config.presets import preset_names
 from biggan.errors import UserError
@@ -127,7 +128,7 @@ BAD = [
     (["--train.accumulate", "5"], "Give a train.accumulate that divides 32"),
     (["--speed.compile", "true", "--train.recompute", "true"], "Turn one of them off"),
     (["--config", "nowhere.yaml"], "cannot read --config nowhere.yaml"),
-    (["--resume", "nowhere"], "nowhere is no run directory"),
+    (["--resume", "nowhere"], "nowhere is not a run directory"),
     (["--data.source", "digit"], "unknown data.source 'digit'; did you mean 'digits'?"),
     (["--data.train_per_class", "500"], "Give at most 13"),
     (["--model.classes", "7"], "Give --model.classes 10"),
@@ -279,7 +280,7 @@ def test_configurations_check_themselves() -> None:
     ("module", "name", "line", "words"),
     [
         (
-            "biggan.cli.train",
+            "biggan.cli.sample",
             "sample_main",
             "--ckpt=x --truncaton 1",
             "unknown option '--truncaton'; did you mean '--trunc",

@@ -119,7 +119,7 @@ def test_rows_are_labelled_by_the_classes_names(tmp_path: Path, monkeypatch: pyt
     """Twelve folders in their order as text: class 2 is the folder 11, class 10 the folder 8."""
     import biggan.evaluation.pictures.film_strip
     import biggan.evaluation.pictures.grids
-    from biggan.cli.train import sample_main
+    from biggan.cli.sample import sample_main
 
     folder, run = write_folder(tmp_path / "photos", {str(n): 3 for n in range(1, 13)}), tmp_path / "run"
     data = ["--data.source", "folder", "--data.path", folder]

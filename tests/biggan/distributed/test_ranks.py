@@ -14,7 +14,8 @@ from ranks import command, on_ranks
 from tiny import TINY, assert_same_state
 
 from biggan.cli.train import train_main
-from biggan.distributed.ranks import LostRank, rank
+from biggan.distributed.launch import LostRank
+from biggan.distributed.ranks import rank
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
 from biggan.run.directory import RunDirectory
 from biggan.training.trainer import Trainer

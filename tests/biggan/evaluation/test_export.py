@@ -10,7 +10,8 @@ from PIL import Image
 from ranks import two_processes
 from tiny import TINY
 
-from biggan.cli.train import sample_main, train_main
+from biggan.cli.sample import sample_main
+from biggan.cli.train import train_main
 from biggan.data.sources.folder import open_folder
 from biggan.evaluation import export
 

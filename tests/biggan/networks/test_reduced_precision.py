@@ -11,7 +11,8 @@ from tiny import TINY as TINY_OPTIONS
 from tiny import assert_same_state
 from torch import nn
 
-from biggan.cli.train import sample_main, train_main
+from biggan.cli.sample import sample_main
+from biggan.cli.train import train_main
 from biggan.config import Config
 from biggan.data import open_source, training_batches
 from biggan.networks.batchnorm import BatchNorm, collecting

@@ -12,7 +12,8 @@ import torch
 from tiny import assert_same_state
 
 from biggan.cli.options import parse
-from biggan.cli.train import sample_main, train_main
+from biggan.cli.sample import sample_main
+from biggan.cli.train import train_main
 from biggan.config import Config
 from biggan.data.images import to_float
 from biggan.errors import UserError

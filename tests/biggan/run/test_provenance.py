@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import biggan
-from biggan.run.provenance import DECISIVE, checkout, package_version, run_facts
+from biggan.run.provenance import DECISIVE, checkout, run_facts
+from spectra.version import package_version
 
 ROOT = Path(biggan.__file__).resolve().parent.parent
 
@@ -78,10 +79,12 @@ def test_the_environment_of_git_does_not_decide(repository: Path, monkeypatch: p
 def test_the_code_that_runs_says_so_of_itself(repository: Path) -> None:
     """The real package, copied into the environment of another project under git."""
     site = repository / ".venv/lib/site-packages"
-    shutil.copytree(ROOT / "biggan", site / "biggan", ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
+    for package in ("biggan", "spectra"):
+        shutil.copytree(ROOT / package, site / package, ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
     info = site / "biggan_stability-7.8.9.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: biggan-stability\nVersion: 7.8.9\n")
+    (info / "top_level.txt").write_text("biggan\nspectra\n")
     code = f"""
 import sys, json
 from pathlib import Path

@@ -10,7 +10,7 @@ import torch
 from biggan.config import Config
 from biggan.data import open_source, training_batches
 from biggan.networks import resampling
-from biggan.run.session import notes_on
+from biggan.run.session import config_notes
 from biggan.training.state import TrainingState
 from biggan.training.step import Updater
 
@@ -25,7 +25,7 @@ def _fresh_compiler() -> Iterator[None]:
 
 def test_what_stays_uncompiled_is_said_once(tiny: Callable[..., Config]) -> None:
     def notes(**changes: object) -> list[str]:
-        return [note for note in notes_on(tiny(**changes)) if note.startswith("speed.compile")]
+        return [note for note in config_notes(tiny(**changes)) if note.startswith("speed.compile")]
 
     compiled = {"speed": {"compile": True}}
     assert notes(**compiled) == notes(regularizers={"r1": 1.0}) == []

@@ -22,7 +22,7 @@ from biggan.networks.generator import Generator
 from biggan.networks.initialization import initialize
 from biggan.networks.resampling import upsample_bilinear
 from biggan.run.checkpoint import read_checkpoint, save_checkpoint
-from biggan.run.session import notes_on
+from biggan.run.session import config_notes
 from biggan.training.estimate import estimate
 from biggan.training.state import TrainingState
 from biggan.training.step import Updater
@@ -355,9 +355,9 @@ def test_estimate_counts_the_pass_of_a_gradient_penalty_and_checks_layers() -> N
 
 def test_notes_name_the_networks_that_normalize_micro_batches() -> None:
     accumulating = {"train": {"batch": 8, "accumulate": 2}}
-    (note,) = notes_on(configuration("model", {"norm_D": "batch"}, **accumulating))
+    (note,) = config_notes(configuration("model", {"norm_D": "batch"}, **accumulating))
     assert "in G's and D's updates" in note
-    assert notes_on(configuration("model", {"norm_G": "none"}, **accumulating)) == []
+    assert config_notes(configuration("model", {"norm_G": "none"}, **accumulating)) == []
 
 
 @pytest.mark.parametrize("field", ["share_embedding_with_D", "projection_bias"])

@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from biggan.observers.collapse_of_run import collapse_of
 from interventions.compare.outcome import RunOutcome, read_outcome
-from spectra.detect.online import collapse_of
 
 BEGIN = 100
 
@@ -166,7 +166,7 @@ def test_a_run_that_broke_before_its_first_evaluation_has_no_number(tmp_path: Pa
 
 
 def test_evaluations_that_tell_nothing_do_not_make_a_collapse_last(tmp_path: Path) -> None:
-    """As `spectra.detect.judge_collapse` counts: a fall that is over after a few evaluations, and many of NaN."""
+    """As `biggan.judge_collapse` counts: a fall that is over after a few evaluations, and many of NaN."""
     fids = [20.0] * 12 + [200.0] * 3 + ["nan"] * 20 + [20.0] * 20
     spreads = [0.8] * 15 + ["nan"] * 20 + [0.8] * 20
     assert outcome(tmp_path, fids, spreads=spreads).collapse is None

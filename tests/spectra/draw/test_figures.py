@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import spectra
-from spectra.cli.commands import _in_words, main
+from spectra.cli.commands import main
+from spectra.cli.events import _in_words
 from spectra.draw.figures import depth_colours, sharpest_jump
 from spectra.record.segments import RecordWriter
 
@@ -44,7 +45,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_every_figure_is_drawn_with_every_layer(run: Path) -> None:
     frames = spectra.load(run)
-    panels = {"3": 2, "20": 6, "27": 4, "29": 2}
+    panels = {"3": 2, "20": 6, "27": 4, "29": 2, "charts": 10}
     for name, draw in spectra.FIGURES.items():
         figure = draw(frames)
         shown = [axes for axes in figure.axes if axes.get_title()]

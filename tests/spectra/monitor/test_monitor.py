@@ -240,7 +240,7 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         spectra.Monitor({"net": net}, tmp_path / "c")
     with pytest.raises(ValueError, match=r"record of another run: its layers differ.*net.* is"):
         spectra.Monitor({"net": other}, tmp_path / "c", start_step=2)
-    with pytest.raises(FileNotFoundError, match="no run directory"):
+    with pytest.raises(FileNotFoundError, match="not a run directory"):
         spectra.load(tmp_path / "nothing")
 
 
@@ -350,7 +350,8 @@ class Signal:
 def test_no_save_resume_or_signal_moves_a_recorded_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other checkpoint schedules, a resume on and off the schedule of measurements, a state saved on SIGTERM."""
     from biggan.cli.options import parse
-    from biggan.cli.train import train_main, train_session
+    from biggan.cli.train import train_main
+    from biggan.run.assemble import train_session
     from biggan.run.session import open_new
 
     monkeypatch.setattr("spectra.linalg.topk.EXACT_UP_TO", 4)  # by Krylov iterations, which begin somewhere

@@ -14,8 +14,9 @@ from pictures import Silent, write_folder
 from biggan.cli.data import data_main
 from biggan.data.prepare import job as prepare_module
 from biggan.data.prepare.job import plan, prepare
-from biggan.data.prepare.journal import Lock
+from biggan.data.prepare.journal import lock
 from biggan.errors import UserError
+from biggan.run.files import Lock
 
 
 def run(*arguments: object) -> int:
@@ -42,7 +43,7 @@ def test_what_was_made_while_waiting_is_seen_and_what_is_in_the_way_is_left(
 
     def theirs_first(folder: Path) -> Lock:
         os.rename(tmp_path / "theirs", out)
-        return Lock(folder)
+        return lock(folder)
 
     def fill_first(staging: Path, target: Path) -> None:
         assert Path(f"{target}.lock").exists()  # it is held until the rename is done
@@ -51,7 +52,7 @@ def test_what_was_made_while_waiting_is_seen_and_what_is_in_the_way_is_left(
         moved(staging, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "Lock", theirs_first)
+        patch.setattr(prepare_module, "lock", theirs_first)
         assert prepare(job, processes=1, skip_broken=False, reporter=Silent())["splits"]["."]["images"] == 15
     os.rename(out, tmp_path / "theirs")
     with monkeypatch.context() as patch:

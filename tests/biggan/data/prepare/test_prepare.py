@@ -20,7 +20,7 @@ from pictures import encode, picture, write_folder, write_parquet
 from biggan.cli.data import data_main
 from biggan.data.decode import decode
 from biggan.data.prepare import job as prepare_module
-from biggan.data.prepare.journal import Journal, Lock
+from biggan.data.prepare.journal import Journal, lock
 from biggan.data.sources import encoded as encoded_module
 
 
@@ -259,7 +259,7 @@ def test_bad_input(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
             (photos, "--resolution", 8, "--out", done, "--top-classes", 1),
             "or with other options",
         ),
-        ((photos, "--resolution", 8, "--out", taken), "exists and is no prepared data"),
+        ((photos, "--resolution", 8, "--out", taken), "exists and is not prepared data"),
         ((photos, "--resolution", 8, "--out", tmp_path / "new"), "is in the way"),
         ((photos, "--resolution", 0, "--out", tmp_path / "x"), "--resolution is 0, expected at least 1"),
         ((photos, "--resolution", 8, "--out", tmp_path / "x", "--workers", 0), "--workers is 0"),
@@ -294,7 +294,7 @@ def test_a_torn_line_of_the_journal_spoils_no_other(tmp_path: Path) -> None:
 
 
 def test_two_at_once_are_refused(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    held = Lock(tmp_path / "out")
+    held = lock(tmp_path / "out")
     second = start("prepare", photos, "--resolution", 8, "--out", tmp_path / "out")
     second.join()
     held.close()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from biggan.cli.train import sample_main
+from biggan.cli.sample import sample_main
 from biggan.errors import UserError
 from biggan.evaluation.pictures.film_strip import checkpoints_of, draw_film_strip
 

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from series import evaluations
 
-from spectra import detect
-from spectra.detect import Collapse
-from spectra.detect.online import collapse_of, judge_events
+from biggan.observers.collapse import Collapse, CollapseJudgement, collapse, judge_collapse
+from biggan.observers.collapse_of_run import collapse_of, judge_events
 from spectra.detect.table import finding_rows
-from spectra.record.segments import read_event_lines
+from spectra.record.events import read_event_lines
 
 STEPS = list(range(100, 6100, 100))
 NAN = math.nan
@@ -42,11 +41,11 @@ def spreads(high: float = 0.8) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_collapse_in_healthy_and_slow_runs(seed: int) -> None:
-    assert detect.collapse(STEPS, noisy(spreads(), 0.05, seed), fids(100, seed)) is None
+    assert collapse(STEPS, noisy(spreads(), 0.05, seed), fids(100, seed)) is None
     slow = 1000 * 0.95 ** np.arange(60)  # still young after sixty evaluations: no modes, but better and better
-    assert detect.collapse(STEPS, np.full(60, 0.02), noisy(slow, 0.02, seed)) is None
-    assert detect.collapse(STEPS, np.full(60, NAN), fids(100, seed)) is None
-    assert detect.collapse(STEPS, spreads(), np.full(60, NAN)) is None
+    assert collapse(STEPS, np.full(60, 0.02), noisy(slow, 0.02, seed)) is None
+    assert collapse(STEPS, np.full(60, NAN), fids(100, seed)) is None
+    assert collapse(STEPS, spreads(), np.full(60, NAN)) is None
 
 
 def test_collapse_after_being_healthy() -> None:
@@ -54,13 +53,13 @@ def test_collapse_after_being_healthy() -> None:
     spread, fid = noisy(spreads(), 0.03), fids(100)
     lost = spread.copy()
     lost[40:] *= np.maximum(0.1, 0.5 ** np.arange(1, 21))
-    found = detect.collapse(STEPS, lost, fid)
+    found = collapse(STEPS, lost, fid)
     assert (found.kind, found.details["rule"]) == ("collapse", "modes_lost")
     assert 3900 <= found.onset <= 4200
     assert 4200 < found.step <= 4700
     worse = fid.copy()
     worse[40:] *= 5
-    found = detect.collapse(STEPS, spread, worse)
+    found = collapse(STEPS, spread, worse)
     assert found.details["rule"] == "quality_lost"
     assert 3900 <= found.onset <= 4300
     assert 4200 <= found.step <= 4800
@@ -70,10 +69,10 @@ def test_collapse_after_being_healthy() -> None:
 def test_a_run_that_never_got_its_modes() -> None:
     spread = np.maximum(0.03, 0.4 * np.exp(-np.arange(60) / 3.0))
     fid = noisy(160 + 2000 * np.exp(-np.arange(60) / 2.0), 0.03)
-    found = detect.collapse(STEPS, np.minimum(spread, 0.25), fid)
+    found = collapse(STEPS, np.minimum(spread, 0.25), fid)
     assert found.details["rule"] == "no_modes"
     assert 500 <= found.onset < found.step <= 3500
-    assert detect.collapse(STEPS, np.full(60, 0.03), np.full(60, NAN)).details["rule"] == "no_modes"
+    assert collapse(STEPS, np.full(60, 0.03), np.full(60, NAN)).details["rule"] == "no_modes"
 
 
 def test_collapse_online_is_collapse_on_the_whole_series() -> None:
@@ -81,8 +80,8 @@ def test_collapse_online_is_collapse_on_the_whole_series() -> None:
     spread[30:], fid[12], spread[15] = 0.05, NAN, math.inf
     detector = Collapse()
     online = [f for row in zip(STEPS, spread, fid, strict=True) if (f := detector.update(*row))]
-    assert online == detect.judge_collapse(STEPS, spread, fid).findings == [detect.collapse(STEPS, spread, fid)]
-    assert detect.collapse(STEPS, spread, fid, patience=8).step == online[0].step + 500
+    assert online == judge_collapse(STEPS, spread, fid).findings == [collapse(STEPS, spread, fid)]
+    assert collapse(STEPS, spread, fid, patience=8).step == online[0].step + 500
     json.dumps(online[0].details, allow_nan=False)
     with pytest.raises(TypeError, match="pateince"):
         Collapse(pateince=3)
@@ -91,10 +90,10 @@ def test_collapse_online_is_collapse_on_the_whole_series() -> None:
 GOOD, BAD = (0.8, 20.0), (0.7, 200.0)
 
 
-def judged(*evaluations: tuple[float, float], **thresholds: float) -> detect.CollapseJudgement:
+def judged(*evaluations: tuple[float, float], **thresholds: float) -> CollapseJudgement:
     """Of (spread, FID) at steps 10, 20, ..."""
     steps = range(10, 10 * len(evaluations) + 1, 10)
-    return detect.judge_collapse(steps, *zip(*evaluations, strict=True), **thresholds)
+    return judge_collapse(steps, *zip(*evaluations, strict=True), **thresholds)
 
 
 def test_a_deep_fall_is_said_after_two_evaluations_and_dated_to_the_last_good_one() -> None:
@@ -149,7 +148,7 @@ def test_until_when_an_onset_could_have_been_found() -> None:
     assert judged(*[GOOD] * 10).judged_until == 50
     assert judged(*[GOOD] * 9).judged_until is None  # there would be no best before it
     assert judged(*[GOOD] * 20, *[(NAN, NAN)] * 5).judged_until == 150
-    assert detect.judge_collapse([], [], []) == detect.CollapseJudgement([], None, None)
+    assert judge_collapse([], [], []) == CollapseJudgement([], None, None)
 
 
 def test_well_until_stands_still_from_the_first_doubt_to_the_recovery() -> None:
@@ -166,7 +165,7 @@ def test_onsets_under_noise(kind: str, every: int) -> None:
     """A share of the table in campaigns/: the last good evaluation but for one, or a softening's noise of 600 steps."""
     for seed in range(3):
         run = evaluations(kind, "lognormal", 0.15, every, seed)
-        judgement = detect.judge_collapse(run.steps, run.spread, run.fid)
+        judgement = judge_collapse(run.steps, run.spread, run.fid)
         assert judgement.lasting is not None
         error = judgement.lasting.onset - run.well_until
         assert -max(every, 600 * (kind == "slow")) <= error <= max(every, 300 * (kind == "slow"))
@@ -177,7 +176,7 @@ def test_onsets_under_noise(kind: str, every: int) -> None:
 def test_no_lasting_collapse_of_healthy_and_oscillating_runs(kind: str) -> None:
     for seed in range(10):
         run = evaluations(kind, "lognormal", 0.15, 100, seed)
-        assert detect.judge_collapse(run.steps, run.spread, run.fid).lasting is None
+        assert judge_collapse(run.steps, run.spread, run.fid).lasting is None
 
 
 STUDIES = Path(__file__).parents[3] / "notebooks" / "data"
@@ -221,17 +220,17 @@ def test_the_collapse_of_a_run_is_the_lasting_one(tmp_path: Path) -> None:
 def test_an_infinite_fid_is_worse_than_any_other_without_a_spread_too() -> None:
     steps = range(0, 4000, 100)
     for worst in (math.inf, 1e9):
-        judged = detect.judge_collapse(steps, [math.nan] * 40, [20.0] * 20 + [worst] * 20)
+        judged = judge_collapse(steps, [math.nan] * 40, [20.0] * 20 + [worst] * 20)
         assert [(f.kind, f.onset, f.step) for f in judged.findings] == [("collapse", 1900, 2100)]
 
 
 def test_evaluations_without_a_spread_do_not_hide_a_generator_without_modes() -> None:
     spreads = [0.05 if number % 2 else math.nan for number in range(120)]
-    assert detect.collapse(range(120), spreads, [200.0] * 120) is not None
+    assert collapse(range(120), spreads, [200.0] * 120) is not None
 
 
 def test_a_recovery_begins_with_its_last_unbroken_stretch() -> None:
     fids = [20.0] * 12 + [200.0] * 6 + [20.0, 20.0, 100.0, 20.0, 20.0, 20.0]
-    judged = detect.judge_collapse(range(len(fids)), [0.8] * len(fids), fids)
+    judged = judge_collapse(range(len(fids)), [0.8] * len(fids), fids)
     assert [f.kind for f in judged.findings] == ["collapse", "recovered"]
     assert judged.findings[1].onset == 21

@@ -1,15 +1,27 @@
-"""A discriminator that is dead, found online."""
+"""A discriminator that is dead, found while it trains. Public as `biggan.DeadDiscriminator`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from spectra.detect.finding import Finding
-from spectra.detect.loss import LossJump
-from spectra.detect.sigma import Explosions, Spikes
-from spectra.detect.thresholds import DeadDiscriminatorThresholds
+
+
+@dataclass(frozen=True)
+class DeadDiscriminatorThresholds:
+    """Of `biggan.DeadDiscriminator`."""
+
+    patience: int = 100
+    """So many values in a row."""
+    spread: float = 1e-2
+    """A batch's logits are constant where their standard deviation is at most this; the hinge margin is 1."""
+    loss: float = 1e-3
+    """A loss stands still where it stays within this, relative to itself or to 1."""
+    winning: float = 0.999
+    """A discriminator that is right on so many of both kinds has won, and is not dead."""
 
 
 class DeadDiscriminator:
@@ -20,7 +32,7 @@ class DeadDiscriminator:
     that is right on all of both kinds has won, and one that calls everything real, or nothing, may only be offset.
 
     Args:
-        thresholds: fields of `spectra.detect.thresholds.DeadDiscriminatorThresholds`.
+        thresholds: fields of `DeadDiscriminatorThresholds`.
     """
 
     def __init__(self, **thresholds: float) -> None:
@@ -65,22 +77,6 @@ class DeadDiscriminator:
             self._streaks.pop(sign, None)
 
 
-def spikes(steps: Sequence[int], layers: Mapping[str, Sequence[float]], **thresholds: float) -> list[Finding]:
-    """`Spikes` over a network's whole series of sigma0, by layer."""
-    return _findings(Spikes(**thresholds), steps, layers)
-
-
-def explosions(steps: Sequence[int], layers: Mapping[str, Sequence[float]], **thresholds: float) -> list[Finding]:
-    """`Explosions` over a network's whole series of sigma0, by layer."""
-    return _findings(Explosions(**thresholds), steps, layers)
-
-
-def loss_jumps(steps: Sequence[int], loss: Sequence[float], **thresholds: float) -> list[Finding]:
-    """`LossJump` over the whole series of D's loss."""
-    detector = LossJump(**thresholds)
-    return [f for step, value in zip(steps, loss, strict=True) if (f := detector.update(int(step), float(value)))]
-
-
 def dead_discriminator(
     steps: Sequence[int], series: Mapping[str, Sequence[float]], **thresholds: float
 ) -> list[Finding]:
@@ -88,20 +84,6 @@ def dead_discriminator(
     detector = DeadDiscriminator(**thresholds)
     found = (
         detector.update(int(step), **dict(zip(series, map(float, row), strict=True)))
-        for step, row in _rows(steps, series)
+        for step, row in zip(steps, zip(*series.values(), strict=True), strict=True)
     )
     return [finding for finding in found if finding]
-
-
-def _findings(
-    detector: Spikes | Explosions, steps: Sequence[int], layers: Mapping[str, Sequence[float]]
-) -> list[Finding]:
-    found = (
-        detector.update(int(step), dict(zip(layers, map(float, row), strict=True)))
-        for step, row in _rows(steps, layers)
-    )
-    return [finding for finding in found if finding]
-
-
-def _rows(steps: Sequence[int], series: Mapping[str, Sequence[float]]) -> Iterable[tuple[int, tuple[float, ...]]]:
-    return zip(steps, zip(*series.values(), strict=True), strict=True)

@@ -1,0 +1,27 @@
+"""What `spectra` is told about GANs: the entry point `biggan` in its group `spectra.extensions` calls `register`."""
+
+from __future__ import annotations
+
+from biggan.observers.collapse_of_run import CollapseOfSamples
+from biggan.observers.discriminator_alarms import DiscriminatorDeath, DiscriminatorLossJumps
+from spectra.detect.registry import DETECTORS
+from spectra.draw.charts import MARKED_EVENTS, SCALAR_CHARTS
+from spectra.networks.checkpoint_files import FORMATS
+
+
+def register() -> None:
+    """Add the detectors, charts and marks of a GAN, and say what the trainer's checkpoints hold."""
+    DETECTORS.update(
+        loss_jumps=DiscriminatorLossJumps,
+        dead_discriminator=DiscriminatorDeath,
+        collapse=CollapseOfSamples,
+    )
+    SCALAR_CHARTS.update(
+        {
+            "accuracies": "(D/)?accuracy/.*",
+            "AUC of D's output (train_val 0.5: no memorization)": "D/auc/.*",
+            "gap of D's mean output, train - val, in its spread": "D/gap/.*",
+        }
+    )
+    MARKED_EVENTS.update(collapse="darkred", recovered="green")
+    FORMATS["biggan"] = ("G.", "D.")

@@ -1,0 +1,50 @@
+"""Pictures of fixed latents while a run trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from biggan.evaluation.pictures.grids import class_images, draw_grid
+from biggan.run.checkpoint import step_of
+from biggan.training.observer import Observer
+
+if TYPE_CHECKING:
+    from biggan.training.trainer import Trainer
+
+
+class SampleGrids(Observer):
+    """Draws images of fixed latents, classes by rows, of G and of its average, into samples/step-*.png."""
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Remove grids of steps that are about to be done again."""
+        self.trainer, self.config = trainer, trainer.config.samples
+        for path in trainer.run.samples.glob("step-*.png"):
+            if step_of(path) > trainer.state.step:
+                path.unlink()
+
+    def after_step(self, step: int, stats: Mapping[str, float]) -> None:
+        """Draw every `samples.every` steps, and at the end."""
+        if self.config.every and (step % self.config.every == 0 or step == self.trainer.config.steps):
+            self.draw(step)
+
+    def draw(self, step: int) -> None:
+        """Write the grid of `step`."""
+        config, state = self.trainer.config, self.trainer.state
+        names = self.trainer.source.classes[: self.config.classes]
+        settings: dict[str, Any] = {
+            "distribution": config.latents,
+            "step": step,
+            "passes": self.config.standing_passes,
+            "seed": config.seed,
+        }
+        panels = {
+            caption: class_images(network, range(len(names)), self.config.per_class, refresh_sigma=average, **settings)
+            for caption, network, average in (
+                ("generator", state.G, False),
+                ("its average (EMA)", state.ema.network, True),
+            )
+        }
+        folder = self.trainer.run.samples
+        folder.mkdir(exist_ok=True)
+        draw_grid(panels, names, f"step {step}").save(folder / f"step-{step:08d}.png")

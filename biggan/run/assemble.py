@@ -1,0 +1,70 @@
+"""A session with all that its configuration attaches to it, trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import cast
+
+from biggan.distributed.ranks import is_main, world_size
+from biggan.observers.discriminator_view import DiscriminatorView
+from biggan.observers.evaluation import Evaluation
+from biggan.observers.progress import Progress
+from biggan.observers.sample_grids import SampleGrids
+from biggan.observers.tensorboard import TensorBoard
+from biggan.run.checkpoint import saved_steps
+from biggan.run.retention import CheckpointStore
+from biggan.run.session import Session
+from biggan.training.observer import Observer
+from biggan.training.trainer import Trainer
+from spectra.monitor.monitor import Monitor
+
+
+def train_session(session: Session, *, quiet: bool, until: int | None = None, further: Sequence[Observer] = ()) -> str:
+    """Train a session with everything that its configuration attaches, and `further` observers; on rank 0 alone.
+
+    Returns what `Trainer.train` does.
+    """
+    config, run = session.config, session.run
+    observers = _observers(session, further, quiet=quiet) if is_main() else []
+    if is_main() and not quiet:
+        for note in session.notes:
+            print(note)
+        threads = "1 thread" if config.threads == 1 else f"{config.threads} threads"
+        ranks = "" if world_size() == 1 else f"{world_size()} processes, each "
+        print(f"training in {run.path} on {ranks}{config.device}, {threads}, up to step {config.steps}", flush=True)
+    return Trainer(config, session.state, session.source, run, observers).train(until)
+
+
+def _observers(session: Session, further: Sequence[Observer], *, quiet: bool) -> list[Observer]:
+    """In the order in which they are told.
+
+    What is recorded at a step comes before its checkpoint, so that a run resumed there has it.
+    """
+    config = session.config
+    monitor = _monitor(session)
+    observers: list[Observer] = [
+        Evaluation((lambda text: None) if quiet else print),  # before those who act upon its events
+        cast(Observer, monitor),  # has an observer's methods, and knows nothing of this package
+        DiscriminatorView(monitor.log),
+        CheckpointStore(),
+        SampleGrids(),
+    ]
+    if config.tensorboard.every:
+        observers.append(TensorBoard())
+    observers += further
+    if not quiet:
+        observers.append(Progress())
+    return observers
+
+
+def _monitor(session: Session) -> Monitor:
+    config, run = session.config, session.run
+    return Monitor(
+        session.state.networks() if config.monitor == "spectra" else {},
+        run.path,
+        start_step=session.state.step,
+        tensorboard=run.tensorboard / "spectra" if config.tensorboard.every else None,
+        saved_steps=lambda: saved_steps(run.path),
+        **dataclasses.asdict(config.spectra),
+    )

@@ -1,0 +1,125 @@
+"""Locks, links and free names. How a file is written whole is `spectra.record.files`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from spectra.record.files import move
+
+_held: set[Lock] = set()
+
+
+class Lock:
+    """Keeps other processes out until `close`, or the end of this one.
+
+    Args:
+        path: the file that is locked; it is made where there is none.
+        wait: wait until no other process holds it, instead of raising.
+        remove: delete the file at `close`.
+
+    Raises:
+        BlockingIOError: another process, or another lock of this one, holds it.
+        OSError: the file cannot be made.
+
+    Forked processes, such as a loader's, hold none of their parent's locks: they may outlive a killed parent.
+    """
+
+    def __init__(self, path: Path, *, wait: bool = False, remove: bool = False) -> None:
+        self.path, self._remove = path, remove
+        while (file := _locked(path, wait)) is None:
+            pass
+        self._file = file
+        _held.add(self)
+
+    def close(self) -> None:
+        """Let others in."""
+        if self._file.closed:
+            return
+        if self._remove:
+            self.path.unlink(missing_ok=True)
+        self._abandon()
+
+    def _abandon(self) -> None:
+        self._file.close()
+        _held.discard(self)
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _locked(path: Path, wait: bool) -> IO[str] | None:
+    """The file, open and locked; None where its last holder removed it before we locked it."""
+    import fcntl
+
+    file = open(path, "a")  # noqa: SIM115 - open as long as the lock is held
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        if os.fstat(file.fileno()).st_ino == os.stat(path).st_ino:
+            return file
+    except FileNotFoundError:
+        pass
+    except BaseException:
+        file.close()
+        raise
+    file.close()
+    return None
+
+
+def _leave_locks() -> None:
+    for lock in list(_held):
+        lock._abandon()
+
+
+os.register_at_fork(after_in_child=_leave_locks)
+
+
+def free_name(path: Path) -> Path:
+    """`path`, or the first of PATH-2, PATH-3, ... that does not exist."""
+    free, number = path, 1
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a hidden folder beside `path`, not made yet, to fill; afterwards it is `path`.
+
+    Where the body raises, or `path` has contents meanwhile (`OSError`), nothing is left of it; after a kill it stays,
+    in nobody's way.
+    """
+    made = path.with_name(f".{path.name}.{os.getpid()}.new")
+    shutil.rmtree(made, ignore_errors=True)
+    try:
+        yield made
+        move(made, path)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link a file, or copy it where the file system has no links; a file that is there already stays."""
+    if target.exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def replace_link(source: Path, target: Path) -> None:
+    """Let `target` be the file `source` from now on; a kill leaves the one before or this one."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    link_or_copy(source, temporary)
+    move(temporary, target)

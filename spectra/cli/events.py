@@ -1,0 +1,46 @@
+"""`spectra events`: what happened in a run."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def add_events_options(parser: argparse.ArgumentParser) -> None:
+    """Describe the command and its options."""
+    parser.description = "List a run's events, one line each: step, time, what."
+    parser.add_argument("run", metavar="RUN", help="the run directory")
+    parser.add_argument("--all", action="store_true", help="also those that a resume has superseded, and every detail")
+
+
+def run_events(options: argparse.Namespace) -> int:
+    """Print a line an event; returns the exit code."""
+    from spectra.record.events import read_event_lines
+
+    if not Path(options.run, "events.jsonl").is_file():
+        raise FileNotFoundError(f"{options.run} has no events.jsonl. Give a run directory")
+    for event in read_event_lines(options.run):
+        superseded = event.pop("superseded", False)
+        if superseded and not options.all:
+            continue
+        step, kind, when = event.pop("step"), event.pop("event"), event.pop("time", None)
+        clock = "" if when is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
+        details = " ".join(_in_words(event, whole=options.all))
+        print(f"{step:>9}  {clock:<19}  {kind:<12} {'(superseded) ' if superseded else ''}{details}".rstrip())
+    return 0
+
+
+def _in_words(fields: Mapping[str, Any], *, whole: bool) -> Iterator[str]:
+    """name=value, numbers to four digits; not `whole`: digests cut short, and what scores depend on left out."""
+    for name, value in fields.items():
+        if value in ([], {}, None) or (name == "settings" and not whole):
+            continue
+        if name == "scores" and isinstance(value, dict):
+            yield from _in_words(value, whole=whole)
+        elif isinstance(value, float):
+            yield f"{name}={value:.4g}"
+        else:
+            yield f"{name}={value[:12] if name == 'digest' and not whole else value}"

@@ -1,0 +1,108 @@
+"""Writing files so that a kill or a power cut leaves the old contents or the new ones, never a part.
+
+Nothing else in these packages renames a file or asks the system to put one on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to; afterwards that file is `path`, and on the disk.
+
+    The temporary file, `.NAME.PID.tmp`, exists already and is empty. It is removed where the body raises, and `path`
+    is then as it was. The file gets the permissions that a new file has here, whatever wrote it. Without `durable`
+    a power cut may leave an empty file, and a kill still leaves the old one or the new one: for thousands of small
+    files, of which none matters.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+        yield temporary
+        if os.stat(temporary).st_mode != mode:  # some libraries make a file its owner's alone
+            os.chmod(temporary, mode)
+        if durable:
+            sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file, see `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file as UTF-8, see `replacing`."""
+    write_bytes(path, text.encode())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a whole safetensors file, see `replacing`. Raises `OSError` where the system refuses."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        with replacing(path) as temporary:
+            save_file(dict(tensors), temporary, metadata=None if metadata is None else dict(metadata))
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}. Free some space") from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line to a file, on the disk when this returns. A line torn by a kill before it keeps to itself."""
+    with open(path, "ab+") as file:
+        if file.tell() and not _ends_a_line(file):
+            line = f"\n{line}"
+        file.write(f"{line}\n".encode())
+        flush(file)
+
+
+def _ends_a_line(file: IO[bytes]) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def flush(file: IO[Any]) -> None:
+    """Have what was written to an open file on the disk before going on."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync(path: Path) -> None:
+    """Have a file's or a folder's contents on the disk before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_partial(folder: Path, name: str = "*") -> None:
+    """Remove the temporary files that killed processes left of the file `name`, or of any. Nobody may be writing."""
+    for left in folder.glob(f".{name}.*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file, or a folder that is finished, on the disk when this returns.
+
+    A file or an empty folder at `target` is replaced. Raises `OSError` where a folder with contents is there.
+    """
+    os.replace(source, target)
+    sync(target.parent)
