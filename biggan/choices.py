@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from biggan.config import Config, flatten, to_dict
-from biggan.errors import check_known
+from biggan.errors import UserError, check_known
 from biggan.networks import FAMILIES
 from biggan.objective import GRADIENT_PENALTIES, LATENTS, LOSSES, WEIGHT_PENALTIES
 from spectra.monitor.probes import PROBES
@@ -29,3 +29,10 @@ def check_names(config: Config) -> None:
         value = values[field]
         for name in value if isinstance(value, (Mapping, list)) else [] if value is None else [value]:
             check_known(name, known, field)
+    if config.spectra.probes is not None:
+        from spectra.monitor.probes import find_probes
+
+        try:
+            find_probes(config.spectra.probes)
+        except ValueError as error:
+            raise UserError(f"spectra.probes: {error}.") from error

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar, cast
 T = TypeVar("T")
 
 
-def resolve(entry: T | str) -> T:
+def imported(entry: T | str) -> T:
     """What "package.module:name" names; anything else is itself."""
     if not isinstance(entry, str):
         return entry
@@ -27,7 +27,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
         self.entries = dict(entries)
 
     def __getitem__(self, name: str) -> T:
-        return resolve(self.entries[name])
+        return imported(self.entries[name])
 
     def __setitem__(self, name: str, entry: T | str) -> None:
         self.entries[name] = entry

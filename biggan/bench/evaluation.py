@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from biggan.config import Config
     from biggan.evaluation.evaluator import Weights
     from biggan.evaluation.generate import LatentSpec
-    from biggan.networks.generator import Generator
+    from biggan.networks.base import GeneratorNetwork
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,7 +41,7 @@ def _bench(argv: list[str]) -> int:
     return EXIT_DONE
 
 
-def _sample(sampler: Generator, draw: LatentSpec, count: int) -> None:
+def _sample(sampler: GeneratorNetwork, draw: LatentSpec, count: int) -> None:
     from biggan.evaluation.generate import generate
 
     for _ in generate(sampler, draw, count):

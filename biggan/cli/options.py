@@ -154,7 +154,7 @@ def make_parser(texts: Mapping[str, str]) -> ArgumentParser:
 
 
 def _add_section(
-    parser: ArgumentParser, kind: type, prefix: str, defaults: dict[str, Any], texts: Mapping[str, str]
+    parser: ArgumentParser, kind: Any, prefix: str, defaults: dict[str, Any], texts: Mapping[str, str]
 ) -> None:
     """One option for each field of a configuration's dataclass, and of those inside it."""
     hints = get_type_hints(kind)
@@ -211,7 +211,7 @@ def _shown(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _classes(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _classes(kind: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Every leaf field's dotted name with the name of the class that declares it."""
     for name, hint in get_type_hints(kind).items():
         if is_dataclass(hint):

@@ -7,12 +7,11 @@ those declared with `numbers=False` (where things go, how often they are saved) 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
-from biggan.config.fields import RangeError, Section, setting
+from biggan.config.fields import RangeError, Section, hints_of, setting
 from biggan.config.model import ModelConfig
 from biggan.config.objective import LatentConfig, LossConfig, RegularizerConfig
 from biggan.config.speed import SpeedConfig
@@ -100,8 +99,6 @@ RENAMED = {
     "speed.merged_resampling": "speed.fused_resampling",
 }
 """Earlier name of a field -> its name. Recorded configurations, files and command lines with the earlier one load."""
-
-hints_of = functools.cache(get_type_hints)
 
 
 def to_dict(config: Section) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from biggan.errors import UserError, check_known
-from biggan.registry import resolve
+from biggan.registry import imported
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,14 +49,14 @@ def build_networks(config: Config) -> Networks:
 
 def build_generator(config: Config) -> GeneratorNetwork:
     """G alone; see `build_networks`."""
-    network = resolve(_family(config).G)(config.model, config.speed)
+    network = imported(_family(config).G)(config.model, config.speed)
     _check(network, "G", config)
     return network
 
 
 def build_discriminator(config: Config) -> DiscriminatorNetwork:
     """D alone; see `build_networks`."""
-    network = resolve(_family(config).D)(config.model, config.speed)
+    network = imported(_family(config).D)(config.model, config.speed)
     _check(network, "D", config)
     return network
 

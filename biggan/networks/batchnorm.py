@@ -14,7 +14,7 @@ from biggan.networks import cross_replica
 from biggan.networks.autocast import REDUCED
 
 
-class Moments:
+class ChannelMoments:
     """Count, mean and sum of squared deviations a channel, pooled exactly over batches (Chan, Golub, LeVeque)."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class BatchNorm(nn.Module):
         self.eps, self.momentum = eps, momentum
         self.register_buffer("running_mean", torch.zeros(width))
         self.register_buffer("running_var", torch.ones(width))
-        self.collected: Moments | None = None
+        self.collected: ChannelMoments | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize (N, C, H, W) a channel."""
@@ -81,7 +81,7 @@ class BatchNorm(nn.Module):
 
 def collecting(network: nn.Module) -> AbstractContextManager[None]:
     """Pool the batch moments of every BatchNorm over the training-mode forwards inside the block."""
-    return _CollectingInto({layer: Moments() for layer in _batchnorms(network)})
+    return _CollectingInto({layer: ChannelMoments() for layer in _batchnorms(network)})
 
 
 def not_collecting(network: nn.Module) -> AbstractContextManager[None]:
@@ -92,15 +92,15 @@ def not_collecting(network: nn.Module) -> AbstractContextManager[None]:
 def counted_already(network: nn.Module) -> AbstractContextManager[None]:
     """For computing a forward again: each BatchNorm takes the same path as now, and its moments are not counted."""
     layers = _batchnorms(network)
-    return _CollectingInto({layer: None if layer.collected is None else Moments() for layer in layers})
+    return _CollectingInto({layer: None if layer.collected is None else ChannelMoments() for layer in layers})
 
 
 class _CollectingInto:
     """Inside it each BatchNorm adds its moments to those in `moments`; None: to none. May be entered repeatedly."""
 
-    def __init__(self, moments: Mapping[BatchNorm, Moments | None]) -> None:
+    def __init__(self, moments: Mapping[BatchNorm, ChannelMoments | None]) -> None:
         self.moments = moments
-        self.before: list[Mapping[BatchNorm, Moments | None]] = []
+        self.before: list[Mapping[BatchNorm, ChannelMoments | None]] = []
 
     def __enter__(self) -> None:
         self.before.append({layer: layer.collected for layer in self.moments})
@@ -110,7 +110,7 @@ class _CollectingInto:
         self._set(self.before.pop())
 
     @staticmethod
-    def _set(moments: Mapping[BatchNorm, Moments | None]) -> None:
+    def _set(moments: Mapping[BatchNorm, ChannelMoments | None]) -> None:
         for layer, collected in moments.items():
             layer.collected = collected
 

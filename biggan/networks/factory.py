@@ -129,10 +129,8 @@ class LayerFactory:
 
         Where G has no BatchNorm, only the gain and bias: G learns the class from them alone.
         """
-        if table:
-            gain, bias = nn.Embedding(condition, width), nn.Embedding(condition, width)
-        else:
-            gain, bias = (self.projection(condition, width) for _ in range(2))
+        make = nn.Embedding if table else self.projection
+        gain, bias = make(condition, width), make(condition, width)
         if self.norm not in ("batch", "conditional"):
             return ConditionalAffine(gain, bias)
         return ConditionalBatchNorm(width, gain, bias, **self.bn_settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,6 @@ from biggan.config import ModelConfig, SpeedConfig
 from biggan.networks.architectures import BASE_RESOLUTION, resolutions, resolve
 from biggan.networks.autocast import widened
 from biggan.networks.base import GeneratorNetwork
-from biggan.networks.batchnorm import ConditionalBatchNorm
 from biggan.networks.blocks import DeepGBlock, GBlock, NonLocalBlock
 from biggan.networks.factory import LayerFactory
 from biggan.networks.recompute import run_block
@@ -42,7 +43,7 @@ class Generator(GeneratorNetwork):
         self.bottom = (plan.architecture.linear * ch, BASE_RESOLUTION, BASE_RESOLUTION)
         self.linear = make.linear(linear_in, self.bottom[0] * BASE_RESOLUTION**2)
 
-        def norm(width: int) -> ConditionalBatchNorm:
+        def norm(width: int) -> nn.Module:
             return make.conditional_batchnorm(width, condition, table=not model.shared_embedding)
 
         self.blocks = nn.ModuleList()
@@ -78,10 +79,11 @@ class Generator(GeneratorNetwork):
             h = run_block(block, *inputs, recompute=self.recompute)
         return torch.tanh(widened(self.to_rgb(torch.relu(self.norm(h)))))
 
-    def _conditions(self, z: Tensor, c: Tensor):  # noqa: ANN202 - (Tensor, iterator of Tensors)
+    def _conditions(self, z: Tensor, c: Tensor) -> tuple[Tensor, Iterator[Tensor]]:
+        """The linear layer's input, and the condition of each block in order."""
         if self.deep:
-            joined = torch.cat([z, c], dim=1)
-            return joined, iter([joined] * len(self.condition_of))
+            whole = torch.cat([z, c], dim=1)
+            return whole, iter([whole] * len(self.condition_of))
         if self.skip_z:
             first, *chunks = z.split(self.chunk, dim=1)
             joined = [torch.cat([chunk, c], dim=1) for chunk in chunks]

@@ -6,6 +6,7 @@ Every path is the same function; only rounding differs (tests/biggan/networks/te
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -63,25 +64,16 @@ class Resampling:
     def then(self, conv: nn.Module, x: Tensor) -> Tensor:
         """conv(resample(x)), as G's blocks do."""
         n, _, height, width = x.shape
-        if (
-            self.fused
-            and self.kind == "up"
-            and self.nearest
-            and _is_plain_3x3(conv)
-            and is_faster_fused(conv, n, height, width)
-        ):
+        wanted = self.fused and self.kind == "up" and self.nearest
+        if wanted and _is_plain_3x3(conv) and is_faster_fused(conv, n, height, width):
             return upsample_and_convolve(x, conv.current_weight(), conv.bias)
         return conv(self.plain(x))
 
     def after(self, conv: nn.Module, x: Tensor) -> Tensor:
         """resample(conv(x)), as D's blocks do."""
         n, _, height, width = x.shape
-        if (
-            self.fused
-            and self.kind == "down"
-            and _is_plain_3x3(conv)
-            and is_faster_fused(conv, n, height // 2, width // 2)
-        ):
+        wanted = self.fused and self.kind == "down"
+        if wanted and _is_plain_3x3(conv) and is_faster_fused(conv, n, height // 2, width // 2):
             return convolve_and_downsample(x, conv.current_weight(), conv.bias)
         return self.plain(conv(x))
 
@@ -94,11 +86,11 @@ class Resampling:
         return conv(self.plain(x)) if self.narrow and self.kind == "down" else self.plain(conv(x))
 
 
-def _is_plain_3x3(conv: nn.Module) -> bool:
+def _is_plain_3x3(conv: nn.Module) -> TypeGuard[Conv2d]:
     return isinstance(conv, Conv2d) and conv.kernel_size == (3, 3) and conv.dilation == (1, 1)
 
 
-def is_faster_fused(conv: nn.Module, n: int, height: int, width: int) -> bool:
+def is_faster_fused(conv: nn.Conv2d, n: int, height: int, width: int) -> bool:
     """Whether the fused form of a 3x3 convolution is faster, the smaller of its maps being (n, ..., height, width).
 
     It does 4/9 of the multiplications with 16/9 of the taps, so it is slower for large filters on few pixels. Forward

@@ -16,7 +16,7 @@ from torch._subclasses import FakeTensor
 from biggan.config import ClampConfig, Config
 from biggan.errors import UserError, check_known
 from biggan.networks.initialization import draw_unit_vectors
-from biggan.networks.reparametrization import matrix_names
+from biggan.networks.reparametrization import Reparametrized, matrix_names
 from spectra.linalg.topk import top_singular_values, top_singular_values_batch
 
 COUNT = 2  # sigma_0, and sigma_1 for targets that are a ratio of it
@@ -77,7 +77,10 @@ def sigma_and_target(
     u0, v0 and sigma_1 are constants.
     """
     sigma = torch.dot(found.left[:, 0], matrix @ found.right[:, 0])
-    return sigma, target if ratio is None else ratio * found.values[1]
+    if ratio is not None:
+        return sigma, ratio * found.values[1]
+    assert target is not None  # the configuration has one of the two
+    return sigma, target
 
 
 def chosen_layers(
@@ -186,9 +189,10 @@ def clamp_layers(network: nn.Module, config: ClampConfig, where: str) -> None:
     """
     if not config.on or config.mode != "forward":
         return
-    for name in chosen_layers(network, config.layers, ratio=config.ratio, where=where):
+    for name, weight in chosen_layers(network, config.layers, ratio=config.ratio, where=where).items():
         layer = network.get_submodule(name)
-        layer.add_map("clamp", Clamp(layer.weight, config))  # type: ignore[operator]
+        assert isinstance(layer, Reparametrized)
+        layer.add_map("clamp", Clamp(weight, config))
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ used, and nothing is ever updated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -98,7 +98,7 @@ def normalized(network: nn.Module, *, iterate: bool, grad: bool = True) -> Itera
             layer.applied = None
 
 
-def _weights_in_use(network: nn.Module, layers: list[Reparametrized], *, iterate: bool) -> Iterable[Tensor]:
+def _weights_in_use(network: nn.Module, layers: Sequence[Reparametrized], *, iterate: bool) -> Iterable[Tensor]:
     batched = [layer for layer in layers if isinstance(layer, SpectrallyNormalized)]
     if not batched or not getattr(network, "batched_power_iteration", False):
         return (layer.normalized_weight(iterate=iterate) for layer in layers)

@@ -30,7 +30,7 @@ LOSSES: Registry[Callable[[LossConfig], Loss]] = Registry(
 LATENTS: Registry[Callable[[LatentConfig, int | None], Draw]] = Registry(
     {
         "normal": "biggan.objective.latents:normal",
-        "uniform": "biggan.objective.latents:uniform",
+        "uniform": "biggan.objective.latents:symmetric_uniform",
         "bernoulli": "biggan.objective.latents:bernoulli",
         "censored_normal": "biggan.objective.latents:censored_normal",
         "signs": "biggan.objective.latents:signs",

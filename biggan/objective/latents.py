@@ -38,7 +38,7 @@ bernoulli = fixed(_bernoulli)
 
 
 @fixed
-def uniform(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
+def symmetric_uniform(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
     """U[-1, 1]."""
     return 2 * random.random((count, dim), dtype=np.float32) - 1
 

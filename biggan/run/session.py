@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from biggan.choices import check_names
-from biggan.config.tree import Config, differences, flatten, to_dict
+from biggan.config import Config, differences, flatten, to_dict
 from biggan.data import Source, open_source
 from biggan.distributed.collectives import copy_from_main, from_main
 from biggan.distributed.consensus import all_ranks_or_none, check_alike
@@ -291,7 +291,7 @@ def resolve_device(device: str) -> Literal["cpu", "cuda"]:
     if device == "cuda" and gpus < processes:
         raise UserError(
             f"{processes} processes of this machine are to train on GPUs, and torch sees {gpus} here: each needs its "
-            f"own. ResumePoint {gpus} (torchrun --nproc-per-node {gpus}), or give --device cpu."
+            f"own. Start {gpus} (torchrun --nproc-per-node {gpus}), or give --device cpu."
         )
     return "cuda" if device == "cuda" else "cpu"
 

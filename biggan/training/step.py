@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.distributed.collectives import sum_gradients
 from biggan.distributed.ranks import local_batchnorm, synchronized_batchnorm
 from biggan.networks.autocast import autocast

@@ -13,7 +13,7 @@ from torch import nn
 
 from biggan.cli.sample import sample_main
 from biggan.cli.train import train_main
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.data import open_source, training_batches
 from biggan.networks.batchnorm import BatchNorm, collecting
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint

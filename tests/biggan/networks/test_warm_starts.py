@@ -14,7 +14,7 @@ from tiny import assert_same_state
 from biggan.cli.options import parse
 from biggan.cli.sample import sample_main
 from biggan.cli.train import train_main
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.data.images import to_float
 from biggan.errors import UserError
 from biggan.networks.sigma_control import top_two
