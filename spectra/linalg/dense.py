@@ -158,7 +158,9 @@ def by_lapack(matrix: Tensor, scale: float, k: int) -> Triplets:
     return Triplets(sigma * scale, u, v, residuals * scale, bound, 1)
 
 
-def by_arpack(matrix: Tensor, k: int, tol: float, start: np.ndarray | None, seed: int) -> tuple[np.ndarray, ...]:
+def by_arpack(
+    matrix: Tensor, k: int, tol: float, start: np.ndarray | None, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """scipy's `svds` (ARPACK's implicitly restarted Arnoldi method, which the paper names) on the matrix as it is.
 
     Args:
