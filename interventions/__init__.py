@@ -18,7 +18,7 @@ _HOMES = {
     "interventions.study.plan": ["read_plan", "shipped_plans"],
     "interventions.study.expand": ["resolve"],
     "interventions.compare.collect": ["compare_plan", "compare_runs", "table"],
-    "interventions.compare.statistics": ["effects", "luck"],
+    "interventions.compare.statistics": ["effects", "seed_variation"],
     "interventions.compare.lifetimes": ["survival", "survival_tests"],
     "interventions.compare.figures": ["FIGURES"],
     "interventions.compare.report": ["print_report", "write_report"],

@@ -157,7 +157,6 @@ TWICE: set[str] = {
     "NAME",
     "NETWORKS",
     "PLAIN",
-    "PLAIN_LINE_SECONDS",
     "Plan",
     "ROWS",
     "Row",

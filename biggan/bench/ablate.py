@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 
 SMALL = ["--regularizers.orthogonal_G=0", "--data.workers=0"]
-CASES = {
+CASES: dict[str, dict[str, list[str]]] = {
     "jar": {"cpu": [], "cuda": []},
     "cifar10": {"cpu": [*SMALL, "--train.batch=8"], "cuda": [*SMALL, "--train.batch=64"]},
     "imagenet128": {"cpu": [*SMALL, "--train.batch=8", "--train.d_steps=1"], "cuda": [*SMALL, "--train.batch=64"]},
@@ -83,13 +83,17 @@ def variants(*, compiled: bool = False) -> dict[str, SpeedConfig]:
 
     `compiled`: with `compile` alone and on top of all; it takes minutes a variant before the first step.
     """
-    everything = SpeedConfig(**dict.fromkeys(SWITCHES, True))
+    plain = SpeedConfig()
+    everything = dataclasses.replace(plain, **dict.fromkeys(SWITCHES, True))  # type: ignore[arg-type]
     return {
-        PLAIN: SpeedConfig(),
-        **{name: SpeedConfig(**{name: True}) for name in SWITCHES},
+        PLAIN: plain,
+        **{name: dataclasses.replace(plain, **{name: True}) for name in SWITCHES},  # type: ignore[arg-type]
         **({"compile": SpeedConfig(compile=True)} if compiled else {}),
         ALL: everything,
-        **{f"{BUT}{name}": dataclasses.replace(everything, **{name: False}) for name in SWITCHES},
+        **{
+            f"{BUT}{name}": dataclasses.replace(everything, **{name: False})  # type: ignore[arg-type]
+            for name in SWITCHES
+        },
         **({f"{ALL} + compile": dataclasses.replace(everything, compile=True)} if compiled else {}),
         BESIDE: SpeedConfig(precision="bfloat16"),
         f"{ALL} + {BESIDE}": dataclasses.replace(everything, precision="bfloat16"),
@@ -153,10 +157,10 @@ class Rig:
             self.updaters[speed] = Updater(config, self.states[speed.channels_last], ignore, ignore)
         updater = self.updaters[speed]
         for network in updater.state.networks().values():
-            network.batched_power_iteration = speed.batched_power_iteration
+            setattr(network, "batched_power_iteration", speed.batched_power_iteration)  # noqa: B010 - not a submodule
             for module in network.modules():
-                if isinstance(getattr(module, "resample", None), Resampling):
-                    module.resample.use(speed)
+                if isinstance(resample := getattr(module, "resample", None), Resampling):
+                    resample.use(speed)
         return updater
 
     def count(self) -> int:

@@ -31,7 +31,7 @@ def _bench(argv: list[str]) -> int:
     if len(asked) > 1:
         raise UserError(f"--{asked[0]} and --{asked[1].replace('_', '-')} are two reports. Give one of them.")
     if (arguments.only or arguments.compiled) and asked != ["ablate"]:
-        raise UserError("--only and --compiled go with --ablate. Add it, or leave them away.")
+        raise UserError("--only and --compiled go with --ablate. Add it, or omit them.")
     if arguments.rounds < 1:
         raise UserError(f"--rounds is {arguments.rounds}, expected at least 1.")
     found, show = _report(asked[0], arguments, rest) if asked else _one(arguments, rest)
@@ -50,7 +50,7 @@ def _one(arguments: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any]
 
     line = parse(rest)
     if useless := [name for name in ("resume", "allow_change", "quiet", "dry_run") if line.flags[name]]:
-        raise UserError(f"--{useless[0].replace('_', '-')} means nothing to the benchmark. Leave it away.")
+        raise UserError(f"--{useless[0].replace('_', '-')} means nothing to the benchmark. Omit it.")
     found = measure(line.config(), seconds=arguments.seconds, most=arguments.timed_steps)
     return {"preset": line.preset, **found}, print_one
 

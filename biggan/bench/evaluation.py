@@ -6,8 +6,16 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from biggan.cli.app import EXIT_DONE, guarded
+
+if TYPE_CHECKING:
+    from biggan.config import Config
+    from biggan.evaluation.evaluator import Weights
+    from biggan.evaluation.generate import LatentSpec
+    from biggan.networks.generator import Generator
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,12 +41,19 @@ def _bench(argv: list[str]) -> int:
     return EXIT_DONE
 
 
-def measure(config, counts: list[int]) -> list[dict[str, str]]:  # noqa: ANN001 - Config, imported late
+def _sample(sampler: Generator, draw: LatentSpec, count: int) -> None:
+    from biggan.evaluation.generate import generate
+
+    for _ in generate(sampler, draw, count):
+        pass
+
+
+def measure(config: Config, counts: list[int]) -> list[dict[str, str]]:
     """Rows of `what`, wall `seconds`, this process's `CPU seconds`, and `samples/s` where they are samples."""
     import torch
 
     from biggan.evaluation.evaluator import Evaluator
-    from biggan.evaluation.generate import LatentSpec, generate
+    from biggan.evaluation.generate import LatentSpec
     from biggan.evaluation.scores import quick_scores
     from biggan.run.session import resolve_device, use_arithmetic
     from biggan.training.state import TrainingState
@@ -47,7 +62,7 @@ def measure(config, counts: list[int]) -> list[dict[str, str]]:  # noqa: ANN001 
     device = resolve_device(config.device)
     state = TrainingState(config, device)
     evaluator = Evaluator.of_run(config, device=device)
-    networks = {"raw": state.G, "ema": state.ema.network}
+    networks: dict[Weights, Any] = {"raw": state.G, "ema": state.ema.network}
     rows: list[dict[str, str]] = []
 
     def timed(what: str, images: int, work: Callable[[], object]) -> None:
@@ -78,11 +93,9 @@ def measure(config, counts: list[int]) -> list[dict[str, str]]:  # noqa: ANN001 
     sampler = evaluator.sampler(networks["ema"], full, None)
     for count in counts:
         own = evaluator.settings("ema", samples=count, passes=100)
-        draw = LatentSpec(config.latents)
-        timed(f"sampling, {count:,}", count, lambda c=count, d=draw: [None for _ in generate(sampler, d, c)])
-        timed(
-            f"biggan-eval, {count:,} samples, all scores", 0, lambda s=own: evaluator.scores(networks["ema"], s, None)
-        )
+        timed(f"sampling, {count:,}", count, partial(_sample, sampler, LatentSpec(config.latents), count))
+        score = partial(evaluator.scores, networks["ema"], own, None)
+        timed(f"biggan-eval, {count:,} samples, all scores", 0, score)
     return rows
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from biggan.bench.ablate import Rig, one_case
+from biggan.bench.ablate import Rig, Timing, one_case
 from biggan.bench.machine import device_facts, matrix_rate, synchronizer
 from biggan.bench.measure import one_step
 from biggan.bench.traffic import count_traffic
@@ -87,6 +87,12 @@ def _with_batch(config: Config, batch: int) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, batch=batch, accumulate=1))
 
 
+def _warm_and_time(config: Config, speed: SpeedConfig, rounds: int) -> tuple[int | None, list[Timing]]:
+    """The bytes that a step needs, and its timings. Nothing of the rig is held when this returns."""
+    rig = Rig(config)
+    return rig.warm(speed), [rig.time(speed) for _ in range(rounds)]
+
+
 def _time_batches(
     config: Config, speed: SpeedConfig, batches: Sequence[int], rounds: int, log: Log
 ) -> list[dict[str, Any]]:
@@ -97,14 +103,11 @@ def _time_batches(
     for batch in batches:
         log(f"batch {batch}")
         try:
-            rig = Rig(_with_batch(config, batch))
-            peak = rig.warm(speed)
-            timed = [rig.time(speed) for _ in range(rounds)]
+            peak, timed = _warm_and_time(_with_batch(config, batch), speed, rounds)  # its memory is free afterwards
         except torch.cuda.OutOfMemoryError:
             steps.append({"batch": batch, "left_out": "does not fit"})
             break
         finally:
-            rig = None  # its memory, before the next one's
             if config.device == "cuda":
                 torch.cuda.empty_cache()
         wall = median(t.wall for t in timed)

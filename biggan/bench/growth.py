@@ -47,7 +47,7 @@ def grow(
         config = parse(line).config()
         config = dataclasses.replace(config, device=resolve_device(config.device))
         use_arithmetic(config)
-        cell = {**dict(zip(SIZES, (ch, resolution, batch), strict=True)), **_needs(config)}
+        cell: dict[str, Any] = {**dict(zip(SIZES, (ch, resolution, batch), strict=True)), **_needs(config)}
         seconds = 0.0 if rate is None else cell["flop"] / rate
         if seconds > most_seconds:
             cell["left_out"] = f"> {most_seconds:g} s"

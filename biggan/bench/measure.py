@@ -99,7 +99,10 @@ def _time_steps(
     from biggan.data import training_batches
 
     batches = training_batches(config, source, 0)
-    waits, d_times, g_times, steps = [], [], [], []
+    waits: list[float] = []
+    d_times: list[float] = []
+    g_times: list[float] = []
+    steps: list[float] = []
     began, warm = time.perf_counter(), 0
     while warm < 2 or (warm < 5 and time.perf_counter() - began < seconds / 2):
         one_step(config, updater, batches, sync)

@@ -79,7 +79,7 @@ class Parser(argparse.ArgumentParser):
 
     def _options(self) -> list[str]:
         """Every option, those of commands within too: it is the outermost parser that finds one unknown."""
-        found = []
+        found: list[str] = []
         for action in self._actions:
             found += action.option_strings
             if isinstance(action, argparse._SubParsersAction):

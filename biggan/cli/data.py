@@ -6,15 +6,11 @@ import argparse
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser, add_version, guarded
 from biggan.errors import UserError
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-PLAIN_LINE_SECONDS = 10.0
 KEPT = "What is packed is kept, and the same command goes on from there."
 STOPPED = f"stopped. {KEPT}"
 
@@ -95,55 +91,34 @@ def _check_range(name: str, value: float | None, low: float, high: float | None)
 
 
 class PrepareProgress:
-    """A live bar on a terminal, plain lines otherwise. `packed` counts this call's images."""
+    """How far a preparation is. `packed` counts this call's images."""
 
     def __init__(self) -> None:
         self.packed = 0
-        self.live: Progress | None = None
 
     def begin(self, total: int, done: int) -> None:
         """Say where an earlier call stopped."""
-        self.total, self.done, self.began, self.last_line = total, done, time.monotonic(), time.monotonic()
+        from biggan.observers.display import ProgressDisplay
+
+        self.display = ProgressDisplay("{task.completed:,} of {task.total:,} images", total, done)
+        self.done, self.began = done, time.monotonic()
         if done:
             print(f"going on: {done:,} of {total:,} images were packed before.", flush=True)
 
     def advance(self, images: int) -> None:
-        """Show it, on a plain output every ten seconds and at the end."""
+        """So many more are packed."""
         self.packed += images
-        now, done = time.monotonic(), self.done + self.packed
-        if self.live is None and sys.stdout.isatty():
-            # Not before: the display is a thread, and by now the workers have been forked.
-            self._open()
-        rate = f"{self.packed / max(now - self.began, 1e-9):,.0f} images/s"
-        if self.live is not None:
-            self.live.update(self.task, completed=done, rate=rate)
-        elif now - self.last_line > PLAIN_LINE_SECONDS or done == self.total:
-            self.last_line = now
-            print(f"packed {done:,} of {self.total:,} images  {rate}", flush=True)
-
-    def _open(self) -> None:
-        from rich import progress
-
-        self.live = progress.Progress(
-            progress.TextColumn("{task.completed:,} of {task.total:,} images"),
-            progress.BarColumn(bar_width=24),
-            progress.TextColumn("{task.fields[rate]}"),
-            progress.TimeRemainingColumn(),
-        )
-        self.live.start()
-        self.task = self.live.add_task("", total=self.total, completed=self.done, rate="")
+        done = self.done + self.packed
+        rate = f"{self.packed / max(time.monotonic() - self.began, 1e-9):,.0f} images/s"
+        self.display.show(done, rate, lambda: f"packed {done:,} of {self.display.total:,} images  {rate}")
 
     def note(self, text: str) -> None:
         """A line of its own."""
-        if self.live is not None:
-            self.live.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, flush=True)
+        self.display.say(text)
 
     def end(self) -> None:
         """Close the display."""
-        if self.live is not None:
-            self.live.stop()
+        self.display.close()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -55,7 +55,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
         arguments.truncation_curve = parse_thresholds(arguments.truncation_curve)
         if arguments.truncation is not None:
-            raise UserError("--truncation is one threshold and --truncation-curve many. Leave one of them away.")
+            raise UserError("--truncation is one threshold and --truncation-curve many. Omit one of them.")
     asked = [
         name
         for name, on in (
@@ -108,7 +108,7 @@ def _discriminator(job: Job) -> None:
     found, paths = job.discriminator()
     called = found.accepted_as_real()
     made = job.settings.in_words().split(" samples, ")[1].split("; ")[0]  # without what D does without
-    print(f"called real by D; generated: {made}\n")
+    print(f"accepted as real by D; generated: {made}\n")
     rows = [{"": "all", **{name: f"{share:.1%}" for name, share in called.items()}}]
     for name, shares in zip(found.classes, found.by_class(), strict=True):
         percentages = [f"{share:.1%}" for share in shares.values()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ def sample_main(argv: list[str] | None = None) -> int:
 
 def _sample(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
+    draw: Callable[[argparse.Namespace], object]
     if arguments.film_strip:
         draw = _film_strip
     elif arguments.around is not None:

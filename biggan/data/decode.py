@@ -21,7 +21,7 @@ DEEP_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
 class BrokenImage(Exception):
-    """Bytes that are no image, or a damaged one; says why."""
+    """Bytes that are not an image, or a damaged one; says why."""
 
 
 def decode(data: bytes) -> np.ndarray:

@@ -11,7 +11,7 @@ from biggan.data.labels import Labels
 from biggan.errors import UserError
 from biggan.rng import uniform
 
-ORIGIN = np.dtype([("key", "<u8"), ("draw", "<f8")])
+IMAGE_ID = np.dtype([("key", "<u8"), ("draw", "<f8")])
 """`key`: a digest of the image's own name in its source. `draw`: it is held out by every share above this number."""
 
 HOLD_OUT = 3  # the number of the draw; those of augmentation are in `images`
@@ -29,14 +29,14 @@ def numbered(key: np.ndarray | np.uint64, numbers: np.ndarray) -> np.ndarray:
     return key ^ (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
 
 
-def origins_of(keys: np.ndarray, labels: Labels) -> np.ndarray:
-    """ORIGIN (N,) of the images of a source, before any of them is left out.
+def image_ids(keys: np.ndarray, labels: Labels) -> np.ndarray:
+    """`IMAGE_ID` (N,) of the images of a source, before any of them is left out.
 
     Each draw is a number in [0, 1) that its key alone decides, so that leaving images out, or adding some, moves no
     other image between the splits. Only the smallest and the largest draw of each class (by first label) of two
     images or more are made 0 and 1, so that it has images on either side; a class of one image is for training.
     """
-    found = np.empty(len(keys), dtype=ORIGIN)
+    found = np.empty(len(keys), dtype=IMAGE_ID)
     found["key"], found["draw"] = keys, uniform(keys, HOLD_OUT)
     order = np.lexsort((keys, found["draw"], labels.first))
     starts = np.flatnonzero(np.diff(labels.first[order], prepend=-1))
@@ -46,15 +46,15 @@ def origins_of(keys: np.ndarray, labels: Labels) -> np.ndarray:
     return found
 
 
-def hold_out(origins: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(ids: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Indices for training and for validation, ascending: about `share` of each class, the same for every run.
 
     Raises `UserError` where nothing can be held out.
     """
-    held = origins["draw"] < share
+    held = ids["draw"] < share
     if not held.any():
         raise UserError(
-            f"no image can be held out for validation: the {len(origins)} images are the only ones of their classes. "
+            f"no image can be held out for validation: the {len(ids)} images are the only ones of their classes. "
             f"Expected a class with two, or data with a validation split of its own."
         )
     return np.flatnonzero(~held), np.flatnonzero(held)

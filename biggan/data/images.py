@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from biggan.data.ids import numbered, origins_of
+from biggan.data.ids import image_ids, numbered
 from biggan.data.labels import Labels
 from biggan.rng import uniform
 
@@ -32,13 +32,13 @@ class Images(Dataset, abc.ABC):
     """Labelled uint8 images of one size; a subclass says with `load` where the pixels come from.
 
     `indices` (N,) are the subclass's own numbers of the images that take part, in order; `labels` and
-    `origins` (who each of them is; see `origins.py`) go with them.
+    `ids` (who each of them is; see `ids.py`) go with them.
     Whatever is drawn for an image (a flip, one of several labels) is a function of its position's key alone, so
     that every number of workers, and packed and unpacked data, give the same bits.
     """
 
-    def __init__(self, indices: np.ndarray, labels: Labels, origins: np.ndarray, *, flip: bool = False) -> None:
-        self.indices, self.all_labels, self.origins, self.flip = indices, labels, origins, flip
+    def __init__(self, indices: np.ndarray, labels: Labels, ids: np.ndarray, *, flip: bool = False) -> None:
+        self.indices, self.all_labels, self.ids, self.flip = indices, labels, ids, flip
 
     @abc.abstractmethod
     def load(self, index: int) -> np.ndarray:
@@ -83,7 +83,7 @@ class Images(Dataset, abc.ABC):
         """The images at `places`, in that order; with other labels, or another flip, where given."""
         new = object.__new__(type(self))
         new.__dict__.update(self.__dict__)
-        new.indices, new.origins = self.indices[places], self.origins[places]
+        new.indices, new.ids = self.indices[places], self.ids[places]
         new.all_labels = self.all_labels.take(places) if labels is None else labels
         new.flip = self.flip if flip is None else flip
         return new
@@ -110,21 +110,21 @@ class Images(Dataset, abc.ABC):
 class ImageArray(Images):
     """Images held as one uint8 array (N, R, R, 3), with int64 labels (N,).
 
-    Without `origins` images are who they are by their numbers.
+    Without `ids` images are who they are by their numbers.
     """
 
     def __init__(
         self,
         images: np.ndarray,
         labels: np.ndarray | Labels,
-        origins: np.ndarray | None = None,
+        ids: np.ndarray | None = None,
         *,
         flip: bool = False,
     ) -> None:
         labels = labels if isinstance(labels, Labels) else Labels(labels.astype(np.int64))
-        if origins is None:
-            origins = origins_of(numbered(np.uint64(0), np.arange(len(images))), labels)
-        super().__init__(np.arange(len(images)), labels, origins, flip=flip)
+        if ids is None:
+            ids = image_ids(numbered(np.uint64(0), np.arange(len(images))), labels)
+        super().__init__(np.arange(len(images)), labels, ids, flip=flip)
         self.images = images
 
     def load(self, index: int) -> np.ndarray:
@@ -142,7 +142,7 @@ class ImageArray(Images):
         """As for all images; the array is cut too, so that `images` and `labels` always go together."""
         labels = self.all_labels.take(places) if labels is None else labels
         flip = self.flip if flip is None else flip
-        return ImageArray(self.images[places], labels, self.origins[places], flip=flip)
+        return ImageArray(self.images[places], labels, self.ids[places], flip=flip)
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ class Source:
         """
         images, labels = (hashlib.blake2b(digest_size=16) for _ in range(2))
         for split in (self.train, self.val):
-            images.update(split.origins["key"].tobytes())
+            images.update(split.ids["key"].tobytes())
             for part in split.all_labels.flat():
                 labels.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
         names = hashlib.blake2b("\0".join(self.classes).encode(errors="surrogateescape"), digest_size=16)

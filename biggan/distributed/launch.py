@@ -66,6 +66,8 @@ def processes() -> Iterator[None]:
 def _meet() -> None:
     import torch
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     wanted = ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"]
     if missing := [name for name in wanted if not os.environ.get(name)]:
@@ -75,13 +77,13 @@ def _meet() -> None:
         )
     place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=MEETING))
+        store, rank, size = next(rendezvous("env://", timeout=MEETING))
         local = int(os.environ.get("LOCAL_RANK", "0"))
         gpus = torch.cuda.device_count()
         if local < gpus:
             torch.cuda.set_device(local)
         # torchrun may keep one store over its restarts, with the addresses of processes that are no more
-        store = dist.PrefixStore(f"attempt-{restarts()}", store)
+        store = PrefixStore(f"attempt-{restarts()}", store)
         store.set_timeout(WAITING)
         backend = "cpu:gloo,cuda:nccl" if local < gpus and dist.is_nccl_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=WAITING)

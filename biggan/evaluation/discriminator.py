@@ -1,4 +1,4 @@
-"""D's verdicts on training, validation and generated images: shares called real, histograms, each class's own."""
+"""D's scores of training, validation and generated images: shares accepted as real, in all and by class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLORS = {"training": "#1f77b4", "validation": "#2ca02c", "generated": "#d62728"
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class DiscriminatorScores:
     """D's logits and the labels of three sets of images: `training`, `validation`, `generated`."""
 
     logits: dict[str, Tensor]
@@ -47,8 +47,10 @@ class Verdicts:
         return {name: float(value) for name, value in memorization(*logits).items()}
 
 
-def verdicts(D: Discriminator, source: Source, sampler: Generator, draw: LatentSpec, count: int) -> Verdicts:
-    """D's verdicts on `count` images of each set, or all there are; on the training images that D was trained on.
+def discriminator_scores(
+    D: Discriminator, source: Source, sampler: Generator, draw: LatentSpec, count: int
+) -> DiscriminatorScores:
+    """D's scores of `count` images of each set, or all there are; on the training images that D was trained on.
 
     `sampler` is a generator under standing statistics. D is left as it was.
     """
@@ -58,37 +60,38 @@ def verdicts(D: Discriminator, source: Source, sampler: Generator, draw: LatentS
     }
     parts = list(generate(sampler, draw, count))
     sets["generated"] = (torch.cat([x for _, x, _ in parts]), torch.cat([y for *_, y in parts]))
-    return Verdicts(
+    return DiscriminatorScores(
         {name: discriminator_logits(D, *one).cpu() for name, one in sets.items()},
         {name: labels for name, (_, labels) in sets.items()},
         source.classes,
     )
 
 
-def draw_verdicts(found: Verdicts, path: Path, title: str) -> None:
-    """Histograms of the logits, and the share called real of each class (of the first 40)."""
+def draw_discriminator_scores(found: DiscriminatorScores, path: Path, title: str) -> None:
+    """Histograms of the logits, and the share accepted as real of each class (of the first 40)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     finite = torch.cat([logits[logits.isfinite()] for logits in found.logits.values()]).numpy()
-    edges = np.linspace(*np.quantile(finite, [0.001, 0.999]), 61) if len(finite) else np.linspace(-1, 1, 61)
+    low, high = np.quantile(finite, [0.001, 0.999]).tolist() if len(finite) else (-1.0, 1.0)
+    edges = np.linspace(low, high, 61)
     called = found.accepted_as_real()
     for name, logits in found.logits.items():
         values = np.clip(logits[logits.isfinite()].numpy(), edges[0], edges[-1])
         weights = np.full(len(values), 1 / max(len(logits), 1))
-        label = f"{name} ({len(logits):,}): {called[name]:.1%} called real"
+        label = f"{name} ({len(logits):,}): {called[name]:.1%} accepted as real"
         left.hist(values, edges, weights=weights, histtype="stepfilled", alpha=0.25, color=COLORS[name])
         left.hist(values, edges, weights=weights, histtype="step", color=COLORS[name], label=label)
     left.axvline(0, color="black", linewidth=0.8)
-    left.set(xlabel="D's logit (above 0: called real; ends hold what lies beyond)", ylabel="share of the images")
+    left.set(xlabel="D's logit (above 0: accepted as real; ends hold what lies beyond)", ylabel="share of the images")
     left.legend(fontsize=8)
     classes = found.by_class()[:40]
     places = np.arange(len(classes))
     for offset, name in zip((-0.27, 0, 0.27), found.logits, strict=True):
         right.bar(places + offset, [row[name] for row in classes], 0.25, color=COLORS[name], label=name)
     right.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
-    right.set(xlabel="class", ylabel="share called real", ylim=(0, 1.04))
+    right.set(xlabel="class", ylabel="share accepted as real", ylim=(0, 1.04))
     right.set_xticks(places, found.classes[: len(classes)], fontsize=8, rotation=90 if len(classes) > 12 else 0)
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=130)

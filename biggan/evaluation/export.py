@@ -112,17 +112,19 @@ def _prepare(folder: Path, order: ExportSpec) -> None:
             _check_same(json.loads(facts.read_text(encoding="utf-8")), order, folder)
             return
         if any(path.name != FACTS and not path.name.startswith(".") for path in folder.iterdir()):
-            raise UserError(f"{folder} is not empty, and holds no samples of this program. Give another --out.")
+            raise UserError(f"{folder} is not empty, and holds no samples of this program. Choose another --out.")
         write_text(facts, json.dumps(asdict(order), indent=1) + "\n")
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot use {folder}: {error}. Give another --out.") from error
+        raise UserError(f"cannot use {folder}: {error}. Choose another --out.") from error
 
 
 def _check_same(facts: dict, order: ExportSpec, place: Path) -> None:
     other = {name: (facts.get(name), value) for name, value in asdict(order).items() if facts.get(name) != value}
     if other:
         listed = "; ".join(f"{name}: {old} there, {new} now" for name, (old, new) in other.items())
-        raise UserError(f"{place} holds samples that were made otherwise ({listed}). Give another --out, or delete it.")
+        raise UserError(
+            f"{place} holds samples that were made otherwise ({listed}). Choose another --out, or delete it."
+        )
 
 
 def _part(folder: Path, block: int) -> Path:
@@ -158,7 +160,9 @@ def _facts_of(path: Path) -> str:
         with np.load(path) as archive:
             return str(archive["facts"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} exists and holds no samples of this program ({error}). Give another --out.") from error
+        raise UserError(
+            f"{path} exists and holds no samples of this program ({error}). Choose another --out."
+        ) from error
 
 
 def _put_together(folder: Path, out: Path, order: ExportSpec, shape: tuple[int, int, int]) -> None:

@@ -1,4 +1,4 @@
-"""How much D knows by heart: its verdicts on training, validation and generated images (Section 4.2, claim 8).
+"""How much D memorizes: its scores of training, validation and generated images (Section 4.2, claim 8).
 
 D that memorizes is right on nearly all training images and on about half of the validation images. Everything here is
 computed in eval mode and leaves D, its modes and its gradients bit for bit as they were.
@@ -96,7 +96,7 @@ def gap(above: Tensor, below: Tensor) -> Tensor:
     sets = [above.double(), below.double()]
     if min(map(len, sets)) < 2:
         return sets[0].new_full((), torch.nan)
-    squares = sum((one - one.mean()).square().sum() for one in sets)
+    squares = torch.stack([(one - one.mean()).square().sum() for one in sets]).sum()
     difference = sets[0].mean() - sets[1].mean()
     found = difference / (squares / (len(above) + len(below) - 2)).sqrt()
     return torch.where(difference == 0, difference, found)  # a D whose output is constant remembers nothing

@@ -107,7 +107,7 @@ class ScoreTable:
             write_text(paths[0], json.dumps(to_json(whole), indent=1, allow_nan=False) + "\n")
             write_text(paths[1], self._csv())
         except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error}. Give another --out.") from error
+            raise UserError(f"cannot write to {self.folder}: {error}. Choose another --out.") from error
         return paths
 
     def _csv(self) -> str:

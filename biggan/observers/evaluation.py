@@ -64,7 +64,9 @@ class Evaluation(Observer):
         if self.evaluator is None or step % self.config.every:
             return
         state = self.trainer.state
-        for weights, network in (("raw", state.G), ("ema", state.ema.network)):
+        kinds: tuple[Weights, Weights] = ("raw", "ema")
+        for weights in kinds:
+            network = state.G if weights == "raw" else state.ema.network
             settings = self._settings(self.evaluator, weights)
             scores = self.evaluator.scores(network, settings, step, quick_scores())
             said: dict[str, Any] = {"scores": to_json(scores), "settings": settings.as_dict()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import cast
 
 from biggan.distributed.ranks import is_main, world_size
 from biggan.observers.discriminator_view import DiscriminatorView
@@ -44,7 +45,7 @@ def _observers(session: Session, further: Sequence[Observer], *, quiet: bool) ->
     monitor = _monitor(session)
     observers: list[Observer] = [
         Evaluation((lambda text: None) if quiet else print),  # before those who act upon its events
-        monitor,
+        cast(Observer, monitor),  # has an observer's methods, and knows nothing of this package
         DiscriminatorView(monitor.log),
         CheckpointStore(),
         SampleGrids(),

@@ -70,7 +70,7 @@ def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         hash_.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        hash_.update(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+        hash_.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return hash_.hexdigest()
 
 
@@ -144,28 +144,28 @@ def saved_steps(run: Path) -> set[int]:
 
 
 def newest_checkpoint(run: Path) -> tuple[Checkpoint, list[str]]:
-    """The newest checkpoint of a run that verifies and is finite, and why each newer one was passed over.
+    """The newest checkpoint of a run that verifies and is finite, and why each newer one was skipped.
 
     Where every whole one holds NaN or Inf, the newest of these. Raises `CheckpointError` where none is whole.
     """
-    passed: list[str] = []
+    skipped: list[str] = []
     fallback: Checkpoint | None = None
     for path in reversed(checkpoint_paths(run)):
         try:
             checkpoint = read_checkpoint(path)
         except CheckpointError as error:
-            passed.append(str(error))
+            skipped.append(str(error))
             continue
         if checkpoint.step != step_of(path):
-            passed.append(f"{path} holds step {checkpoint.step}: it was renamed.")
+            skipped.append(f"{path} holds step {checkpoint.step}: it was renamed.")
             continue
         if checkpoint.finite:
-            return checkpoint, passed
-        passed.append(f"{path} holds NaN or Inf.")
+            return checkpoint, skipped
+        skipped.append(f"{path} holds NaN or Inf.")
         fallback = fallback or checkpoint
     if fallback is not None:
-        return fallback, [*passed, f"No checkpoint is finite; taking {fallback.path}."]
-    reasons = " ".join(passed) or "It has none."
+        return fallback, [*skipped, f"No checkpoint is finite; taking {fallback.path}."]
+    reasons = " ".join(skipped) or "It has none."
     raise CheckpointError(
         f"{run} has no checkpoint to go on from. {reasons} To begin again from step 0, move its checkpoints away."
     )

@@ -30,7 +30,7 @@ class _Best:
         self.settings: Mapping[str, Any] | None = None
 
     def consider(self, evaluation: Mapping[str, Any]) -> None:
-        """Take an `evaluation` event into account. Other settings give other scores, so with them it begins anew."""
+        """Take an `evaluation` event into account. Other settings give other scores, and start the comparison again."""
         if evaluation["weights"] != "ema":
             return
         if self.settings != evaluation.get("settings"):
@@ -118,8 +118,8 @@ class CheckpointStore(Observer):
             self._well = evaluation.get("well_until", self._well)
 
     def _set_aside(self, path: Path) -> None:
-        """Move what belongs to a future that is about to be lived again into checkpoints/passed-over/."""
-        aside = self.folder / "passed-over"
+        """Move what belongs to later steps, which are about to be done again, into checkpoints/skipped/."""
+        aside = self.folder / "skipped"
         aside.mkdir(exist_ok=True)
         move(path, free_name(aside / path.name))
 

@@ -112,7 +112,7 @@ class ResumePoint:
 
     config: Config
     checkpoint: Checkpoint | None
-    passed_over: list[str]
+    skipped: list[str]
     """Why each newer checkpoint was not taken."""
 
     @property
@@ -145,8 +145,8 @@ def _find_start(path: Path) -> ResumePoint:
                 f"into {path}/checkpoints, or begin a new run with another --out."
             )
         return ResumePoint(config, None, [])
-    checkpoint, passed_over = newest_checkpoint(path)
-    return ResumePoint(checkpoint.config, checkpoint, passed_over)
+    checkpoint, skipped = newest_checkpoint(path)
+    return ResumePoint(checkpoint.config, checkpoint, skipped)
 
 
 def run_to_continue(out: str | None, preset: str) -> Path | None:
@@ -175,14 +175,14 @@ def open_resumed(config: Config, path: Path, start: ResumePoint, *, allow_change
     process has the run.
     """
     if config.out is not None and Path(config.out) not in (path, Path(start.config.out or path)):
-        raise UserError(f"--out is {config.out}, and a resumed run stays in its directory {path}. Leave --out away.")
+        raise UserError(f"--out is {config.out}, and a resumed run stays in its directory {path}. Omit --out.")
     config, run = _on_this_device(config, path), RunDirectory(path)
     with all_ranks_or_none():
         changed = _changed_numbers(config, start, path, allow_change=allow_change)
         if start.step >= config.steps:
             raise UserError(
-                f"the run in {path} has reached step {start.step}, and --steps is {config.steps}. To train on, give a "
-                f"larger total."
+                f"the run in {path} has reached step {start.step}, and --steps is {config.steps}. Give a larger "
+                f"total to train on."
             )
         source = _open_data(config)
         data = source.identity()
@@ -217,9 +217,9 @@ def _reopen(
     run.write_config(config)
     data = source.identity()
     run.write_data_identity(data, source.classes)
-    event = {"passed_over": start.passed_over, "changes": changed, "other_versions": elsewhere, "data": data}
+    event = {"skipped": start.skipped, "changes": changed, "other_versions": elsewhere, "data": data}
     run.append_event(make_event("resumed", start.step, **event))
-    notes = [f"passed over: {reason}" for reason in start.passed_over]
+    notes = [f"skipped: {reason}" for reason in start.skipped]
     notes += [
         f"{name} was {old} when the run began and is {new}: bits may differ" for name, (old, new) in elsewhere.items()
     ]
@@ -243,7 +243,7 @@ def _changed_numbers(config: Config, start: ResumePoint, path: Path, *, allow_ch
     if changed and not allow_change:
         listed = "; ".join(f"{name}: {old} -> {new}" for name, (old, new) in changed.items())
         raise UserError(
-            f"these options would change the numbers of the run in {path}: {listed}. Leave them away to continue it "
+            f"these options would change the numbers of the run in {path}: {listed}. Omit them to continue it "
             f"exactly, or give --allow-change to go on with them."
         )
     return {name: list(pair) for name, pair in changed.items()}

@@ -1,9 +1,26 @@
-"""Gradient clipping (Appendix H)."""
+"""Adam, and clipping of gradients (Appendix H)."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from biggan.config.tree import AdamConfig
+
+
+def make_adam(network: nn.Module, config: AdamConfig) -> torch.optim.Adam:
+    """Adam over all parameters, its moments made at once so that the state is whole from step 0 on."""
+    parameters = list(network.parameters())
+    optimizer = torch.optim.Adam(
+        parameters, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
+    )
+    for parameter in parameters:
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimizer
 
 
 @torch.no_grad()

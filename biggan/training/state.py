@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from biggan.config.tree import AdamConfig, Config
+from biggan.config.tree import Config
 from biggan.errors import UserError
 from biggan.networks.autocast import LossScaler
 from biggan.networks.discriminator import Discriminator
@@ -16,6 +16,7 @@ from biggan.networks.initialization import draw_vectors
 from biggan.networks.initialization import initialize as draw_weights
 from biggan.networks.warm_starts import WarmStarts
 from biggan.training.average import EMA
+from biggan.training.optimizers import make_adam
 
 
 class TrainingState:
@@ -106,18 +107,3 @@ def _mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     ]
     more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
     return ", ".join(problems[:3]) + more
-
-
-def make_adam(network: nn.Module, config: AdamConfig) -> torch.optim.Adam:
-    """Adam over all parameters, its moments made at once so that the state is whole from step 0 on."""
-    parameters = list(network.parameters())
-    optimizer = torch.optim.Adam(
-        parameters, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
-    )
-    for parameter in parameters:
-        optimizer.state[parameter] = {
-            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
-    return optimizer

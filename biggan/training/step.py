@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from biggan import rng
 from biggan.config.tree import Config
 from biggan.distributed.collectives import sum_gradients
-from biggan.distributed.ranks import BatchShard, local_batchnorm, synchronized_batchnorm
+from biggan.distributed.ranks import local_batchnorm, synchronized_batchnorm
 from biggan.networks.autocast import Snapshot, autocast, step_unless
 from biggan.networks.sigma_control import project
 from biggan.networks.spectral_norm import collecting, move_running_statistics, normalized
 from biggan.objective.gradient_penalties import Batch, gradient_penalties, strengths
-from biggan.objective.latents import sample_latents
 from biggan.objective.losses import make_loss
 from biggan.objective.weight_penalties import penalties
-from biggan.observers.discriminator_view import logit_statistics
+from biggan.training.batch import BatchDraws
+from biggan.training.logits import logit_statistics
 from biggan.training.optimizers import clip_gradients
 from biggan.training.state import TrainingState
 from spectra.linalg.tf32 import tf32
@@ -42,6 +41,17 @@ def _in_own_arithmetic(update: Callable[..., Stats]) -> Callable[..., Stats]:
     return within
 
 
+@dataclass(frozen=True)
+class _MicroBatch:
+    """What one micro-batch of D's update leaves behind, detached."""
+
+    losses: Tensor
+    """(2,): on real and on fake images."""
+    logits: Tensor
+    """(2, N): the linear and the projection part, fake images first."""
+    gradient_penalties: Stats
+
+
 class Updater:
     """Updates `state` in place. Each update returns detached scalar tensors by name (`loss/D_real`, ...).
 
@@ -52,16 +62,15 @@ class Updater:
 
     def __init__(self, config: Config, state: TrainingState, before_update: Hook, after_backward: Hook) -> None:
         self.config, self.state = config, state
-        self.loss, self.slopes = make_loss(config.loss), strengths(config)
+        self.loss, self.gradient_penalties = make_loss(config.loss), strengths(config)
         self.before_update, self.after_backward = before_update, after_backward
         state.G.recompute = state.D.recompute = config.train.recompute
-        self.share = BatchShard(config.train.batch, config.train.accumulate)
-        first = next(state.G.parameters())
-        self.device, self.dtype = first.device, first.dtype
-        self.snapshot: Snapshot | None = None
+        self.draws = BatchDraws(config, state)
+        self.share, self.device = self.draws.share, self.draws.device
+        self.snapshot = Snapshot(())
         compiled = config.speed.compile
         self.forward_G = torch.compile(state.G, dynamic=False) if compiled else state.G
-        compiled = compiled and not self.slopes  # compiled code has no second derivative
+        compiled = compiled and not self.gradient_penalties  # compiled code has no second derivative
         self._compiled_parts = torch.compile(state.D.parts, dynamic=False) if compiled else None
 
     @_in_own_arithmetic
@@ -71,38 +80,48 @@ class Updater:
 
         G's images are made in one forward of the whole batch, so D's accumulation changes nothing but rounding.
         """
-        G, D, accumulate = self.state.G, self.state.D, self.config.train.accumulate
+        G, D = self.state.G, self.state.D
         self._begin("D", k)
-        z, fake_labels = self._draw("D", k)
+        z, fake_labels = self.draws.latents("D", k)
         with torch.no_grad(), normalized(G, iterate=not self._frozen("G")), self._reduced():
             fake = self.forward_G(z, fake_labels)
-        batch = self._batch(k, fake, fake_labels, self._on_device(real), self._moved(labels))
-        losses, seen, slopes = [], [], []
+        batch = self.draws.discriminator_batch(k, fake, fake_labels, real, labels)
         if not self._frozen("D"):
             D.take_embedding(G.embedding)
         with normalized(D, iterate=not self._frozen("D")), collecting(D):
-            extra = penalties(D, "D", self.config.regularizers, self.state.warm_starts)
-            for index, micro in enumerate(batch.chunks(accumulate)):
-                images, image_labels, mask = micro.both  # D sees fake and real images in one forward
-                with self._reduced():
-                    linear, projection = self.parts_D(images, image_labels, mask)
-                d_fake, d_real = (linear + projection).split(len(micro.fake))
-                loss_real, loss_fake = self.loss.discriminator(d_real, d_fake)
-                slope = gradient_penalties(D, micro, self.slopes)
-                self._backward("D", sum(slope.values(), start=loss_real + loss_fake), extra, index)
-                losses.append(torch.stack([loss_real, loss_fake]).detach())
-                seen.append(torch.stack([linear, projection]).detach())
-                slopes.append(slope)
+            on_weights = penalties(D, "D", self.config.regularizers, self.state.warm_starts)
+            micro_batches = [
+                self._backward_discriminator(index, micro, on_weights)
+                for index, micro in enumerate(batch.chunks(self.config.train.accumulate))
+            ]
             if not self._frozen("D"):
                 move_running_statistics(D)
-        loss_real, loss_fake = torch.stack(losses).mean(dim=0)
-        extra |= {name: torch.stack([slope[name].detach() for slope in slopes]).mean() for name in self.slopes}
+        loss_real, loss_fake = torch.stack([micro.losses for micro in micro_batches]).mean(dim=0)
+        on_gradients = {
+            name: torch.stack([micro.gradient_penalties[name] for micro in micro_batches]).mean()
+            for name in self.gradient_penalties
+        }
         return {
             "loss/D_real": loss_real,
             "loss/D_fake": loss_fake,
-            **logit_statistics(D, seen, self.config.loss.margin, self.share),
-            **self._finish("D", k, extra),
+            **logit_statistics(D, [micro.logits for micro in micro_batches], self.config.loss.margin, self.share),
+            **self._finish("D", k, on_weights | on_gradients),
         }
+
+    def _backward_discriminator(self, index: int, micro: Batch, on_weights: Stats) -> _MicroBatch:
+        """The forward and backward of D's micro-batch `index`."""
+        images, labels, mask = micro.both  # D sees fake and real images in one forward
+        with self._reduced():
+            linear, projection = self.parts_D(images, labels, mask)
+        d_fake, d_real = (linear + projection).split(len(micro.fake))
+        loss_real, loss_fake = self.loss.discriminator(d_real, d_fake)
+        on_gradients = gradient_penalties(self.state.D, micro, self.gradient_penalties)
+        self._backward("D", index, sum(on_gradients.values(), start=loss_real + loss_fake), on_weights)
+        return _MicroBatch(
+            losses=torch.stack([loss_real, loss_fake]).detach(),
+            logits=torch.stack([linear, projection]).detach(),
+            gradient_penalties={name: value.detach() for name, value in on_gradients.items()},
+        )
 
     @_in_own_arithmetic
     @synchronized_batchnorm()
@@ -110,24 +129,24 @@ class Updater:
         """The G step. Under accumulation BatchNorm normalizes each micro-batch by its own statistics."""
         G, D, accumulate = self.state.G, self.state.D, self.config.train.accumulate
         self._begin("G", 0)
-        z, labels = self._draw("G", 0)
+        z, labels = self.draws.latents("G", 0)
         losses = []
         with (
             normalized(D, iterate=not self._frozen("D"), grad=False),
             normalized(G, iterate=not self._frozen("G")),
             collecting(G),
         ):
-            extra = penalties(G, "G", self.config.regularizers, self.state.warm_starts)
-            columns = (z.chunk(accumulate), labels.chunk(accumulate), self._masks("G", 0, accumulate))
+            on_weights = penalties(G, "G", self.config.regularizers, self.state.warm_starts)
+            columns = (z.chunk(accumulate), labels.chunk(accumulate), self.draws.masks("G", 0, accumulate))
             for index, (z_micro, y_micro, mask) in enumerate(zip(*columns, strict=True)):
                 with self._reduced():
                     linear, projection = self.parts_D(self.forward_G(z_micro, y_micro), y_micro, mask)
                 loss = self.loss.generator(linear + projection)
-                self._backward("G", loss, extra, index)
+                self._backward("G", index, loss, on_weights)
                 losses.append(loss.detach())
             if not self._frozen("G"):
                 move_running_statistics(G)
-        return {"loss/G": torch.stack(losses).mean(), **self._finish("G", 0, extra)}
+        return {"loss/G": torch.stack(losses).mean(), **self._finish("G", 0, on_weights)}
 
     @property
     def parts_D(self) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -135,54 +154,12 @@ class Updater:
         D = self.state.D
         return D.parts if self._compiled_parts is None or "parts" in vars(D) else self._compiled_parts
 
-    def _on_device(self, images: Tensor) -> Tensor:
-        layout = torch.channels_last if self.config.speed.channels_last else torch.contiguous_format
-        return self._moved(images, self.dtype).contiguous(memory_format=layout)
-
-    def _moved(self, drawn: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """On the device; on a GPU from pinned memory, so that nothing waits for the copy."""
-        if self.device.type == "cuda" and not drawn.is_cuda:
-            drawn = drawn.pin_memory().to(self.device, non_blocking=True)
-        return drawn.to(self.device, dtype or drawn.dtype)
-
     def _reduced(self) -> AbstractContextManager:
         """Around the networks' forwards, and nothing else: weights are normalized before, penalties computed after."""
         return autocast(self.config.speed.precision, self.device)
 
     def _frozen(self, network: str) -> bool:
         return self.config.train.freeze == network
-
-    def _draw(self, network: str, k: int) -> tuple[Tensor, Tensor]:
-        """The latents and labels that G is given in this update: this rank's share of what is drawn for all."""
-        seed, step, batch = self.config.seed, self.state.step, self.config.train.batch
-        random = rng.generator(seed, f"{network}/latents", step, k)
-        z = sample_latents(self.config.latents, random, batch, self.state.G.z_dim, step)
-        random = rng.generator(seed, f"{network}/labels", step, k)
-        labels = torch.from_numpy(random.integers(0, self.config.model.classes, size=batch))
-        return self._moved(self.share.of(z), self.dtype), self._moved(self.share.of(labels))
-
-    def _batch(self, k: int, fake: Tensor, fake_labels: Tensor, real: Tensor, labels: Tensor) -> Batch:
-        """What D step `k` sees, with what its penalties and dropout draw."""
-        mix = None
-        if "gradient" in self.slopes:
-            random = rng.generator(self.config.seed, "D/interpolation", self.state.step, k)
-            mix = torch.from_numpy(random.random(self.config.train.batch, dtype=np.float32))
-            mix = self._moved(self.share.of(mix), self.dtype)
-        (mask_fake,), (mask_real,) = self._masks("D/fake", k, 1), self._masks("D/real", k, 1)
-        return Batch(fake, fake_labels, real, labels, mask_fake, mask_real, mix)
-
-    def _masks(self, purpose: str, k: int, count: int) -> Sequence[Tensor | None]:
-        """Dropout's masks (batch, D's width) in `count` parts: 0, or 1 / keep, so that their mean is 1; none: off.
-
-        Drawn whole, so that an image's mask depends on its place in the global batch, not on accumulation or ranks.
-        """
-        keep = self.config.regularizers.dropout_keep
-        if keep == 1:
-            return [None] * count
-        random = rng.generator(self.config.seed, f"{purpose}/dropout", self.state.step, k)
-        kept = random.random((self.config.train.batch, self.state.D.width), dtype=np.float32) < keep
-        mask = self._moved(self.share.of(torch.from_numpy(kept)), self.dtype)
-        return (mask / keep).chunk(count)
 
     def _begin(self, network: str, k: int) -> None:
         with local_batchnorm():
@@ -192,15 +169,15 @@ class Updater:
             buffers = (buffer for net in self.state.networks().values() for buffer in net.buffers())
             self.snapshot = Snapshot([*buffers, *self.state.warm_starts.vectors.values()])
 
-    def _backward(self, network: str, loss: Tensor, extra: Stats, index: int) -> None:
-        """Add one micro-batch's share of the gradient, and with the first one the penalties'.
+    def _backward(self, network: str, index: int, loss: Tensor, on_weights: Stats) -> None:
+        """Add the gradient of micro-batch `index`, and with the first one that of the penalties on weights.
 
         What every rank adds is weighted by its share of the images, so that the ranks' gradients are to be summed.
         """
         accumulate = self.config.train.accumulate
         total = loss / accumulate
         if index == 0:
-            total = total + sum(extra.values())
+            total = total + sum(on_weights.values())
         if not self.share.whole:
             total = total * self.share.weight
         if scaler := self.state.loss_scalers.get(network):
@@ -210,7 +187,7 @@ class Updater:
             inputs=list(self.state.networks()[network].parameters()),
         )
 
-    def _finish(self, network: str, k: int, extra: Stats) -> Stats:
+    def _finish(self, network: str, k: int, penalties: Mapping[str, Tensor]) -> Stats:
         """Sum the gradients over ranks, announce them, take the optimizer's step unless the network is frozen.
 
         The gradient's norm is that before clipping.
@@ -221,13 +198,12 @@ class Updater:
         skip = None if scaler is None else scaler.unscale(gradients)
         with local_batchnorm():
             self.after_backward(network, k)
-        stats = {f"penalty/{network}_{name}": value.detach() for name, value in extra.items()}
+        stats = {f"penalty/{network}_{name}": value.detach() for name, value in penalties.items()}
         stats[f"gradient_norm/{network}"] = nn.utils.get_total_norm(gradients)
-        if scaler is not None:
-            stats[f"skipped/{network}"] = skip
         if not self._frozen(network):
             self._move(network, gradients, skip)
-        if scaler is not None:  # of a frozen network too: its gradients are recorded, and overflow as well
+        if scaler is not None and skip is not None:  # of a frozen network too: its gradients may overflow as well
+            stats[f"skipped/{network}"] = skip
             self.snapshot.put_back_where(skip)
             scaler.move(skip)
         return stats

@@ -87,7 +87,7 @@ class Trainer:
             self._checked = self.state.step
 
     def _is_to_stop(self) -> bool:
-        """Whether the last step was the last one; several ranks have agreed on it within the step."""
+        """Whether the last step was the last one. Several ranks find the same, by what they exchanged in the step."""
         if self._signalled and world_size() == 1:
             self._stop = self._stop or "interrupted"
         return self._stop is not None

@@ -150,10 +150,10 @@ def open_branch(branch: Branch) -> Session:
         facts["inherited_changes"] = [one.as_json() for one in branch.inherited]
     if (boundary := branch.timeline.last_boundary) is not None:
         facts["continued_by"] = {"command": "biggan-intervene --resume", "through": boundary}
-    past = [] if parent.run is None else parent.run.events()
+    before = [] if parent.run is None else parent.run.events()
     events = [
         event | {"inherited": True}
-        for event in past
+        for event in before
         if event["step"] <= parent.step and event["event"] not in OF_SESSIONS
         if not event.get("superseded")
     ]
@@ -173,7 +173,7 @@ def continue_branch(
     path = Path(path)
     facts = read_facts(path)
     if not facts.get("parent"):
-        raise UserError(f"{path} is no branch: its run.json names no parent. Continue it with biggan-train --resume.")
+        raise UserError(f"{path} is not a branch: its run.json names no parent. Use biggan-train --resume.")
     start, born = find_start(path), facts["parent"]["step"]
     if start.checkpoint is None:
         raise UserError(f"{path} has no checkpoint left. Begin the branch again with another --out.")
@@ -198,12 +198,12 @@ def _finish(path: Path, step: int) -> None:
 
 
 def read_facts(run: Path) -> dict[str, Any]:
-    """A run's run.json. Raises `UserError` where this is no run directory."""
+    """A run's run.json. Raises `UserError` where this is not a run directory."""
     import json
 
     place = run / "run.json"
     if not place.is_file():
-        raise UserError(f"{run} is no run directory: it has no run.json.")
+        raise UserError(f"{run} is not a run directory: it has no run.json.")
     return json.loads(place.read_text(encoding="utf-8"))
 
 

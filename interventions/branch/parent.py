@@ -76,9 +76,9 @@ def listed(run: Path) -> str:
 
 def _in_run(run: Path, at: int | None, before_collapse: int | None) -> Path | None:
     if at is not None and before_collapse is not None:
-        raise UserError("--at and --before-collapse both say where to begin. Leave one away.")
+        raise UserError("--at and --before-collapse both say where to start. Omit one.")
     if not (run / "config.yaml").is_file():
-        raise UserError(f"{run} is no run directory: it has no config.yaml. Give a run, or a checkpoint file.")
+        raise UserError(f"{run} is not a run directory: it has no config.yaml. Give a run, or a checkpoint file.")
     found = all_checkpoints(run)
     if at is not None:
         if at not in found:

@@ -1,6 +1,6 @@
 """A step of a run done again with everything recorded: which images, their logits, their gradients.
 
-The step is redone from the last checkpoint before it, and its numbers are held against the recorded ones, so that what
+The step is replayed from the last checkpoint before it, and its numbers are held against the recorded ones, so what
 is seen is what happened.
 """
 
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.errors import UserError
 from biggan.run.checkpoint import Checkpoint
+from biggan.run.directory import run_of
 from biggan.training.observer import Observer
-from interventions.branch.parent import Parent, all_checkpoints, find_parent, listed, run_of
+from interventions.branch.parent import Parent, all_checkpoints, find_parent, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from interventions.branch.timeline import Phase
 
 MOST_AHEAD = 500
-"""How many steps are redone at most to come to the one that is asked for."""
+"""How many steps are replayed at most to come to the one that is asked for."""
 
 
 @dataclass
@@ -35,14 +36,14 @@ class ReplayedStep:
 
     step: int
     since: int
-    """The checkpoint that it was redone from."""
+    """The checkpoint that it was replayed from."""
     stats: dict[str, float]
     recorded: dict[str, float]
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def different(self) -> dict[str, tuple[float, float]]:
-        """Numbers that are not the recorded ones to the bit: name -> (redone, recorded)."""
+        """Numbers that are not the recorded ones to the bit: name -> (replayed, recorded)."""
         pairs = {name: (value, self.recorded[name]) for name, value in self.stats.items() if name in self.recorded}
         return {n: (a, b) for n, (a, b) in pairs.items() if a != b and not (math.isnan(a) and math.isnan(b))}
 
@@ -190,13 +191,15 @@ class ForwardRecorder(Observer):
         with torch.enable_grad(), not_collecting(D):
             x = images.detach().requires_grad_()
             logits = D(x, labels, mask=mask)
-            slopes = self._slopes(logits.detach())
+            derivatives = self._loss_derivatives(logits.detach())
             (gradient,) = torch.autograd.grad(logits.sum(), x, retain_graph=True)
             parameters = [p for p in D.parameters() if p.requires_grad]
             norms = [math.nan] * len(logits)
             if self._network == "D":
-                keep = {"retain_graph": True, "allow_unused": True}
-                norms = [_norm(torch.autograd.grad(logit, parameters, **keep)) for logit in logits]
+                norms = [
+                    _norm(torch.autograd.grad(logit, parameters, retain_graph=True, allow_unused=True))
+                    for logit in logits
+                ]
         inputs = gradient.flatten(1).norm(dim=1).tolist()
         indices = self._indices()
         for i, logit in enumerate(logits.tolist()):
@@ -212,12 +215,12 @@ class ForwardRecorder(Observer):
                     "class": int(labels[i]),
                     "logit": logit,
                     "input_gradient": inputs[i],
-                    "loss_slope": abs(slopes[i]),
-                    "parameter_gradient": abs(slopes[i]) * norms[i],
+                    "loss_slope": abs(derivatives[i]),
+                    "parameter_gradient": abs(derivatives[i]) * norms[i],
                 }
             )
 
-    def _slopes(self, logits: Tensor) -> list[float]:
+    def _loss_derivatives(self, logits: Tensor) -> list[float]:
         """d loss / d logit of every image, the loss a mean over the global batch."""
         import torch
 
@@ -225,11 +228,12 @@ class ForwardRecorder(Observer):
         logits = logits.requires_grad_()
         if self._network == "D":
             fake, real = logits.split(self._size)
-            loss = sum(updater.loss.discriminator(real, fake))
+            of_real, of_fake = updater.loss.discriminator(real, fake)
+            loss = of_real + of_fake
         else:
             loss = updater.loss.generator(logits)
-        (slopes,) = torch.autograd.grad(loss / accumulate, logits)
-        return slopes.tolist()
+        (derivatives,) = torch.autograd.grad(loss / accumulate, logits)
+        return derivatives.tolist()
 
     def _indices(self) -> list[int]:
         from biggan.data.sampler import PositionalSampler
@@ -251,19 +255,19 @@ def _norm(gradients: tuple[Tensor | None, ...]) -> float:
     return float(torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients if g is not None])))
 
 
-def describe(redone: ReplayedStep, most: int = 8) -> str:
-    """What was redone, whether it is what was recorded, and the images that weighed most."""
-    known = sorted(set(redone.stats) & set(redone.recorded))
-    lines = [f"step {redone.step}, redone from the checkpoint of step {redone.since}:"]
-    lines += [f"  {name:<24}{value:.6g}" for name, value in redone.stats.items()]
-    if redone.equal:
+def describe(replayed: ReplayedStep, most: int = 8) -> str:
+    """What was replayed, whether it is what was recorded, and the images that weighed most."""
+    known = sorted(set(replayed.stats) & set(replayed.recorded))
+    lines = [f"step {replayed.step}, replayed from the checkpoint of step {replayed.since}:"]
+    lines += [f"  {name:<24}{value:.6g}" for name, value in replayed.stats.items()]
+    if replayed.equal:
         lines.append(f"All {len(known)} numbers equal the recorded ones, to the bit.")
     elif not known:
         lines.append("The record holds none of these numbers for this step: nothing to compare with.")
     else:
-        lines.append("The redone step is NOT the recorded one:")
-        lines += [f"  {name}: {a!r}, recorded {b!r}" for name, (a, b) in redone.different.items()]
-    frame = redone.images()
+        lines.append("The replayed step is NOT the recorded one:")
+        lines += [f"  {name}: {a!r}, recorded {b!r}" for name, (a, b) in replayed.different.items()]
+    frame = replayed.images()
     for update in ("D", "G"):
         mine = frame[frame["update"] == update]
         key = "parameter_gradient" if update == "D" else "input_gradient"

@@ -91,30 +91,40 @@ def make_timeline(
     over the same steps, and for one that does not begin before the end.
     """
     _check_steps(changes, begin, end)
-    holding, coming = list(holding), list(coming)
-    steps = [(timed.start, timed.stop) for timed in [*changes, *(one.timed for one in [*holding, *coming])]]
-    edges = sorted({begin, end} | {step for pair in steps for step in pair if step is not None and begin < step < end})
+    in_force, coming = list(holding), list(coming)
     phases: list[Phase] = []
     applied: list[Applied] = []
-    for start, stop in itertools.pairwise(edges):
-        ended = [one for one in holding if one.timed.stop is not None and one.timed.stop <= start]
-        holding = [one for one in holding if one not in ended]
+    for start, stop in itertools.pairwise(_edges(begin, end, [*changes, *(one.timed for one in in_force + coming)])):
+        ended = [one for one in in_force if one.timed.stop is not None and one.timed.stop <= start]
+        in_force = [one for one in in_force if one not in ended]
         for one in ended:
             config = with_fields(config, {name: old for name, (old, _) in one.fields.items()})
-        began = []
-        for given in [*(one for one in coming if one.timed.start == start), *changes]:
-            if isinstance(given, Timed) and given.start != start:
-                continue
-            one = given if isinstance(given, Applied) else _apply(given, config)
-            _check_apart(one, holding, config)
-            config = with_fields(config, {name: new for name, (_, new) in one.fields.items()})
+        began: list[Applied] = []
+        for one in (one for one in coming if one.timed.start == start):
+            config = _begin(one, in_force + began, config)
             began.append(one)
-            holding.append(one)
-            applied += [one] if isinstance(given, Timed) else []
+        for timed in (timed for timed in changes if timed.start == start):
+            own = _apply(timed, config)
+            config = _begin(own, in_force + began, config)
+            began.append(own)
+            applied.append(own)
+        in_force += began
         operations = [one.timed.change for one in began if one.timed.change.operates]
         _check_operations(operations, start)
         phases.append(Phase(start, stop, config, tuple(operations), tuple(began), tuple(ended)))
     return Timeline(phases, applied)
+
+
+def _edges(begin: int, end: int, timed: Iterable[Timed]) -> list[int]:
+    """The steps at which phases meet: `begin`, `end`, and where a change comes or goes between them."""
+    inside = {step for one in timed for step in (one.start, one.stop) if step is not None and begin < step < end}
+    return sorted({begin, end} | inside)
+
+
+def _begin(one: Applied, in_force: list[Applied], config: Config) -> Config:
+    """The configuration once `one` has begun beside those in force."""
+    _check_apart(one, in_force, config)
+    return with_fields(config, {name: new for name, (_, new) in one.fields.items()})
 
 
 def open_ended(applied: Iterable[Applied], step: int, born: int) -> tuple[list[Applied], list[Applied]]:
@@ -133,13 +143,13 @@ def _check_steps(changes: list[Timed], begin: int, end: int) -> None:
         words = timed.change.describe()
         if not begin <= timed.start < end:
             raise UserError(
-                f"'{words}' begins at step {timed.start}, and the branch goes from step {begin} to {end}. Give another "
-                f"--from, or more --steps."
+                f"'{words}' begins at step {timed.start}, and the branch goes from step {begin} to {end}. Choose "
+                f"another --from, or more --steps."
             )
         if timed.stop is not None and timed.stop <= timed.start:
             raise UserError(f"'{words}' ends at step {timed.stop}, before it begins at {timed.start}.")
         if timed.stop is not None and not timed.change.fields_may_end:
-            raise UserError(f"'{words}' happens at one step and cannot end. Leave --until away for it.")
+            raise UserError(f"'{words}' happens at one step and cannot end. Omit --until for it.")
 
 
 def _apply(timed: Timed, config: Config) -> Applied:
@@ -163,7 +173,7 @@ def _check_apart(one: Applied, holding: list[Applied], config: Config) -> None:
         if shared := sorted(set(other.timed.change.fields(config)) & set(mine.fields(config))):
             raise UserError(
                 f"'{other.timed.change.describe()}' and '{mine.describe()}' both set {shared[0]} over the same steps. "
-                f"Leave one away, or let one end (--until) where the other begins (--from)."
+                f"Omit one, or let one end (--until) where the other begins (--from)."
             )
 
 
@@ -173,8 +183,8 @@ def _check_operations(operations: list[Change], step: int) -> None:
         for subject in change.touches():
             if subject in seen:
                 raise UserError(
-                    f"'{seen[subject].describe()}' and '{change.describe()}' both set {subject} at step {step}. Leave "
-                    f"one away."
+                    f"'{seen[subject].describe()}' and '{change.describe()}' both set {subject} at step {step}. Omit "
+                    f"one."
                 )
             seen[subject] = change
 

@@ -136,7 +136,7 @@ def find_change(name: str) -> type[Change]:
     if not (isinstance(kind, type) and issubclass(kind, Change)):
         here = {n: v for n, v in vars(module).items() if isinstance(v, type) and v is not Change}
         known = [n for n, v in here.items() if issubclass(v, Change)]
-        raise UserError(f"'{name}' is no change: {module_name} has {', '.join(known) or 'no subclass of Change'}.")
+        raise UserError(f"'{name}' is not a change: {module_name} has {', '.join(known) or 'no subclass of Change'}.")
     return kind
 
 

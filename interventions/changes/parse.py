@@ -1,109 +1,102 @@
-"""Reading a change's arguments: `G=x2`, `1e-4,full`, `{strength: 0.1, target: 1}`."""
+"""Reading a change's arguments: `x2`, `G=x2`, or a YAML mapping such as `{network: G, strength: 0.1, target: 1}`."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import types
 from collections.abc import Mapping
+from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
 
 from biggan.errors import UserError, check_known
 from spectra.nearest import nearest
 
 NETWORKS = ("G", "D", "both")
+WORDS = {float: "a number", int: "a whole number", str: "a text"}
 
 
 def arguments(kind: type, value: Any, name: str) -> dict[str, Any]:
-    """The keyword arguments of the dataclass `kind` that `value` means.
+    """The keyword arguments of the dataclass `kind` that `value` means, each with its field's type.
 
-    A mapping gives them by name. A text or number stands for the first field, a comma for the next one; `G=` or `D=`
-    before it is the field `network`, and `key:value` names one. Raises `UserError` for what does not fit.
+    A mapping, or a text that begins with a brace and is one in YAML, gives them by name. Any other text or number is
+    the first field; `G=`, `D=` or `both=` before it is the field `network`. Raises `UserError` for unknown or missing
+    names and for values of another type.
     """
-    fields = [field.name for field in dataclasses.fields(kind)]
-    given = dict(value) if isinstance(value, Mapping) else _from_text(str(value), fields, name)
-    hints = get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    given = _by_name(value, list(fields), name)
     for key in given:
         check_known(key, fields, f"argument of the change {name}:")
-    missing = [
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.name not in given and field.default is dataclasses.MISSING
-    ]
+    missing = [key for key, field in fields.items() if key not in given and field.default is dataclasses.MISSING]
     if missing:
-        raise UserError(f"the change {name} lacks its {' and '.join(missing)}. It takes: {', '.join(fields)}.")
-    return {key: _typed(hints[key], one, f"{name}: {key}") for key, one in given.items()}
+        raise UserError(f"the change {name} needs {' and '.join(missing)}. Its arguments: {', '.join(fields)}.")
+    hints = get_type_hints(kind)
+    return {key: _converted(hints[key], one, f"{name}: {key}") for key, one in given.items()}
 
 
-def _from_text(text: str, fields: list[str], name: str) -> dict[str, Any]:
-    import yaml
-
+def _by_name(value: Any, fields: list[str], name: str) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return {str(key): one for key, one in value.items()}
+    text = str(value)
     if text.startswith("{"):
-        try:
-            found = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"the arguments of {name} cannot be read: {error}.") from error
-        return dict(found)
+        return _mapping(text, name)
     given: dict[str, Any] = {}
     head, equals, rest = text.partition("=")
     if equals and head in NETWORKS and "network" in fields:
         given["network"], text = head, rest
-    free = [field for field in fields if field not in given]
-    if "network" in free and free[0] != "network":
-        free.remove("network")
-        if text in NETWORKS:  # `moments D`: the network alone
-            return {"network": text}
-    for part in text.split(",") if text else []:
-        key, colon, one = part.partition(":")
-        if colon and key in fields:
-            given[key] = one
-        elif free:
-            given[free[0]] = part
-        else:
-            raise UserError(f"'{text}' says more than the change {name} takes: {', '.join(fields)}.")
-        free = [field for field in free if field not in given]
-    return given
+    elif text in NETWORKS and "network" in fields:
+        return {"network": text}
+    first = next((field for field in fields if field != "network"), "network")
+    return given | ({first: text} if text else {})
 
 
-def _typed(hint: Any, value: Any, where: str) -> Any:
-    """`value` as what the field's annotation asks for."""
-    origin, parts = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        if isinstance(value, bool):
-            value = "on" if value else "off"  # YAML reads these words as true and false
-        if value not in parts:
-            hints = nearest(str(value), map(str, parts))
-            raise UserError(f"{where} is '{value}', expected one of {', '.join(map(str, parts))}{hints}")
-        return value
-    if origin in (Union, types.UnionType):
-        if value is None or (value in ("none", "null") and type(None) in parts):
-            return None
-        for part in (p for p in parts if p is not type(None)):
-            try:
-                return _typed(part, value, where)
-            except UserError:
-                if part is parts[-1] or (parts[-1] is type(None) and part is parts[-2]):
-                    raise
-    if origin is list:
-        items = value if isinstance(value, list) else str(value).split("+")
-        return [_typed(parts[0], item, where) for item in items]
-    return _plain(hint, value, where)
-
-
-def _plain(hint: Any, value: Any, where: str) -> Any:
-    words = {float: "a number", int: "a whole number", str: "a text"}
+def _mapping(text: str, name: str) -> dict[str, Any]:
     try:
-        if hint is float and not isinstance(value, bool):
-            number = float(value)
-            if math.isnan(number):
-                raise ValueError
-            return number
-        if hint is int and not isinstance(value, bool) and float(value) == int(float(value)):
-            return int(float(value))
-        if hint is str and not isinstance(value, (Mapping, list)):
-            return str(value)
-        if hint is Any:
-            return value
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise UserError(f"{where} is '{value}', expected {words.get(hint, str(hint))}.")
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"the arguments of {name} are not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"the arguments of {name} are '{text}', expected a mapping such as {{key: value}}.")
+    return {str(key): one for key, one in found.items()}
+
+
+def _converted(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the annotation `hint` asks for: of a union, as the first member that accepts it."""
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if NoneType in members and value in (None, "none", "null"):
+        return None
+    members = tuple(member for member in members if member is not NoneType)
+    for member in members:
+        try:
+            return _as(member, value)
+        except (TypeError, ValueError, OverflowError):
+            continue
+    choices = [str(choice) for member in members if get_origin(member) is Literal for choice in get_args(member)]
+    if choices:
+        raise UserError(f"{where} is '{value}', expected one of {', '.join(choices)}{nearest(str(value), choices)}")
+    text = str(value)
+    several = " Write several arguments as a mapping: {name: value, ...}." if "," in text or ":" in text else ""
+    raise UserError(f"{where} is '{value}', expected {' or '.join(map(_in_words, members))}.{several}")
+
+
+def _as(kind: Any, value: Any) -> Any:
+    """`value` as one plain type. Raises `ValueError`, `TypeError` or `OverflowError` where it is none."""
+    if kind is Any:
+        return value
+    if get_origin(kind) is Literal:
+        word = {True: "on", False: "off"}[value] if isinstance(value, bool) else value  # as YAML reads on and off
+        return get_args(kind)[get_args(kind).index(word)]
+    if get_origin(kind) is list:
+        items = value if isinstance(value, list) else yaml.safe_load(value) if str(value)[:1] == "[" else [value]
+        return [_as(get_args(kind)[0], item) for item in items]
+    if isinstance(value, (bool, Mapping, list)):
+        raise TypeError
+    number = value if kind is str else float(value)
+    if kind is not str and (math.isnan(number) or (kind is int and number != int(number))):
+        raise ValueError
+    return kind(number)
+
+
+def _in_words(kind: Any) -> str:
+    return f"a list of {_in_words(get_args(kind)[0])}" if get_origin(kind) is list else WORDS.get(kind, str(kind))

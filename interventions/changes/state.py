@@ -62,7 +62,7 @@ class Weights(Change, name="weights", paper=""):
 
 @dataclass(frozen=True)
 class Reinitialize(Change, name="reinit", paper=""):
-    """Draw new first weights for G, D, or one layer or block of them by name; their moments begin anew.
+    """Draw new first weights for G, D, or one layer or block of them by name; their moments start from zero.
 
     The draw is another one than the run began with. G's average is left to follow.
     """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser
 from biggan.errors import UserError
+from interventions.cli.options import DEFAULT_STEPS, PROGRAM
 
 if TYPE_CHECKING:
     from interventions.study.expand import Resolved
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
 Given = list[tuple[Any, int, int | None]]
 """Changes of the line, with their --from and --until."""
-
-PROGRAM = "biggan-intervene"
-DEFAULT_STEPS = 1000
 
 
 def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, Any]) -> int:
@@ -52,7 +50,7 @@ def resolve_plan(options: argparse.Namespace, changes: Given, settings: dict[str
         raise UserError(f"--jobs is {options.jobs} and --seeds is {options.seeds}, expected at least 1 and 0.")
     if options.plan and (changes or options.control):
         what = "--control" if options.control else f"'{changes[0][0].describe()}'"
-        raise UserError(f"{what} and --plan are both given: a plan has its own changes. Leave one away.")
+        raise UserError(f"{what} and --plan are both given: a plan has its own changes. Omit one.")
     return resolve(
         read_plan(options.plan) if options.plan else plan_of_changes(changes, options.seeds),
         options.ckpt,
@@ -73,11 +71,11 @@ def compare(argv: list[str]) -> int:
 
     parser = Parser(
         prog=f"{PROGRAM} compare",
-        description="Compare branches with their control, or all runs of a plan's directory: luck first, then each "
-        "change, tested within base runs against all unchanged runs.",
+        description="Compare branches with their control, or all runs of a plan's directory: how far unchanged runs "
+        "vary, then each change, tested within base runs against all unchanged runs.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, or one plan's directory")
-    parser.add_argument("--out", metavar="DIR", help="write compare.csv, luck.csv, effects.csv and report.html there")
+    parser.add_argument("--out", metavar="DIR", help="write the tables (CSV) and report.html there")
     options = parser.parse_args(argv)
     first = Path(options.runs[0])
     is_plan = len(options.runs) == 1 and (first / "plan.json").is_file()
@@ -101,12 +99,12 @@ def replay(argv: list[str]) -> int:
     parser.add_argument("--at", required=True, type=int, metavar="STEP", help="the step, as the record counts them")
     parser.add_argument("--out", metavar="FILE", help="write one row an image there, as CSV")
     options = parser.parse_args(argv)
-    redone = replay_step(options.ckpt, options.at)
-    print(describe(redone))
+    replayed = replay_step(options.ckpt, options.at)
+    print(describe(replayed))
     if options.out:
-        redone.images().to_csv(options.out, index=False)
+        replayed.images().to_csv(options.out, index=False)
         print(f"  {options.out}")
-    return EXIT_DONE if redone.equal else EXIT_FAILED
+    return EXIT_DONE if replayed.equal else EXIT_FAILED
 
 
 def describe_plan(resolved: Resolved, folder: Path) -> str:
@@ -146,7 +144,7 @@ def _draw_figures(folder: Path) -> None:
     resolved = load_resolved(folder)
     for job in resolved.jobs if resolved.figures else ():
         with suppress(ValueError, FileNotFoundError):  # a run that failed, or was not monitored
-            spectra.draw_figures(folder / job.key, list(resolved.figures), folder / "figures" / job.base / job.entry)
+            spectra.draw_figures(folder / job.key, list(resolved.figures), folder / "figures" / job.base / job.name)
 
 
 def _threads(resolved: Resolved) -> int:

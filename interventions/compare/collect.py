@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.errors import UserError
 from interventions.compare.outcome import RunOutcome, read_outcome
+from interventions.study.expand import run_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CONTROL = ("control", "plain")
+UNCHANGED = ("control", "plain")
+"""The unchanged entries: of branches, and of runs from scratch."""
 
 
 @dataclass
@@ -24,32 +26,36 @@ class Row:
 
     base: str
     entry: str
+    """What was changed; see `UNCHANGED`."""
     kind: str
-    """"control", "luck", "branch" or "scratch"."""
+    """"control", "seed" (unchanged but for the seed), "branch" or "scratch"."""
     outcome: RunOutcome
+    seed: int | None = None
+    """The number of its further seed; None: the base run's own noise."""
     copy: int = 1
-    """Its number among the runs of one base and entry."""
+    """Its number among the runs of one base, entry and seed."""
+    is_alone: bool = False
+    """Whether it is a run from scratch outside any plan."""
 
     @property
-    def stem(self) -> str:
-        """The entry without its seed, and without the number of a copy."""
-        name = self.entry.removesuffix(f" ({self.copy})")
-        return name if self.alone else name.partition("-seed-")[0]
+    def name(self) -> str:
+        """ENTRY, ENTRY-seed-N, or one of these with the number of a copy; unlike all others of its base run."""
+        return run_name(self.entry, self.seed) + ("" if self.copy == 1 else f" ({self.copy})")
 
     @property
-    def seed(self) -> str:
-        """N of NAME-seed-N; empty for the parent's own noise."""
-        return "" if self.alone else self.entry.removesuffix(f" ({self.copy})").partition("-seed-")[2]
+    def arm(self) -> str:
+        """What it is compared as: an entry with all its seeds; a copy is an arm of its own."""
+        return self.entry if self.copy == 1 else f"{self.entry} ({self.copy})"
 
     @property
-    def family(self) -> str:
-        """What it is compared as: an entry with all its seeds; a copy is by itself."""
-        return self.stem if self.copy == 1 else f"{self.stem} ({self.copy})"
+    def is_unchanged(self) -> bool:
+        """Whether it is unchanged but for its noise: a control, or a continuation under another seed."""
+        return self.entry in UNCHANGED and not self.is_alone
 
     @property
-    def alone(self) -> bool:
-        """Whether it is a run from scratch outside any plan, called by its directory."""
-        return self.kind == "scratch" and self.entry == self.base
+    def control_entry(self) -> str:
+        """The entry that it is compared with."""
+        return "plain" if self.kind == "scratch" else "control"
 
 
 @dataclass
@@ -81,18 +87,17 @@ class Comparison:
     def control_of(self, row: Row) -> Row | None:
         """The unchanged run of the same base, a branch's or a run's from scratch; of a changed one under another seed
         the unchanged one under that seed, where it is there: their noise is the same."""
-        root = root_of(row)
-        mine = {one.entry: one for one in reversed(self.rows) if one.base == row.base}
-        seeded = mine.get(f"{root}-seed-{row.seed}") if row.seed and not is_luck(row) else None
-        return seeded or mine.get(root)
+        mine = {one.name: one for one in reversed(self.rows) if one.base == row.base}
+        seed = None if row.is_unchanged else row.seed
+        return mine.get(run_name(row.control_entry, seed)) or mine.get(row.control_entry)
 
-    def unchanged(self, base: str, root: str) -> list[Row]:
-        """The unchanged runs of a base run, `root` itself and those under other seeds; copies are the same runs."""
-        return [row for row in self.rows if row.base == base and row.family == root]
+    def unchanged(self, base: str, entry: str) -> list[Row]:
+        """The unchanged runs of a base run, `entry` itself and those under other seeds; copies are the same runs."""
+        return [row for row in self.rows if row.base == base and row.arm == entry]
 
     def entries(self) -> list[str]:
         """The changed entries in order, each once with all its seeds."""
-        return list(dict.fromkeys(row.family for row in self.rows if not is_luck(row)))
+        return list(dict.fromkeys(row.arm for row in self.rows if not row.is_unchanged))
 
     @property
     def families(self) -> list[str]:
@@ -102,19 +107,9 @@ class Comparison:
     def of(self, entry: str) -> list[Row]:
         """An entry's runs, one a base run: that with the parent's noise, or else the first of its seeds."""
         found: dict[str, Row] = {}
-        for row in sorted((row for row in self.rows if row.family == entry), key=lambda row: row.seed != ""):
+        for row in sorted((row for row in self.rows if row.arm == entry), key=lambda row: row.seed is not None):
             found.setdefault(row.base, row)
         return list(found.values())
-
-
-def is_luck(row: Row) -> bool:
-    """Whether it is unchanged but for its noise: a control or a continuation under another seed."""
-    return row.stem in CONTROL and not row.alone
-
-
-def root_of(row: Row) -> str:
-    """The entry that it is compared with."""
-    return "plain" if row.kind == "scratch" else "control"
 
 
 def compare_plan(folder: str | Path) -> Comparison:
@@ -123,34 +118,32 @@ def compare_plan(folder: str | Path) -> Comparison:
 
     folder = Path(folder)
     resolved = load_resolved(folder)
-    rows, notes, waiting = [], list(resolved.notes), {}
+    rows: list[Row] = []
+    notes = list(resolved.notes)
+    waiting: dict[str, list[str]] = {}
     for job in resolved.jobs:
         begin = 0 if job.kind == "scratch" else resolved.base_of(job).step
         if not (folder / job.key / "events.jsonl").is_file():
-            waiting.setdefault(job.base, []).append(job.entry)
+            waiting.setdefault(job.base, []).append(job.name)
             continue
-        rows.append(Row(job.base, job.entry, job.kind, read_outcome(folder / job.key, begin)))
+        rows.append(Row(job.base, job.entry, job.kind, read_outcome(folder / job.key, begin), job.seed))
         if not rows[-1].outcome.done:
             words = "until then only its collapse counts"
             notes.append(f"{job.key} has not finished: it is at step {rows[-1].outcome.last}; {words}")
     notes += [f"{base}: not begun yet: {', '.join(entries)}" for base, entries in waiting.items()]
-    done = {f"{row.base}/{row.entry}" for row in rows if row.outcome.done}
+    done = {f"{row.base}/{row.name}" for row in rows if row.outcome.done}
     notes += [f"{key} failed: {words}" for key, words in failures(folder).items() if key not in done]
     if not rows:
         raise UserError(f"no run of the plan in {folder} has begun.")
     parents = {base.name: Path(base.run) for base in resolved.bases if base.run and _has_events(Path(base.run))}
-    planned = [_stem(job.entry) for job in resolved.jobs if _stem(job.entry) not in CONTROL]
+    planned = [job.entry for job in resolved.jobs if job.entry not in UNCHANGED]
     return Comparison(rows, resolved.title, notes + notes_on(rows), parents, list(dict.fromkeys(planned)))
-
-
-def _stem(entry: str) -> str:
-    return entry.partition("-seed-")[0]
 
 
 def compare_runs(paths: Iterable[str | Path]) -> Comparison:
     """Any runs: branches are told from their lineage, and grouped by their parent; others stand alone."""
+    from biggan.run.directory import run_of
     from interventions.branch.branch import read_facts
-    from interventions.branch.parent import run_of
 
     rows: list[Row] = []
     names: dict[tuple[str, Any], str] = {}
@@ -161,7 +154,7 @@ def compare_runs(paths: Iterable[str | Path]) -> Comparison:
         parent = facts.get("parent")
         if not parent:
             name = _named(names, (str(path.resolve()), 0), path.name)
-            rows.append(Row(name, name, "scratch", read_outcome(path, 0)))
+            rows.append(Row(name, name, "scratch", read_outcome(path, 0), is_alone=True))
             continue
         checkpoint = Path(parent["path"])
         run = run_of(checkpoint)
@@ -169,13 +162,13 @@ def compare_runs(paths: Iterable[str | Path]) -> Comparison:
         name = _named(names, (parent["digest"], parent["step"]), f"{home.name} at {parent['step']}")
         if run is not None and _has_events(run.path):
             parents[name] = run.path
-        entry = label_of(facts["changes"], parent["step"])
-        kind = {"control": "control"}.get(entry, "luck" if entry.startswith("control-seed-") else "branch")
-        copy = 1 + sum(row.base == name and row.entry.removesuffix(f" ({row.copy})") == entry for row in rows)
+        entry, seed = entry_of(facts["changes"], parent["step"])
+        kind = "branch" if entry != "control" else "control" if seed is None else "seed"
+        copy = 1 + sum((row.base, row.entry, row.seed) == (name, entry, seed) for row in rows)
+        row = Row(name, entry, kind, read_outcome(path, parent["step"]), seed, copy)
         if copy > 1:
-            notes.append(f"{path} is another run of {name} with {entry}: it is called {entry} ({copy})")
-            entry = f"{entry} ({copy})"
-        rows.append(Row(name, entry, kind, read_outcome(path, parent["step"]), copy))
+            notes.append(f"{path} is another run of {name} with {run_name(entry, seed)}: it is called {row.name}")
+        rows.append(row)
     return Comparison(rows, "comparison", notes + notes_on(rows, parents), parents)
 
 
@@ -190,7 +183,7 @@ def notes_on(rows: list[Row], parents: Mapping[str, Path] | None = None) -> list
         notes.append(one_run_words(mine))
     mixed = [row for row in rows if row.outcome.mixed]
     if mixed:
-        where = f"{mixed[0].base}/{mixed[0].entry}" + (f" and {len(mixed) - 1} more" if mixed[1:] else "")
+        where = f"{mixed[0].base}/{mixed[0].name}" + (f" and {len(mixed) - 1} more" if mixed[1:] else "")
         notes.append(f"evaluations under other settings than the last one's are left out, as a parent's ({where})")
     settings = [row.outcome.settings for row in rows if row.outcome.settings]
     names = {name for one in settings for name in one}
@@ -201,7 +194,7 @@ def notes_on(rows: list[Row], parents: Mapping[str, Path] | None = None) -> list
     left = sum(row.outcome.collapsed_before for row in rows)
     if left:
         said = "1 run had" if left == 1 else f"{left} runs had"
-        notes.append(f"{said} collapsed before the branching point: left out of survival, delays and luck of collapse")
+        notes.append(f"{said} collapsed before the branching point: left out of survival, delays and seed variation")
     return notes + _notes_on_records(rows)
 
 
@@ -227,7 +220,7 @@ def _notes_on_records(rows: list[Row]) -> list[str]:
 
 
 def _listed(rows: list[Row]) -> str:
-    first = f"{rows[0].base}/{rows[0].entry}"
+    first = f"{rows[0].base}/{rows[0].name}"
     return first + (f" and {len(rows) - 1} more" if rows[1:] else "")
 
 
@@ -252,17 +245,16 @@ def _has_events(run: Path) -> bool:
     return (run / "events.jsonl").is_file()
 
 
-def label_of(changes: list[dict[str, Any]], begin: int) -> str:
-    """The changes of a branch of step `begin` in words; `control` for none, `control-seed-N` for another seed alone,
-    and CHANGES-seed-N for changes under another seed."""
+def entry_of(changes: list[dict[str, Any]], begin: int) -> tuple[str, int | None]:
+    """The changes of a branch of step `begin` in words, "control" for none, and the seed that it begins with, where
+    that is another than its parent's."""
     from interventions.branch.timeline import applied_from_json
 
-    if not changes:
-        return "control"
     applied = [one.timed for one in applied_from_json(changes)]
     seeds = [one for one in applied if one.change.name == "seed" and one.start == begin]
-    others = "; ".join(one.describe(begin) for one in applied if one not in seeds) or "control"
-    return f"{others}-seed-{seeds[0].change.spec()['seed']['value']:g}" if len(seeds) == 1 else others
+    others = [one.describe(begin) for one in applied if one not in seeds]
+    seed = int(seeds[0].change.spec()["seed"]["value"]) if len(seeds) == 1 else None
+    return "; ".join(others) or "control", seed
 
 
 def failures(folder: Path) -> dict[str, str]:
@@ -294,7 +286,7 @@ def table(comparison: Comparison) -> pd.DataFrame:
         rows.append(
             {
                 "base": row.base,
-                "entry": row.entry,
+                "entry": row.name,
                 "kind": row.kind,
                 "begin": one.begin,
                 "last": one.last,

@@ -8,13 +8,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from interventions.compare.collect import CONTROL, Comparison, Row, is_luck
+from interventions.compare.collect import UNCHANGED, Comparison, Row
 from interventions.compare.lifetimes import survival
 from interventions.compare.measures import d_loss
 from interventions.compare.outcome import recorded_scores
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -59,7 +60,7 @@ def draw_survival(comparison: Comparison) -> Figure | None:
         return None
     figure, drawn = _figure(1), []
     axes = figure.subplots()
-    entries = list(dict.fromkeys([*CONTROL, *comparison.entries()]))
+    entries = list(dict.fromkeys([*UNCHANGED, *comparison.entries()]))
     for number, entry in enumerate(entries):
         curve = survival(comparison, entry) if comparison.of(entry) else None
         if curve is None:
@@ -103,7 +104,7 @@ WIDE = 20.0
 
 
 def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | str = False) -> Figure | None:
-    """One panel a base run: the parent in black, the luck in grey, each change in a colour.
+    """One panel a base run: the parent in black, the other unchanged runs in grey, each change in a colour.
 
     `log`: True, or "where wide" for a symmetric logarithm where the values leave -WIDE to WIDE.
     """
@@ -111,12 +112,12 @@ def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | s
     figure, seen = _figure(len(bases)), False
     entries = comparison.entries()[:MOST_ENTRIES]
     for axes, base in zip(figure.subplots(1, len(bases), sharey=True, squeeze=False)[0], bases, strict=True):
-        mine = [row for row in comparison.rows if row.base == base and (is_luck(row) or row.family in entries)]
+        mine = [row for row in comparison.rows if row.base == base and (row.is_unchanged or row.arm in entries)]
         begin = max((row.outcome.begin for row in mine), default=0)
         parent = comparison.parents.get(base)
         if parent is not None and (found := series(comparison.frames(parent), max(begin - 500, 0) if begin else 0)):
             axes.plot(*found, color="black", linewidth=1, linestyle=":", label="parent")
-        for row in sorted(mine, key=lambda row: not is_luck(row)):
+        for row in sorted(mine, key=lambda row: not row.is_unchanged):
             found = series(comparison.frames(row.outcome.path), row.outcome.begin)
             if found:
                 seen = True
@@ -179,16 +180,16 @@ def _mark_broken(axes: Axes, found: tuple[list[int], list[float]], style: dict[s
 
 
 def _label(row: Row) -> str | None:
-    if is_luck(row) and row.seed:
+    if row.is_unchanged and row.seed is not None:
         return "unchanged, other seeds"
-    return f"_{row.entry}" if row.seed else row.entry
+    return row.name if row.seed is None else f"_{row.name}"
 
 
 def _style_of(row: Row, entries: list[str]) -> dict[str, Any]:
-    if is_luck(row):
-        return _style(row.entry, 0)
-    thin = {"linewidth": 0.7, "alpha": 0.6} if row.seed else {}
-    return _style(row.family, entries.index(row.family) + 1) | thin
+    if row.is_unchanged:
+        return _style(row.name, 0)
+    thin = {"linewidth": 0.7, "alpha": 0.6} if row.seed is not None else {}
+    return _style(row.arm, entries.index(row.arm) + 1) | thin
 
 
 def _style(entry: str, number: int) -> dict[str, Any]:
@@ -210,11 +211,13 @@ def _figure(panels: int) -> Figure:
 
 def _legend(axes: Axes, panels: Sequence[Axes] = ()) -> None:
     """Beside the last panel, for all of them: not every base run has every entry."""
-    lines = {}
+    lines: dict[str, Artist] = {}
     for panel in panels or [axes]:
         for line, label in zip(*panel.get_legend_handles_labels(), strict=True):
             lines.setdefault(label, line)
-    axes.legend(lines.values(), lines.keys(), loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
+    axes.legend(
+        list(lines.values()), list(lines), loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False
+    )
 
 
 def _data_uri(figure: Figure) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from interventions.compare.collect import Comparison, Row, delay, later, root_of
+from interventions.compare.collect import Comparison, Row, delay, later
 from interventions.compare.permutation import LogRank, correct, stratified_logrank_test
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def _strata(comparison: Comparison, entry: str) -> list[tuple[list[Row], list[Ro
     """The changed and the unchanged runs at risk of each base run that has both."""
     found: dict[str, tuple[list[Row], list[Row]]] = {}
     for row in comparison.rows:
-        if row.family == entry and row.outcome.at_risk:
-            unchanged = [one for one in comparison.unchanged(row.base, root_of(row)) if one.outcome.at_risk]
+        if row.arm == entry and row.outcome.at_risk:
+            unchanged = [one for one in comparison.unchanged(row.base, row.control_entry) if one.outcome.at_risk]
             if unchanged:
                 found.setdefault(row.base, ([], unchanged))[0].append(row)
     return list(found.values())

@@ -54,7 +54,7 @@ def d_loss(scalars: pd.DataFrame) -> pd.Series:
     parts = [_series(scalars, name) for name in ("loss/D_real", "loss/D_fake")]
     known = [part for part in parts if len(part)] or parts
     both = known[0].index.intersection(known[-1].index)
-    return sum(part.loc[both] for part in known)  # type: ignore[return-value]
+    return sum(part.loc[both] for part in known)
 
 
 def has_gaps(scalars: pd.DataFrame) -> bool:

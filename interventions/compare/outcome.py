@@ -84,7 +84,7 @@ class RunOutcome:
 
 
 def read_outcome(path: str | Path, begin: int) -> RunOutcome:
-    """The outcome of the run in `path` from step `begin` on. Raises `UserError` where it is no run."""
+    """The outcome of the run in `path` from step `begin` on. Raises `UserError` where it is not a run."""
     import spectra
     from biggan.errors import UserError
     from biggan.observers.collapse_of_run import same_settings, settings_of

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from interventions.compare.collect import Comparison, Row, not_finite, table
 from interventions.compare.lifetimes import survival_tests
 from interventions.compare.permutation import LEVEL
-from interventions.compare.statistics import effects, luck
+from interventions.compare.statistics import effects, seed_variation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ TEXTS = ("base", "entry", "of", "measure", "of layer", "of layer (D)", "test", "
 
 
 def print_report(comparison: Comparison) -> None:
-    """The whole comparison on the terminal, luck first."""
+    """The whole comparison on the terminal, seed variation first."""
     from rich.console import Console
 
     console = Console()
@@ -76,11 +76,15 @@ def print_report(comparison: Comparison) -> None:
 
 
 def write_report(comparison: Comparison, folder: str | Path) -> list[Path]:
-    """Write compare.csv, luck.csv, effects.csv and report.html into `folder`; the files written."""
+    """Write compare.csv, seed_variation.csv, effects.csv and report.html into `folder`; the files written."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    frames = {"compare": table(comparison), "luck": luck(comparison), "effects": effects(comparison)}
+    frames = {
+        "compare": table(comparison),
+        "seed_variation": seed_variation(comparison),
+        "effects": effects(comparison),
+    }
     for name, frame in frames.items():
         if name == "compare":
             frame = with_texts(frame, comparison)
@@ -101,15 +105,19 @@ def with_texts(frame: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
 
 
 def sections(comparison: Comparison) -> list[tuple[str, str, pd.DataFrame | None]]:
-    """(Title, words below, table) of each part of the report, luck first."""
+    """(Title, words below, table) of each part of the report, seed variation first."""
     bases = len({row.base for row in comparison.rows})
     changes = effects(comparison)
     found: list[tuple[str, str, pd.DataFrame | None]] = [
-        ("Luck: unchanged continuations of one parent under other seeds", LUCK, _for_show(luck(comparison))),
+        (
+            "Seed variation: unchanged continuations of one parent under other seeds",
+            SEED_VARIATION,
+            _for_show(seed_variation(comparison)),
+        ),
         ("Runs", _censoring(comparison), _runs(comparison)),
         (
             f"Changes against the unchanged runs, within base runs (n is the number of base runs, {bases} in all)",
-            f"{EFFECTS} {_verdict(changes)}".strip(),
+            f"{EFFECTS} {_needed_to_decide(changes)}".strip(),
             _effects_for_show(changes),
         ),
     ]
@@ -117,12 +125,12 @@ def sections(comparison: Comparison) -> list[tuple[str, str, pd.DataFrame | None
         tests = survival_tests(comparison)
         title = "Survival: log-rank against the unchanged runs, within base runs"
         shown = _for_show(tests.rename(columns={"p": "p (log-rank)"}))
-        found.append((title, f"{SURVIVAL} {_verdict(tests)}".strip(), shown))
+        found.append((title, f"{SURVIVAL} {_needed_to_decide(tests)}".strip(), shown))
     return found
 
 
-LUCK = (
-    "Nothing below means more than its size beside this. n of of_n: those in which the measure is known (a collapse: "
+SEED_VARIATION = (
+    "An effect smaller than this variation means nothing. n of of_n: those in which the measure is known (a collapse: "
     "those that collapsed; all else: those that have come to their end)."
 )
 EFFECTS = (
@@ -143,7 +151,7 @@ SURVIVAL = (
 )
 
 
-def _verdict(tests: pd.DataFrame) -> str:
+def _needed_to_decide(tests: pd.DataFrame) -> str:
     """What a design that cannot decide would need."""
     undecided = tests[tests["least_p"] > LEVEL]
     if undecided.empty:

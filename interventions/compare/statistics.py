@@ -1,4 +1,4 @@
-"""What follows from a comparison: luck, and the effect of each change on each measure.
+"""What follows from a comparison: how far unchanged runs vary, and the effect of each change on each measure.
 
 The base run is the unit: whatever is tested is tested within base runs, and averaged over them. NaN and Inf count: a
 run that is not finite is worse than every finite one, on the side that `COMPARED` names.
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from interventions.compare.collect import CONTROL, Comparison, Row, root_of
+from interventions.compare.collect import UNCHANGED, Comparison, Row
 from interventions.compare.lifetimes import delay_facts, survival, survival_tests
 from interventions.compare.permutation import correct, logrank_test, rank_test, stratified_logrank_test
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "COMPARED", "effects", "logrank_test", "luck", "paired", "rank_test", "stratified_logrank_test", "survival",
-    "survival_tests",
+    "COMPARED", "effects", "logrank_test", "paired", "rank_test", "seed_variation", "stratified_logrank_test",
+    "survival", "survival_tests",
 ]  # fmt: skip
 
 COMPARED = {
@@ -75,7 +75,7 @@ class Stratum:
         return any(control is not None for _, control in self.pairs)
 
 
-def luck(comparison: Comparison) -> pd.DataFrame:
+def seed_variation(comparison: Comparison) -> pd.DataFrame:
     """How far unchanged continuations of one parent lie apart: base, of, measure, n, of_n, not_finite, least, most,
     deviation.
 
@@ -85,12 +85,12 @@ def luck(comparison: Comparison) -> pd.DataFrame:
 
     rows = []
     for base in dict.fromkeys(row.base for row in comparison.rows):
-        for root in CONTROL:
-            mine = [row for row in comparison.rows if row.base == base and row.family == root]
+        for root in UNCHANGED:
+            mine = [row for row in comparison.rows if row.base == base and row.arm == root]
             if len(mine) < 2:
                 continue
             facts = {"base": base, "of": root}
-            # One that is still under way has numbers of another age: no luck.
+            # One that is still under way has numbers of another age.
             done = [row.outcome.numbers for row in mine if row.outcome.done]
             measures: dict[str, list[float]] = {
                 "collapse": [
@@ -170,11 +170,11 @@ def _strata(comparison: Comparison, entry: str, name: str) -> list[Stratum]:
 
     found: dict[str, Stratum] = {}
     for row in comparison.rows:
-        if row.family == entry and (value := known(row)) is not None:
+        if row.arm == entry and (value := known(row)) is not None:
             stratum = found.setdefault(row.base, Stratum(row.base))
             stratum.pairs.append((value, known(comparison.control_of(row))))
             if not stratum.unchanged:
-                others = [known(one) for one in comparison.unchanged(row.base, root_of(row))]
+                others = [known(one) for one in comparison.unchanged(row.base, row.control_entry)]
                 stratum.unchanged = [one for one in others if one is not None]
     return list(found.values())
 

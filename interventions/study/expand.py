@@ -15,15 +15,17 @@ from biggan.errors import UserError, check_known
 from interventions.branch.parent import Parent, find_parent
 from interventions.branch.timeline import Timed, make_timeline, source_file
 from interventions.changes import load_file, make_change, with_fields
-from interventions.study.plan import CONTROL, PLAIN, Entry, Plan
+from interventions.study.plan import CONTROL, PLAIN, Entry, Plan, PlannedChange
 
-FORMAT = "interventions-plan-1"
+FORMAT = "interventions-plan-2"
+FIRST_FORMAT = "interventions-plan-1"
+"""Of plans laid out before seeds had a field of their own: it stood in the entry's name."""
 SEED_STRIDE = 1000
 
 
 @dataclass(frozen=True)
 class Base:
-    """A base run: the checkpoint that its branches begin from."""
+    """A base run: the checkpoint that its branches start from."""
 
     name: str
     checkpoint: str
@@ -34,21 +36,29 @@ class Base:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a plan: an entry of one base run."""
+    """One run of a plan: an entry of one base run, with the base run's own noise or under another seed."""
 
     base: str
     entry: str
+    """"control" and "plain" are the unchanged ones."""
     kind: str
-    """"control", "luck", "branch", or "scratch"."""
+    """"control", "seed" (unchanged but for the seed), "branch", or "scratch"."""
     steps: int
     """Further steps of a branch; total steps of a run from scratch."""
     changes: tuple[dict[str, Any], ...] = ()
     """{"change", "from", "until", "defined_in"}, steps as the run counts them."""
+    seed: int | None = None
+    """The number of a further seed; None: the base run's own noise."""
+
+    @property
+    def name(self) -> str:
+        """The entry, and its seed if it has one: its directory's name."""
+        return run_name(self.entry, self.seed)
 
     @property
     def key(self) -> str:
-        """BASE/ENTRY: its place in the plan's directory."""
-        return f"{self.base}/{self.entry}"
+        """BASE/NAME: its place in the plan's directory."""
+        return f"{self.base}/{self.name}"
 
     def timed(self) -> list[Timed]:
         """The changes themselves."""
@@ -107,69 +117,110 @@ def resolve(
     parents = [find_parent(place, at=at, before_collapse=before_collapse) for place in places]
     given = {**plan.settings, **(settings or {})}
     _check_settings(given)
-    bases, jobs, notes = [], [], []
+    bases: list[Base] = []
+    jobs: list[Job] = []
+    notes: list[str] = []
     for parent, name in zip(parents, _base_names(parents), strict=True):
         run = None if parent.run is None else str(parent.run.path.resolve())
         path = str(parent.checkpoint.path.resolve())
         bases.append(Base(name, path, parent.checkpoint.digest, parent.step, run))
-        more, said = _jobs(plan, parent, name, steps, scratch_steps, plan.seeds if seeds is None else seeds, in_steps)
-        jobs += more
-        notes += said
+        layout = _Layout(parent, name, steps, scratch_steps or parent.checkpoint.config.steps, in_steps)
+        jobs += layout.unchanged(plan, plan.seeds if seeds is None else seeds)
+        for entry in plan.entries:
+            job = layout.job(entry)
+            if job is None:
+                notes.append(f"{name}/{run_name(entry.name, entry.seed)} is left out: this base run is that already")
+            else:
+                jobs.append(job)
     notes += _dependent(parents, [base.name for base in bases])
     return Resolved(plan.name, plan.title, tuple(bases), tuple(jobs), given, plan.figures, tuple(notes))
 
 
-def _jobs(
-    plan: Plan, parent: Parent, base: str, steps: int, scratch_steps: int | None, seeds: int, in_steps: bool
-) -> tuple[list[Job], list[str]]:
-    config, whole = parent.checkpoint.config, scratch_steps or parent.checkpoint.config.steps
-    jobs, notes = [], []
+def run_name(entry: str, seed: int | None) -> str:
+    """What the run of an entry is called: ENTRY, or ENTRY-seed-N."""
+    return entry if seed is None else f"{entry}-seed-{seed}"
 
-    def other_seed(number: int) -> int:
-        return SEED_STRIDE * (config.seed + 1) + number
 
-    def seeded(number: int, start: int) -> tuple[dict[str, Any], ...]:
-        return ({"change": {"seed": {"value": other_seed(number)}}, "from": start, "until": None},)
+@dataclass(frozen=True)
+class _Layout:
+    """How the entries of a plan become runs of one base run."""
 
-    if not plan.entries or not all(entry.scratch for entry in plan.entries):
-        jobs.append(Job(base, CONTROL, "control", steps))
-        jobs += [Job(base, f"{CONTROL}-seed-{n}", "luck", steps, seeded(n, parent.step)) for n in range(1, seeds + 1)]
-    if any(entry.scratch for entry in plan.entries):
-        jobs.append(Job(base, PLAIN, "scratch", whole))
-        jobs += [Job(base, f"{PLAIN}-seed-{n}", "scratch", whole, seeded(n, 0)) for n in range(1, seeds + 1)]
-    for entry in plan.entries:
-        length, begin = (whole, 0) if entry.scratch else (steps, parent.step)
-        timed = []
-        for name, value, since, until in entry.changes:
-            if name == "seed" and str(value).startswith("+"):
-                value = other_seed(int(str(value)[1:]))
-            change = make_change(name, _in_steps(value, length))
-            unit = 1 if in_steps else length
-            start, stop = begin + round(since * unit), None if until is None else begin + round(until * unit)
-            one = Timed(change, start, None if stop is not None and stop >= begin + length else stop)
-            if entry.scratch and (one.start or one.stop or change.operates):
-                raise UserError(f"{entry.name} is a run from scratch: its changes are fields, from its first step on.")
-            if change.operates or differences(config, with_fields(config, change.fields(config))):
-                timed.append(one)
+    parent: Parent
+    base: str
+    steps: int
+    """Further steps of a branch."""
+    scratch_steps: int
+    """Total steps of a run from scratch."""
+    in_steps: bool
+    """Whether the entries' `from` and `until` are steps, not shares of the length."""
+
+    @property
+    def config(self) -> Config:
+        return self.parent.checkpoint.config
+
+    def unchanged(self, plan: Plan, seeds: int) -> list[Job]:
+        """The unchanged run and its further seeds, of branches and of runs from scratch, where the plan has such."""
+        jobs: list[Job] = []
+        numbers = range(1, seeds + 1)
+        if not plan.entries or not all(entry.scratch for entry in plan.entries):
+            jobs.append(Job(self.base, CONTROL, "control", self.steps))
+            begin = self.parent.step
+            jobs += [Job(self.base, CONTROL, "seed", self.steps, (self._seed(n, begin),), n) for n in numbers]
+        if any(entry.scratch for entry in plan.entries):
+            jobs.append(Job(self.base, PLAIN, "scratch", self.scratch_steps))
+            jobs += [Job(self.base, PLAIN, "scratch", self.scratch_steps, (self._seed(n, 0),), n) for n in numbers]
+        return jobs
+
+    def job(self, entry: Entry) -> Job | None:
+        """The run of an entry; None where the base run is that already. Raises `UserError` where it cannot be done."""
+        begin, length = self._span(entry)
+        timed = [one for given in entry.changes if self._has_effect(one := self._timed(given, entry))]
         if not timed:
-            notes.append(f"{base}/{entry.name} is left out: this base run is that already")
-            continue
-        _check(timed, entry, parent, config, begin, begin + length)
-        kind = "scratch" if entry.scratch else "branch"
-        jobs.append(Job(base, entry.name, kind, length, tuple(_as_json(one) for one in timed)))
-    return jobs, notes
+            return None
+        self._check(entry, timed)
+        changes = tuple(_as_json(one) for one in timed)
+        if entry.seed is not None:
+            changes += (self._seed(entry.seed, begin),)
+        return Job(self.base, entry.name, "scratch" if entry.scratch else "branch", length, changes, entry.seed)
 
+    def _span(self, entry: Entry) -> tuple[int, int]:
+        """The step at which an entry's run begins, and how many it goes."""
+        return (0, self.scratch_steps) if entry.scratch else (self.parent.step, self.steps)
 
-def _check(timed: list[Timed], entry: Entry, parent: Parent, config: Config, begin: int, end: int) -> None:
-    from interventions.branch.branch import Branch, check_branch, check_phases
+    def _timed(self, given: PlannedChange, entry: Entry) -> Timed:
+        """A change of the plan, with its steps as the run counts them; one that lasts to the end has no stop."""
+        begin, length = self._span(entry)
+        unit = 1 if self.in_steps else length
+        change = make_change(given.name, _in_steps(given.arguments, length))
+        start = begin + round(given.since * unit)
+        stop = None if given.until is None else begin + round(given.until * unit)
+        one = Timed(change, start, None if stop is None or stop >= begin + length else stop)
+        if entry.scratch and (one.start or one.stop or change.operates):
+            raise UserError(f"{entry.name} is a run from scratch: its changes are fields, from its first step on.")
+        return one
 
-    try:
-        if entry.scratch:
-            check_phases(make_timeline(config, begin, end, timed))
-        else:
-            check_branch(Branch(parent, make_timeline(config, begin, end, timed, *parent.open_changes()), Path()))
-    except UserError as error:
-        raise UserError(f"entry {entry.name}: {error}") from error
+    def _has_effect(self, timed: Timed) -> bool:
+        change = timed.change
+        return change.operates or bool(differences(self.config, with_fields(self.config, change.fields(self.config))))
+
+    def _check(self, entry: Entry, timed: list[Timed]) -> None:
+        """Raise `UserError` for whatever a single branch would be refused for."""
+        from interventions.branch.branch import Branch, check_branch, check_phases
+
+        begin, length = self._span(entry)
+        try:
+            if entry.scratch:
+                check_phases(make_timeline(self.config, begin, begin + length, timed))
+            else:
+                line = make_timeline(self.config, begin, begin + length, timed, *self.parent.open_changes())
+                check_branch(Branch(self.parent, line, Path()))
+        except UserError as error:
+            raise UserError(f"entry {entry.name}: {error}") from error
+
+    def _seed(self, number: int, begin: int) -> dict[str, Any]:
+        """The change to the base run's further seed of this number, as plan.json holds it."""
+        value = SEED_STRIDE * (self.config.seed + 1) + number
+        return {"change": {"seed": {"value": value}}, "from": begin, "until": None}
 
 
 def _as_json(timed: Timed) -> dict[str, Any]:
@@ -198,7 +249,7 @@ def _base_names(parents: list[Parent]) -> list[str]:
         names.append(free)
     digests = [parent.checkpoint.digest for parent in parents]
     if len(set(digests)) < len(digests):
-        raise UserError("the same checkpoint is given twice. Each base run counts once: leave one away.")
+        raise UserError("the same checkpoint is given twice. Each base run counts once: omit one.")
     return names
 
 
@@ -241,11 +292,11 @@ def save_resolved(resolved: Resolved, folder: Path) -> None:
         if before != load_json(resolved.as_json()):
             raise UserError(
                 f"{folder} holds another plan, or the same one with other parents or lengths: "
-                f"{_what(before, resolved)}. Give another --out, or the options that it was begun with."
+                f"{_what(before, resolved)}. Choose another --out, or give the options that it was begun with."
             )
         return
     if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} exists, is not empty, and holds no plan. Give another --out.")
+        raise UserError(f"{folder} exists, is not empty, and holds no plan. Choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(resolved.as_json(), indent=1) + "\n")
 
@@ -259,20 +310,28 @@ def load_resolved(folder: Path) -> Resolved:
     """The plan of a plan's directory. Raises `UserError` where there is none."""
     path = Path(folder) / "plan.json"
     if not path.is_file():
-        raise UserError(f"{folder} is no plan's directory: it has no plan.json.")
+        raise UserError(f"{folder} is not a plan's directory: it has no plan.json.")
     return load_json(json.loads(path.read_text(encoding="utf-8")))
 
 
 def load_json(values: Mapping[str, Any]) -> Resolved:
     """What `as_json` made."""
-    if values.get("format") != FORMAT:
+    if values.get("format") not in (FORMAT, FIRST_FORMAT):
         raise UserError(f"plan.json has the format {values.get('format')!r}, expected {FORMAT!r}.")
+    jobs = map(_of_first_format, values["jobs"]) if values["format"] == FIRST_FORMAT else values["jobs"]
     return Resolved(
         plan=values["plan"],
         title=values["title"],
         bases=tuple(Base(**base) for base in values["bases"]),
-        jobs=tuple(Job(**{**job, "changes": tuple(job["changes"])}) for job in values["jobs"]),
+        jobs=tuple(Job(**{**job, "changes": tuple(job["changes"])}) for job in jobs),
         settings=values["settings"],
         figures=tuple(values["figures"]),
         notes=tuple(values["notes"]),
     )
+
+
+def _of_first_format(job: Mapping[str, Any]) -> dict[str, Any]:
+    """A job of the first format, whose seed stood in its name and whose further seeds were of the kind "luck"."""
+    entry, _, number = job["entry"].partition("-seed-")
+    kind = "seed" if job["kind"] == "luck" else job["kind"]
+    return {**job, "entry": entry, "kind": kind, "seed": int(number) if number else None}

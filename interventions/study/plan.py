@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -30,13 +30,24 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True)
+class PlannedChange:
+    """A change as a plan writes it: its name, its arguments, and the shares of the entry's length where it holds."""
+
+    name: str
+    arguments: Any
+    since: float = 0.0
+    until: float | None = None
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One line of a plan: changes with their steps as shares of its length."""
+    """One line of a plan: changes that are made together."""
 
     name: str
     scratch: bool
-    changes: tuple[tuple[str, Any, float, float | None], ...]
-    """(change's name, its arguments, from, until)."""
+    changes: tuple[PlannedChange, ...]
+    seed: int | None = None
+    """The number of a further seed; None: the base run's own noise."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ def read_plan(name: str) -> Plan:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"the plan {name} is no YAML: {' '.join(str(error).split())}.") from error
+        raise UserError(f"the plan {name} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(values, Mapping) or not isinstance(values.get("entries"), Mapping):
         raise UserError(f"the plan {name} has no entries: expected a mapping with `entries: NAME: changes: [...]`.")
     for key in values:
@@ -88,15 +99,15 @@ def read_plan(name: str) -> Plan:
     return Plan(name, values.get("title", name), tuple(entries), int(values.get("seeds", 3)), figures, settings)
 
 
-def plan_of_changes(changes: list[tuple[Change, float, float | None]], seeds: int) -> Plan:
+def plan_of_changes(changes: Sequence[tuple[Change, float, float | None]], seeds: int) -> Plan:
     """A plan of one entry and its `seeds` further continuations; steps here are further ones, not shares."""
     label = "+".join(change.describe() for change, _, _ in changes)
-    given = tuple((change.name, change.spec()[change.name], since, until) for change, since, until in changes)
+    given = tuple(
+        PlannedChange(change.name, change.spec()[change.name], since, until) for change, since, until in changes
+    )
     name = re.sub(r"[^A-Za-z0-9.+-]+", "-", label.replace("/", "div")).strip("-")[:60]
-    entries = [Entry(name, False, given)]
-    for number in range(1, seeds + 1):
-        entries.append(Entry(f"{name}-seed-{number}", False, (*given, ("seed", f"+{number}", 0.0, None))))
-    return Plan(name, label, tuple(entries), seeds)
+    numbers = (None, *range(1, seeds + 1))
+    return Plan(name, label, tuple(Entry(name, False, given, number) for number in numbers), seeds)
 
 
 def _entries(plan: str, name: str, value: Any) -> Iterator[Entry]:
@@ -104,7 +115,7 @@ def _entries(plan: str, name: str, value: Any) -> Iterator[Entry]:
     where = f"entry {name} of the plan {plan}"
     value = value or {}
     if not isinstance(value, Mapping):
-        raise UserError(f"{where} is no mapping: expected {{changes: [...], from: parent or scratch}}.")
+        raise UserError(f"{where} is not a mapping: expected {{changes: [...], from: parent or scratch}}.")
     for key in value:
         check_known(key, ["from", "changes", "each"], f"key of {where}:")
     origin = value.get("from", "parent")
@@ -121,7 +132,7 @@ def _entries(plan: str, name: str, value: Any) -> Iterator[Entry]:
         yield Entry(full, origin == "scratch", changes)
 
 
-def _change(given: Any, chosen: Mapping[str, Any], where: str) -> tuple[str, Any, float, float | None]:
+def _change(given: Any, chosen: Mapping[str, Any], where: str) -> PlannedChange:
     if not isinstance(given, Mapping):
         raise UserError(f"a change of {where} is {given!r}, expected a mapping such as freeze: D.")
     names = [key for key in given if key not in ("from", "until")]
@@ -131,10 +142,12 @@ def _change(given: Any, chosen: Mapping[str, Any], where: str) -> tuple[str, Any
     for share in (since, until):
         if share is not None and not (isinstance(share, (int, float)) and 0 <= share <= 1):
             raise UserError(f"`from` and `until` of {where} are shares of its length, 0 to 1; one is {share!r}.")
-    return names[0], _filled(given[names[0]], chosen), float(since), until
+    return PlannedChange(names[0], _filled(given[names[0]], chosen), float(since), until)
 
 
 def _filled(value: Any, chosen: Mapping[str, Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _filled(one, chosen) for key, one in value.items()}
     if isinstance(value, str):
         for key, one in chosen.items():
             value = value.replace("{" + key + "}", f"{one:g}" if isinstance(one, float) else str(one))

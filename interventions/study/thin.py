@@ -28,7 +28,7 @@ def thin_plan(plan: Path, out: Path, every: int = 20, spectra_every: int = 100) 
 
     resolved = load_resolved(plan)
     if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} exists and is not empty. Give another place.")
+        raise UserError(f"{out} exists and is not empty. Choose another place.")
     out.mkdir(parents=True, exist_ok=True)
     for path in plan.glob("*.csv"):
         shutil.copy(path, out / path.name)

@@ -38,7 +38,7 @@ def run_job(folder: str | Path, key: str) -> str:
     folder = Path(folder)
     resolved = load_resolved(folder)
     job = resolved.job(key)
-    out = folder / job.base / job.entry
+    out = folder / job.base / job.name
     if ended(out, job):
         return "finished"
     beat = Heartbeat(folder, key)
@@ -67,7 +67,7 @@ def _begin(resolved: Resolved, job: Job, out: Path, beat: Heartbeat) -> str:
     for timed in job.timed():
         config = with_fields(config, timed.change.fields(config))
     facts = {"base": parent.lineage, "changes": list(job.changes)}
-    return _train(open_new(config, f"{resolved.plan}/{job.entry}", facts), beat)
+    return _train(open_new(config, f"{resolved.plan}/{job.name}", facts), beat)
 
 
 def _continue(job: Job, out: Path, beat: Heartbeat) -> str:

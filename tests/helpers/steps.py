@@ -15,7 +15,8 @@ from biggan.data import open_source, training_batches
 from biggan.distributed.ranks import rank, synchronized_batchnorm, world_size
 from biggan.networks.spectral_norm import BatchNorm, collecting, move_running_statistics
 from biggan.run.directory import RunDirectory
-from biggan.training.state import TrainingState, make_adam
+from biggan.training.optimizers import make_adam
+from biggan.training.state import TrainingState
 from biggan.training.trainer import Trainer
 
 Tensors = dict[str, Tensor]

@@ -115,7 +115,7 @@ def plan(source: str, out: Path, resolution: int, *, top_classes: int | None, va
         raise UserError(f"there is nothing at {source}. Give the path of a folder or of parquet files, or `digits`.")
     if val_fraction is not None:
         if val is not None:
-            raise UserError(f"{source} has a validation split of its own. Leave --val-fraction away.")
+            raise UserError(f"{source} has a validation split of its own. Omit --val-fraction.")
         train, val = split_off(train, val_fraction)
     if top_classes is not None:
         train, val, classes = keep_most_common(train, val, classes, top_classes)
@@ -179,7 +179,7 @@ def finished(job: Job, identity: str | None = None) -> dict[str, Any] | None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     if not (out / MANIFEST).exists():
-        raise UserError(f"{out} exists and is no prepared data. Give another --out.")
+        raise UserError(f"{out} exists and is not prepared data. Choose another --out.")
     manifest = packed.read_manifest(out)
     if manifest["resolution"] != job.resolution:
         raise UserError(
@@ -189,7 +189,7 @@ def finished(job: Job, identity: str | None = None) -> dict[str, Any] | None:
     if manifest["identity"] != (identity or job.identity()):
         raise UserError(
             f"{out} was prepared from other data, or its files have changed since, or with other options "
-            f"({manifest['source']}, {manifest['options']}). Give another --out, or remove it first."
+            f"({manifest['source']}, {manifest['options']}). Choose another --out, or remove it first."
         )
     packed.open_packed(out, job.resolution)  # torn files are an error here too
     return manifest
@@ -201,7 +201,7 @@ def _only_to_rename(staging: Path, identity: str) -> bool:
         return False
     if (staging / MANIFEST).exists() and packed.read_manifest(staging).get("identity") == identity:
         return True
-    raise UserError(f"{staging} is in the way: this preparation did not make it. Move it, or give another --out.")
+    raise UserError(f"{staging} is in the way: this preparation did not make it. Move it, or choose another --out.")
 
 
 def _open_journal(job: Job, identity: str) -> Journal:
@@ -216,7 +216,7 @@ def _open_journal(job: Job, identity: str) -> Journal:
         journal.close()
         raise UserError(
             f"{job.staging} holds an unfinished preparation of {found['source']} at resolution {found['resolution']}, "
-            f"options {found['options']}. Finish it as it was begun, remove it, or give another --out."
+            f"options {found['options']}. Finish it as it was begun, remove it, or choose another --out."
         )
     # Nothing yet, or the source's files have changed since (one was mended, say), and the old work is of no use.
     for name, images in job.splits.items():
@@ -240,7 +240,7 @@ def _check_room(job: Job, *, skip_broken: bool) -> None:
     if needed > free:
         raise UserError(
             f"packing {job.total:,} images at {job.resolution} x {job.resolution}{what} takes {needed / 1e9:.1f} GB, "
-            f"and {place} has {free / 1e9:.1f} GB free. Give another --out, or a smaller --resolution."
+            f"and {place} has {free / 1e9:.1f} GB free. Choose another --out, or a smaller --resolution."
         )
 
 
@@ -274,7 +274,7 @@ def _refuse(broken: list[BrokenOne], job: Job, journal: Journal) -> None:
         more = f"; and {len(broken) - 5} more beside these" if len(broken) > 5 else ""
         kept = f" What is packed so far is kept in {job.staging}." if journal.entries else ""
         raise UserError(
-            f"broken images: {listed}{more}. Mend or remove them, or give --skip-broken to go on without them.{kept}"
+            f"broken images: {listed}{more}. Fix or remove them, or give --skip-broken to go on without them.{kept}"
         )
 
 
@@ -292,7 +292,7 @@ def _finish(job: Job, identity: str, broken: list[BrokenOne]) -> None:
                 f"every image of {job.source} is broken. Give a folder of images, or parquet files of them."
             )
         _close_gaps(folder, kept, len(gaps))
-        files = [IMAGES, *packed.save_facts(folder, images.all_labels.take(kept), images.origins[kept])]
+        files = [IMAGES, *packed.save_facts(folder, images.all_labels.take(kept), images.ids[kept])]
         sync(folder)
         digests = {file: packed.digest_of(folder / file) for file in files}
         splits[name] = {"images": len(kept), "digests": digests}
@@ -329,7 +329,7 @@ def _close_gaps(folder: Path, kept: np.ndarray, gaps: int) -> None:
     except OSError as error:
         raise UserError(
             f"cannot leave the broken images out of {raw}: {error.strerror or error}. That takes another "
-            f"{len(kept) * pixels[0].nbytes / 1e9:.1f} GB for a while. Make room and give the same command again; what "
-            f"is packed is kept."
+            f"{len(kept) * pixels[0].nbytes / 1e9:.1f} GB for a while. Free space and give the same command again; "
+            f"what is packed is kept."
         ) from error
     raw.unlink()

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -36,7 +36,9 @@ class Chunk:
     stop: int
 
 
-def run(splits: dict[str, Images], folder: Path, chunks: list[Chunk], processes: int) -> Iterator[tuple[Chunk, Broken]]:
+def run(
+    splits: dict[str, Images], folder: Path, chunks: list[Chunk], processes: int
+) -> Generator[tuple[Chunk, Broken]]:
     """Pack `chunks` into folder/SPLIT/raw.npy; yield each when its pixels are on the disk, in whatever order."""
     if not chunks:
         return
@@ -61,7 +63,7 @@ def run(splits: dict[str, Images], folder: Path, chunks: list[Chunk], processes:
             "fewer --workers."
         ) from error
     except OSError as error:
-        raise UserError(f"cannot write into {folder}: {error.strerror}. Make room; what is done is kept.") from error
+        raise UserError(f"cannot write into {folder}: {error.strerror}. Free space; what is done is kept.") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

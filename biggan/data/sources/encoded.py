@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from biggan.data.decode import BrokenImage, decode, square
-from biggan.data.ids import origins_of
+from biggan.data.ids import image_ids
 from biggan.data.images import Images
 from biggan.data.labels import Labels
 from biggan.errors import UserError
@@ -45,8 +45,8 @@ class EncodedImages(Images):
     """`pictures` as squares of a resolution. Raises `UserError` naming the file where one is broken."""
 
     def __init__(self, split: Split, resolution: int) -> None:
-        origins = origins_of(split.pictures.keys(), split.labels)
-        super().__init__(np.arange(len(split.labels)), split.labels, origins)
+        ids = image_ids(split.pictures.keys(), split.labels)
+        super().__init__(np.arange(len(split.labels)), split.labels, ids)
         self.pictures, self.resolution = split.pictures, resolution
 
     def load(self, index: int) -> np.ndarray:
@@ -55,7 +55,7 @@ class EncodedImages(Images):
             return self.load_raw(index)
         except BrokenImage as error:
             raise UserError(
-                f"{self.name(index)} is broken: {error}. Mend or remove it, or pack the data with biggan-data prepare "
+                f"{self.name(index)} is broken: {error}. Fix or remove it, or pack the data with biggan-data prepare "
                 f"--skip-broken and train on that."
             ) from error
 

@@ -4,7 +4,7 @@ DIR/manifest.json               what is here: resolution, classes, counts, diges
 DIR/images.npy                  (N, R, R, 3) uint8, for data without splits
 DIR/labels.npy                  (N,) int64: each image's label, or the first of several
 DIR/label_lists.npz             only where images have several labels: values (M,), starts (N + 1,)
-DIR/origins.npy                 (N,) of `origins.ORIGIN`: who each image is, in the source it was made from
+DIR/origins.npy                 (N,) of `biggan.data.ids.IMAGE_ID`: who each image is, in the source it was made from
 DIR/train/..., DIR/val/...      the same files each, for data with splits
 """
 
@@ -18,25 +18,25 @@ from typing import Any
 
 import numpy as np
 
-from biggan.data.ids import ORIGIN
+from biggan.data.ids import IMAGE_ID
 from biggan.data.images import Images
 from biggan.data.labels import Labels
 from biggan.errors import UserError
 from spectra.record.files import replacing
 
 MANIFEST, IMAGES, LABELS, LISTS = "manifest.json", "images.npy", "labels.npy", "label_lists.npz"
-ORIGINS = "origins.npy"
+IDS = "origins.npy"
 SPLITS = ("train", "val")
 WHOLE = "."  # the only split of data without splits
 FORMAT = 2
-REMAKE = "Make it anew with biggan-data prepare."
+REMAKE = "Make it again with biggan-data prepare."
 
 
 class PackedImages(Images):
     """A memory map of images, opened by each process for itself."""
 
-    def __init__(self, path: Path, labels: Labels, origins: np.ndarray) -> None:
-        super().__init__(np.arange(len(labels)), labels, origins)
+    def __init__(self, path: Path, labels: Labels, ids: np.ndarray) -> None:
+        super().__init__(np.arange(len(labels)), labels, ids)
         self.path = path
         self._open()
 
@@ -108,13 +108,13 @@ def _check_fields(manifest: dict[str, Any]) -> None:
     """Raise `KeyError`, `TypeError` or `ValueError` where a manifest lacks what is read of it."""
     for name, kind in {"resolution": int, "classes": list, "splits": dict, "source": str, "identity": str}.items():
         if not isinstance(manifest[name], kind):
-            raise TypeError(f"{name} is no {kind.__name__}")
+            raise TypeError(f"{name} is not {kind.__name__}")
     manifest["options"], manifest["skipped"]
     splits = manifest["splits"]
     if set(splits) not in ({WHOLE}, set(SPLITS)):
         raise ValueError(f"splits are {', '.join(splits) or 'none'}, expected {WHOLE}, or {' and '.join(SPLITS)}")
     for facts in splits.values():
-        if not isinstance(facts["images"], int) or not {IMAGES, LABELS, ORIGINS} <= set(facts["digests"]):
+        if not isinstance(facts["images"], int) or not {IMAGES, LABELS, IDS} <= set(facts["digests"]):
             raise ValueError("a split lacks its count or files")
 
 
@@ -137,14 +137,15 @@ def digest_of(path: Path) -> str:
     return found.hexdigest()
 
 
-def save_facts(folder: Path, labels: Labels, origins: np.ndarray) -> list[str]:
+def save_facts(folder: Path, labels: Labels, ids: np.ndarray) -> list[str]:
     """Write a split's labels, and who its images are; return the files' names."""
     _save(folder / LABELS, lambda file: np.save(file, labels.first))
-    _save(folder / ORIGINS, lambda file: np.save(file, origins))
-    if not labels.several:
-        return [LABELS, ORIGINS]
-    _save(folder / LISTS, lambda file: np.savez(file, values=labels.values, starts=labels.starts))
-    return [LABELS, ORIGINS, LISTS]
+    _save(folder / IDS, lambda file: np.save(file, ids))
+    values, starts = labels.values, labels.starts
+    if values is None or starts is None:  # one label an image
+        return [LABELS, IDS]
+    _save(folder / LISTS, lambda file: np.savez(file, values=values, starts=starts))
+    return [LABELS, IDS, LISTS]
 
 
 def _save(path: Path, write: Any) -> None:
@@ -155,12 +156,12 @@ def _save(path: Path, write: Any) -> None:
 def _open_split(folder: Path, facts: dict[str, Any], resolution: int, classes: int) -> PackedImages:
     """One split, checked against what the manifest says of it."""
     count = facts["images"]
-    labels, origins = _load(folder / LABELS), _load(folder / ORIGINS)
+    labels, ids = _load(folder / LABELS), _load(folder / IDS)
     images = _load(folder / IMAGES, mmap_mode="r")
     for name, array, shape, kind in (
         (IMAGES, images, (count, resolution, resolution, 3), np.uint8),
         (LABELS, labels, (count,), np.int64),
-        (ORIGINS, origins, (count,), ORIGIN),
+        (IDS, ids, (count,), IMAGE_ID),
     ):
         if array.shape != shape or array.dtype != kind:
             raise UserError(
@@ -182,7 +183,7 @@ def _open_split(folder: Path, facts: dict[str, Any], resolution: int, classes: i
             f"{folder / LABELS} has labels from {values.min()} to {values.max()}, out of range: expected 0 to "
             f"{classes - 1}. {REMAKE}"
         )
-    return PackedImages(folder / IMAGES, found, origins)
+    return PackedImages(folder / IMAGES, found, ids)
 
 
 def _load(path: Path, mmap_mode: Any = None) -> Any:

@@ -96,7 +96,7 @@ class Rows:
             table = self._files[file].read_row_group(group, columns=[leaf], use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise UserError(
-                f"cannot read row group {group} of {self.paths[file]}: {error}. Fetch the file anew."
+                f"cannot read row group {group} of {self.paths[file]}: {error}. Fetch the file again."
             ) from error
         column = table.column(0)
         self._cache[number] = column if leaf == self.column else pa.chunked_array([c.field(0) for c in column.chunks])
@@ -132,7 +132,7 @@ def open_parquet(path: Path) -> tuple[Split, Split | None, tuple[str, ...]]:
         most = max(int(part.labels.flat()[0].max()) for part in (split, other) if part is not None)
         if most >= MOST_CLASSES:
             raise UserError(
-                f"{path} has the label {most}, expected class numbers below {MOST_CLASSES}. Mend its labels."
+                f"{path} has the label {most}, expected class numbers below {MOST_CLASSES}. Fix its labels."
             )
         names = tuple(str(number) for number in range(most + 1))
     return split, other, names
@@ -161,7 +161,7 @@ def _open_file(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"cannot read {path} as parquet: {error}. Fetch the file anew, or remove it.") from error
+        raise UserError(f"cannot read {path} as parquet: {error}. Fetch the file again, or remove it.") from error
 
 
 def _columns(schema: pa.Schema, path: Path) -> tuple[str, str]:
@@ -189,7 +189,7 @@ def _bytes_leaf(schema: pa.Schema, column: str) -> str | None:
 def _read_labels(
     file: pq.ParquetFile, column: str, path: Path, names: tuple[str, ...] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Flat labels, and how many each row has. Raises `UserError` for what is no class number."""
+    """Flat labels, and how many each row has. Raises `UserError` for what is not a class number."""
     import pyarrow.compute as pc
     import pyarrow.types as types
 
@@ -210,8 +210,8 @@ def _read_labels(
         given = flat[place].as_py()
         wanted = f"0 to {len(names) - 1}, as its metadata names {len(names)} classes" if names else "0 or more"
         raise UserError(
-            f"row {row_of[place]} of {path} has the label {given}, out of range: expected {wanted}. Mend the file, or "
-            f"leave it away if its labels are secret."
+            f"row {row_of[place]} of {path} has the label {given}, out of range: expected {wanted}. Fix the file, or "
+            f"omit it if its labels are secret."
         )
     return values, counts
 
@@ -223,7 +223,7 @@ def _agreed_names(paths: list[Path]) -> tuple[str, ...] | None:
         if names != found[0]:
             raise UserError(
                 f"{paths[0]} and {path} disagree on the classes: {_listed(found[0])}, and {_listed(names)}. Expected "
-                f"the same names in the same order in all files. Give files of one data set, or mend their metadata."
+                f"the same names in the same order in all files. Give files of one data set, or fix their metadata."
             )
     return found[0]
 

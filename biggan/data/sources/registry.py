@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +34,26 @@ def _encoded(read: Callable[[Path], tuple[Split, Split | None, tuple[str, ...]]]
     return open_at
 
 
-SOURCES: dict[str, Callable[[Path, int], Opened]] = {
-    "folder": _encoded(open_folder),
-    "parquet": _encoded(open_parquet),
-    "packed": open_packed,
+def _open_digits(path: Path, resolution: int) -> Opened:
+    digits = load_digits(resolution)
+    return digits.train, digits.val, digits.classes
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """How images are opened: `open(path, resolution)`. A source without files comes with a package and has no path."""
+
+    open: Callable[[Path, int], Opened]
+    has_files: bool = True
+
+
+SOURCES: dict[str, DataSource] = {
+    "digits": DataSource(_open_digits, has_files=False),
+    "folder": DataSource(_encoded(open_folder)),
+    "parquet": DataSource(_encoded(open_parquet)),
+    "packed": DataSource(open_packed),
 }
-"""Sources that have files: (path, resolution) -> what lies there."""
+"""What `data.source` may name, beside `auto`, which looks what lies at the path."""
 
 
 def open_source(config: Config) -> Source:
@@ -59,15 +74,14 @@ def open_source(config: Config) -> Source:
 
 def open_data(source: str, path: str | None, resolution: int) -> Opened:
     """The images of a source as they are. Prepared data is taken for what it is, whatever source it was made from."""
-    check_known(source, ["digits", "auto", *SOURCES], "data.source")
-    if source == "digits":
+    check_known(source, ["auto", *SOURCES], "data.source")
+    if source in SOURCES and not SOURCES[source].has_files:
         if path is not None:
             raise UserError(
-                f"data.path is {path}, and data.source is digits, which come with the package. Give --data.source auto "
-                f"(or folder, parquet) to read that path, or leave --data.path away."
+                f"data.path is {path}, and data.source is {source}, which has no files. Give --data.source auto (or "
+                f"folder, parquet) to read that path, or omit --data.path."
             )
-        digits = load_digits(resolution)
-        return digits.train, digits.val, digits.classes
+        return SOURCES[source].open(Path(), resolution)
     place = _existing(source, path)
     kind = detect(place) if source == "auto" or is_packed(place) else source
     if kind == "folder" and place.is_file():
@@ -76,7 +90,7 @@ def open_data(source: str, path: str | None, resolution: int) -> Opened:
         raise UserError(f"{place} holds no prepared data. Make it with biggan-data prepare SOURCE --out {place}.")
     if kind != "parquet" and source == "folder" and detect(place) == "parquet":
         raise UserError(f"{place} holds parquet files, and data.source is folder. Give --data.source parquet, or auto.")
-    return SOURCES[kind](place, resolution)
+    return SOURCES[kind].open(place, resolution)
 
 
 def detect(path: Path) -> str:
@@ -92,7 +106,7 @@ def arrange(train: Images, val: Images | None, classes: tuple[str, ...], config:
     """Hold out validation images, keep the most common classes, limit and flip the training images.
 
     Images keep their order, who is held out is a matter of each image's own, and classes are counted over both
-    splits together: so what was done in preparing need not be done in training, and the other way round.
+    splits together, so what was done in preparing need not be done in training, and the other way round.
     """
     if val is None:
         train, val = split_off(train, config.val_fraction)
@@ -100,6 +114,7 @@ def arrange(train: Images, val: Images | None, classes: tuple[str, ...], config:
         train, val, classes = keep_most_common(train, val, classes, config.top_classes)
     if config.train_per_class is not None:
         train = train.subset(first_of_each(train.all_labels, classes, config.train_per_class))
+    assert val is not None  # there was one, or it was split off
     return Source(train.subset(np.arange(len(train)), flip=config.flip), val, classes)
 
 
@@ -119,7 +134,7 @@ def keep_most_common(train: Images, val: Images | None, classes: tuple[str, ...]
 
 def split_off(images: Images, share: float) -> tuple[Images, Images]:
     """Training and validation images, the latter a fixed random share of each class."""
-    places, held = hold_out(images.origins, share)
+    places, held = hold_out(images.ids, share)
     return images.subset(places), images.subset(held)
 
 

@@ -40,7 +40,8 @@ class Classifier(nn.Module):
             layers += [nn.Conv2d(before, width, 4, stride=2, padding=1), nn.ReLU()]
             before, width, resolution = width, min(2 * width, 128), resolution // 2
         layers += [nn.Conv2d(before, 64, 3, padding=1), nn.ReLU()]
-        self.convolutions = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.convolutions = nn.Sequential(*layers)
+        self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.hidden = nn.Linear(64 * resolution**2, 64 if classes <= 100 else 256)
         self.logits = nn.Linear(self.hidden.out_features, classes)
 

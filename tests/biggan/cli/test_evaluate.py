@@ -1,4 +1,4 @@
-"""`biggan-eval`: tables, curves, verdicts and pictures; what is stored; two processes; what is refused."""
+"""`biggan-eval`: tables, curves, discriminator scores and pictures; what is stored; two processes; what is refused."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_two_ranks_give_the_same_scores_and_one_prints(run: Path, tmp_path: Path
         assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_the_truncation_curve_has_its_points_plot_and_verdict(
+def test_the_truncation_curve_has_its_points_plot_and_conclusion(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     table, facts, picture = evaluate(run, tmp_path / "out", "--truncation-curve", "0.1:2:3")
@@ -178,7 +178,7 @@ def test_the_bench_measures_sampling_and_evaluation(tiny) -> None:  # noqa: ANN0
 def test_what_d_calls_real(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     stored, picture = evaluate(run, tmp_path / "out", "--discriminator")
     whole = json.loads(stored.read_text())
-    assert set(whole["called_real"]) == {"training", "validation", "generated"}
+    assert set(whole["accepted_as_real"]) == {"training", "validation", "generated"}
     assert len(whole["by_class"]) == 10
     assert whole["images"] == {"training": 200, "validation": 200, "generated": 200}
     assert Image.open(picture).size[0] > 600
@@ -283,7 +283,7 @@ def test_all_of_a_file_and_of_nothing(run: Path, tmp_path: Path, capsys: pytest.
 def test_an_unwritable_place(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     assert eval_main(["--ckpt", str(run), "--out", str(tmp_path / "file"), *FEW]) == 2
-    assert "Give another --out" in " ".join(capsys.readouterr().err.split())
+    assert "Choose another --out" in " ".join(capsys.readouterr().err.split())
 
 
 def test_nan_scores_are_stored_and_read_back(tmp_path: Path, load) -> None:  # noqa: ANN001

@@ -28,7 +28,7 @@ def test_the_splits_are_fixed_disjoint_and_stratified() -> None:
     source = load_digits(8)
     shares = np.bincount(source.val.labels) / np.bincount(np.concatenate([source.train.labels, source.val.labels]))
     np.testing.assert_allclose(shares, 0.22, atol=0.005)
-    train, val = (set(split.origins["key"].tolist()) for split in (source.train, source.val))
+    train, val = (set(split.ids["key"].tolist()) for split in (source.train, source.val))
     assert (len(train), len(val)) == (1402, 395)
     assert not train & val
     pixels = [{image.tobytes() for image in split.images} for split in (source.train, source.val)]

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from biggan.data.ids import hold_out, keys_of, numbered, origins_of
+from biggan.data.ids import hold_out, image_ids, keys_of, numbered
 from biggan.data.images import ImageArray, Position
 from biggan.data.labels import Labels, first_of_each, most_common
 from biggan.errors import UserError
@@ -116,12 +116,12 @@ def test_draws_for_an_image_are_splitmix_64_and_independent() -> None:
 def named(labels: list[int] | np.ndarray, names: list[str] | None = None) -> tuple[np.ndarray, Labels]:
     """Origins of images of such labels, by these names or by their numbers."""
     found = Labels(np.asarray(labels))
-    return origins_of(keys_of(names or [f"{i}.png" for i in range(len(found))]), found), found
+    return image_ids(keys_of(names or [f"{i}.png" for i in range(len(found))]), found), found
 
 
 def test_the_held_out_part_is_stratified_and_whole() -> None:
-    origins, labels = named(np.random.default_rng(0).permutation(np.repeat(np.arange(4), [1, 2, 20, 5000])))
-    train, val = hold_out(origins, 0.1)
+    ids, labels = named(np.random.default_rng(0).permutation(np.repeat(np.arange(4), [1, 2, 20, 5000])))
+    train, val = hold_out(ids, 0.1)
     assert sorted([*train, *val]) == list(range(5023))
     counts = np.bincount(labels.first[val], minlength=4)
     assert counts[:2].tolist() == [0, 1]
@@ -132,7 +132,7 @@ def test_the_held_out_part_is_stratified_and_whole() -> None:
     places = np.searchsorted(members, val[labels.first[val] == 3])
     assert 2000 < places.mean() < 3000
     for share in (0.001, 0.5):  # both sides have images at any share
-        train, val = hold_out(origins, share)
+        train, val = hold_out(ids, share)
         assert set(labels.first[val]) == {1, 2, 3}
         assert set(labels.first[train]) == {0, 1, 2, 3}
 

@@ -52,12 +52,12 @@ def test_the_classifier_is_trained_once_to_the_same_bits(few: Source, own_cache:
     again = trained_classifier(few.train, 10, said.append, few.val)
     assert not said
     file = next(own_cache.glob("classifier-*"))
-    file.write_bytes(file.read_bytes()[:-8] + b"12345678")  # altered: trained anew
+    file.write_bytes(file.read_bytes()[:-8] + b"12345678")  # altered: trained again
     torch.manual_seed(2)
     torch.set_num_threads(1)
-    anew = trained_classifier(few.train, 10, said.append, few.val)
+    again = trained_classifier(few.train, 10, said.append, few.val)
     assert said
-    for other in (again, anew):
+    for other in (again, again):
         assert all(torch.equal(tensor, weights_of(other)[name]) for name, tensor in weights_of(first).items())
     assert not list(own_cache.glob("*.tmp"))
 

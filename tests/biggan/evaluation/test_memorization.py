@@ -1,4 +1,4 @@
-"""D's verdicts in eval mode: right numbers, and a D that is left as it was."""
+"""D's scores in eval mode: right numbers, and a D that is left as it was."""
 
 from __future__ import annotations
 

@@ -326,15 +326,19 @@ def test_dropout_drops_features_by_their_place_in_the_batch() -> None:
     keep = 0.75
     config = configuration(regularizers={"dropout_keep": keep}, train={"batch": 512})
     updater = Updater(config, TrainingState(config), silent, silent)
-    (mask,) = updater._masks("D/real", 0, 1)
+    (mask,) = updater.draws.masks("D/real", 0, 1)
     assert mask.shape == (512, 16)
     assert mask.unique().tolist() == [0.0, pytest.approx(1 / keep)]
     share = (mask > 0).float().mean().item()
     assert share == pytest.approx(keep, abs=4 * math.sqrt(keep * (1 - keep) / mask.numel()))
-    assert torch.equal(torch.cat(list(updater._masks("D/real", 0, 4))), mask)
-    others = [updater._masks("D/fake", 0, 1)[0], updater._masks("D/real", 1, 1)[0], updater._masks("G", 0, 1)[0]]
+    assert torch.equal(torch.cat(list(updater.draws.masks("D/real", 0, 4))), mask)
+    others = [
+        updater.draws.masks("D/fake", 0, 1)[0],
+        updater.draws.masks("D/real", 1, 1)[0],
+        updater.draws.masks("G", 0, 1)[0],
+    ]
     updater.state.step = 1
-    others.append(updater._masks("D/real", 0, 1)[0])
+    others.append(updater.draws.masks("D/real", 0, 1)[0])
     assert not [other for other in others if torch.equal(other, mask)]
 
 

@@ -11,7 +11,8 @@ from tiny import assert_same_state
 from biggan.data import open_source, training_batches
 from biggan.distributed.ranks import BatchShard
 from biggan.networks.spectral_norm import normalized
-from biggan.observers.discriminator_view import DiscriminatorView, logit_statistics
+from biggan.observers.discriminator_view import DiscriminatorView
+from biggan.training.logits import logit_statistics
 from biggan.training.state import TrainingState
 from biggan.training.step import Updater
 from spectra.record.segments import read_record

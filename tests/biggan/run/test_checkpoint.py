@@ -228,7 +228,7 @@ def test_an_earlier_resume_sets_the_frozen_rings_of_the_lost_future_aside(tiny, 
     observers = [CheckpointStore(), Alarms(6)]
     Trainer(session.config, session.state, session.source, session.run, observers).train()
     assert [path.name for path in sorted(run.checkpoints.glob("frozen-*"))] == ["frozen-00000006"]
-    assert (run.checkpoints / "passed-over" / "frozen-00000007").is_dir()
+    assert (run.checkpoints / "skipped" / "frozen-00000007").is_dir()
 
 
 def test_what_belongs_to_the_very_step_is_not_set_aside(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001

@@ -113,15 +113,15 @@ def test_stray_files_do_not_disturb(finished: Path) -> None:
     assert read_checkpoint(checkpoint_paths(finished)[-1]).step == 4
 
 
-def test_resume_says_what_it_passed_over(finished: Path, capsys: pytest.CaptureFixture) -> None:
+def test_resume_says_what_it_skipped(finished: Path, capsys: pytest.CaptureFixture) -> None:
     newest = checkpoint_paths(finished)[-1]
     newest.write_bytes(newest.read_bytes()[:-7])
     assert train_main(["--resume", str(finished), "--steps=4"]) == 0
     said = capsys.readouterr().out
-    assert "passed over" in said
+    assert "skipped" in said
     assert "step-00000003" in said
     assert "resuming at step 2" in said
-    assert (finished / "checkpoints" / "passed-over" / newest.name).exists()
+    assert (finished / "checkpoints" / "skipped" / newest.name).exists()
     events = [json.loads(line) for line in (finished / "events.jsonl").read_text().splitlines()]
     assert [e["step"] for e in events if e.get("superseded")] == [3, 3]
 
@@ -134,7 +134,7 @@ def test_a_signal_in_the_last_step_changes_nothing(
             if step == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("biggan.observers.progress.Progress", Late)
+    monkeypatch.setattr("biggan.run.assemble.Progress", Late)
     assert train_main(["--out", str(tmp_path / "run"), "--steps=2", *TINY]) == 0
     assert "finished at step 2" in capsys.readouterr().out
 
@@ -147,7 +147,7 @@ def test_a_second_ctrl_c_stops_at_once_and_does_not_say_saved(
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("biggan.observers.progress.Progress", VeryImpatient)
+    monkeypatch.setattr("biggan.run.assemble.Progress", VeryImpatient)
     assert train_main(["--out", str(tmp_path / "run"), "--steps=9", *TINY]) == 1
     assert "nothing was saved beyond the last checkpoint" in capsys.readouterr().err
     assert checkpoint_paths(tmp_path / "run") == []
@@ -165,7 +165,7 @@ def test_a_signal_finishes_the_step_saves_and_prints_how_to_go_on(
         def on_start(self, trainer: Trainer) -> None:
             self.trainer = trainer
 
-    monkeypatch.setattr("biggan.observers.progress.Progress", Impatient)
+    monkeypatch.setattr("biggan.run.assemble.Progress", Impatient)
     run, before = tmp_path / "run", signal.getsignal(number)
     assert train_main(["--out", str(run), "--steps=100", *TINY]) == 130
     assert signal.getsignal(number) is before

@@ -106,8 +106,8 @@ class Draws:
             state.step = step
             for k in range(config.train.d_steps):
                 self.seen[step, k, "real"], self.seen[step, k, "labels"] = next(batches)
-                self.seen[step, k, "z"], self.seen[step, k, "fake labels"] = updater._draw("D", k)
-            self.seen[step, "G", "z"], self.seen[step, "G", "labels"] = updater._draw("G", 0)
+                self.seen[step, k, "z"], self.seen[step, k, "fake labels"] = updater.draws.latents("D", k)
+            self.seen[step, "G", "z"], self.seen[step, "G", "labels"] = updater.draws.latents("G", 0)
 
 
 def test_another_d_step_leaves_all_other_draws_as_they_were(tiny) -> None:  # noqa: ANN001

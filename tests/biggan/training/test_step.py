@@ -17,7 +17,8 @@ from biggan.networks.initialization import initialize
 from biggan.objective.losses import make_loss
 from biggan.objective.weight_penalties import orthogonal, penalties, weight_matrices
 from biggan.training.average import EMA
-from biggan.training.state import TrainingState, make_adam
+from biggan.training.optimizers import make_adam
+from biggan.training.state import TrainingState
 from biggan.training.step import Updater
 
 

@@ -1,4 +1,4 @@
-"""A step under the microscope is the recorded one, and what is seen of each image is true."""
+"""A step replayed is the recorded one, and what is seen of each image is true."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_redone_step_is_the_recorded_one(run: Path, step: int) -> None:
     """Just behind a checkpoint, and steps behind it."""
     before = sorted(path.stat().st_mtime_ns for path in run.rglob("*"))
-    redone = replay_step(run, step)
-    assert redone.since == 6
-    assert redone.equal
-    assert set(redone.stats) <= set(redone.recorded)
+    replayed = replay_step(run, step)
+    assert replayed.since == 6
+    assert replayed.equal
+    assert set(replayed.stats) <= set(replayed.recorded)
     assert before == sorted(path.stat().st_mtime_ns for path in run.rglob("*"))  # nothing is written
 
 
 def test_what_is_seen_of_each_image(run: Path) -> None:
     """Indices and labels are the data's; logits and slopes make the recorded losses and accuracies."""
-    redone = replay_step(run, 8)
-    frame = redone.images()
+    replayed = replay_step(run, 8)
+    frame = replayed.images()
     config = RunDirectory(run).read_config()
     source = open_source(config)
     assert len(frame) == 2 * 16 + 8
@@ -57,13 +57,13 @@ def test_what_is_seen_of_each_image(run: Path) -> None:
         assert ((real["logit"] < 1) == (real["loss_slope"] > 0)).all()
         assert ((fake["logit"] > -1) == (fake["loss_slope"] > 0)).all()
         assert (mine["parameter_gradient"] > 0).sum() == (mine["loss_slope"] > 0).sum()
-    assert sum(losses) / 2 == pytest.approx(redone.recorded["loss/D_real"], rel=1e-5)
+    assert sum(losses) / 2 == pytest.approx(replayed.recorded["loss/D_real"], rel=1e-5)
     generator = frame[frame["update"] == "G"]
-    assert -generator["logit"].mean() == pytest.approx(redone.recorded["loss/G"], rel=1e-5)
+    assert -generator["logit"].mean() == pytest.approx(replayed.recorded["loss/G"], rel=1e-5)
     assert (frame["input_gradient"] > 0).all()
-    assert redone.recorded["penalty/D_r1"] > 0
+    assert replayed.recorded["penalty/D_r1"] > 0
     r1 = frame[frame["kind"] == "real"].groupby("k")["input_gradient"].apply(lambda g: (g**2).mean() / 2).mean()
-    assert r1 == pytest.approx(redone.recorded["penalty/D_r1"], rel=1e-4)  # the penalty's own numbers, from these
+    assert r1 == pytest.approx(replayed.recorded["penalty/D_r1"], rel=1e-4)  # the penalty's own numbers, from these
 
 
 def test_a_step_outside_the_ring_lists_what_there_is(run: Path, capsys: pytest.CaptureFixture) -> None:

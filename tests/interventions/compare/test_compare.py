@@ -1,4 +1,4 @@
-"""Comparisons: the numbers of each run, luck, paired statistics, survival; against closed forms and scipy."""
+"""Comparisons: the numbers of each run, seed variation, paired statistics, survival; against closed forms and scipy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from interventions.compare import figures
 from interventions.compare.collect import compare_runs, table
 from interventions.compare.outcome import read_outcome
 from interventions.compare.report import NO_SCORES, write_report
-from interventions.compare.statistics import effects, luck, paired, survival, survival_tests
+from interventions.compare.statistics import effects, paired, seed_variation, survival, survival_tests
 from interventions.study.thin import thin_run
 from spectra import load
 from spectra.record.segments import RecordWriter
@@ -111,8 +111,8 @@ def test_a_loss_that_is_not_finite_stays_so(tmp_path: Path) -> None:
 
 def test_branches_are_told_from_their_lineage(runs: list[Path]) -> None:
     found = compare_runs(runs)
-    assert [(row.entry, row.kind) for row in found.rows[:4]] == [
-        ("control", "control"), ("control-seed-5", "luck"), ("freeze D", "branch"), ("r1 10", "branch"),
+    assert [(row.name, row.kind) for row in found.rows[:4]] == [
+        ("control", "control"), ("control-seed-5", "seed"), ("freeze D", "branch"), ("r1 10", "branch"),
     ]  # fmt: skip
     assert found.entries() == ["freeze D", "r1 10"]
     frame = table(found).set_index(["base", "entry"])
@@ -121,8 +121,8 @@ def test_branches_are_told_from_their_lineage(runs: list[Path]) -> None:
     assert frame["delay"].isna().all()  # the control did not collapse: no delay can be given
 
 
-def test_luck_comes_first_and_is_the_spread_of_unchanged_continuations(runs: list[Path]) -> None:
-    found = luck(compare_runs(runs)).set_index(["base", "measure"])
+def test_seed_variation_comes_first_and_is_the_spread_of_unchanged_continuations(runs: list[Path]) -> None:
+    found = seed_variation(compare_runs(runs)).set_index(["base", "measure"])
     row = found.loc["b at 100", "D_loss_end"]
     assert (row["n"], row["of_n"], row["least"], row["most"]) == (2, 2, 1, 1.5)
     assert row["deviation"] == pytest.approx(np.std([1, 1.5], ddof=1))
@@ -201,19 +201,19 @@ def test_without_scores_it_says_what_to_do(tmp_path: Path, capsys: pytest.Captur
 
 def test_the_report_is_one_page_that_needs_nothing_else(runs: list[Path], tmp_path: Path) -> None:
     files = write_report(compare_runs(runs), tmp_path / "report")
-    assert [path.name for path in files] == ["compare.csv", "luck.csv", "effects.csv", "report.html"]
+    assert [path.name for path in files] == ["compare.csv", "seed_variation.csv", "effects.csv", "report.html"]
     page = files[-1].read_text()
     assert page.count("src='data:image/png;base64,") == 6  # every figure
     assert not re.search(r"""(src|href)=(?!["']?data:)""", page)
-    assert page.index("Luck:") < page.index("Runs") < page.index("Changes against") < page.index("Survival")
+    assert page.index("Seed variation:") < page.index("Runs") < page.index("Changes against") < page.index("Survival")
     assert "p (sign)" in page
     assert re.search(r"<th>n</th>", page)
     assert len(page) < 2_000_000
 
 
-def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_what_is_not_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["compare", str(tmp_path)]) == 2
-    assert "is no run directory" in " ".join(capsys.readouterr().err.split())
+    assert "is not a run directory" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_empty_panel_leaves_the_scale_plain(tmp_path: Path) -> None:

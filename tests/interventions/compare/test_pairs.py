@@ -12,7 +12,7 @@ from interventions.compare.collect import Comparison, Row, compare_plan, compare
 from interventions.compare.figures import draw_scores, draw_survival
 from interventions.compare.outcome import RunOutcome
 from interventions.compare.report import sections, write_report
-from interventions.compare.statistics import effects, luck, survival_tests
+from interventions.compare.statistics import effects, seed_variation, survival_tests
 
 FID = "final_fid_raw_median5"
 
@@ -22,10 +22,11 @@ def row(
     kind: str = "branch", before: bool = False, copy: int = 1, ended: str | None = "finished", **numbers: float,
 ) -> Row:  # fmt: skip
     """A run whose collapse could have been seen to begin up to 50 steps before its end."""
+    name, _, number = entry.partition("-seed-")
     outcome = RunOutcome(Path(base) / entry, begin, last, True, collapse, collapsed_before=before, ended=ended)
     outcome.judged_until = last - 50
     outcome.numbers |= numbers | ({} if fid is None else {FID: fid})
-    return Row(base, entry, kind, outcome, copy)
+    return Row(base, name, kind, outcome, int(number) if number else None, copy)
 
 
 def effect(comparison: Comparison, entry: str, measure: str) -> dict:
@@ -56,43 +57,43 @@ def test_a_sign_is_known_only_beyond_the_others_collapse() -> None:
 
 
 def test_a_changed_seed_is_paired_with_that_seed() -> None:
-    """Luck of 10 and 20 under seeds 1 and 2, an effect of 1 everywhere: the effect is 1, and n counts base runs."""
+    """Variation of 10 and 20 under seeds 1 and 2, an effect of 1 everywhere; n counts base runs."""
     rows = []
     for number, base in enumerate("ab"):
         for seed, offset in (("", 0), ("-seed-1", 10), ("-seed-2", 20)):
-            kind = "luck" if seed else "control"
+            kind = "seed" if seed else "control"
             rows.append(row(base, f"control{seed}", fid=number + offset, kind=kind))
             rows.append(row(base, f"freeze-D{seed}", fid=number + offset + 1))
     comparison = Comparison(rows)
     assert comparison.entries() == ["freeze-D"]
     found = effect(comparison, "freeze-D", FID)
     assert (found["n"], found["mean"], found["positive"]) == (2, 1, 2)
-    assert [one.entry for one in comparison.of("freeze-D")] == ["freeze-D"] * 2
-    lone = Comparison([one for one in rows if one.entry != "control-seed-2"])  # else with the parent's own noise
+    assert [one.name for one in comparison.of("freeze-D")] == ["freeze-D"] * 2
+    lone = Comparison([one for one in rows if one.name != "control-seed-2"])  # else with the parent's own noise
     assert effect(lone, "freeze-D", FID)["mean"] == pytest.approx((1 + 1 + 21) / 3)
 
 
 def test_a_run_under_way_has_no_last_numbers_yet() -> None:
-    """Its FID is that of a younger run: neither luck nor an effect; its collapse is known."""
+    """Its FID is that of a younger run: neither variation nor an effect; its collapse is known."""
     rows = [row("a", "control", fid=10, ended="finished"), row("a", "r1", 300, fid=90, ended=None)]
-    rows += [row("a", f"control-seed-{n}", fid=fid, kind="luck", ended=end) for n, fid, end in
+    rows += [row("a", f"control-seed-{n}", fid=fid, kind="seed", ended=end) for n, fid, end in
              ((1, 12, "finished"), (2, 50, "interrupted"))]  # fmt: skip
     comparison = Comparison(rows)
     assert effects(comparison)["measure"].tolist() == ["delay"]
-    spread = luck(comparison).set_index("measure").loc[FID]
+    spread = seed_variation(comparison).set_index("measure").loc[FID]
     assert (spread["n"], spread["of_n"], spread["most"]) == (2, 3, 12)
 
 
 def test_what_collapsed_before_the_branch_was_never_at_risk() -> None:
     rows = [row("a", "control", 90, before=True), row("a", "r1", 90, before=True)]
-    rows += [row("b", "control", 500), row("b", "r1", 700), row("a", "control-seed-1", 90, before=True, kind="luck")]
+    rows += [row("b", "control", 500), row("b", "r1", 700), row("a", "control-seed-1", 90, before=True, kind="seed")]
     comparison = Comparison(rows)
     assert math.isnan(delay(rows[1], rows[0]))
     found = effect(comparison, "r1", "delay")
     assert (found["n"], found["mean"]) == (1, 200)
     tests = survival_tests(comparison).set_index("entry").loc["r1"]
     assert (tests["n"], tests["n_unchanged"], tests["collapsed_unchanged"]) == (1, 1, 1)
-    assert "collapse" not in set(luck(comparison)["measure"])
+    assert "collapse" not in set(seed_variation(comparison)["measure"])
     assert "90 (before the branch)" in sections(comparison)[1][2]["collapse at"].tolist()
 
 
@@ -119,12 +120,12 @@ def test_two_runs_of_one_parent_and_one_change_are_one_base_run(tmp_path: Path) 
     paths = [write_run(tmp_path / "control", parent), write_run(tmp_path / "same", parent)]
     paths += [write_run(tmp_path / name, parent, changes=r1) for name in ("r1", "longer")]
     found = compare_runs([*paths, paths[0]])  # a run that is given twice is one run
-    assert [one.entry for one in found.rows] == ["control", "control (2)", "r1 1", "r1 1 (2)"]
+    assert [one.name for one in found.rows] == ["control", "control (2)", "r1 1", "r1 1 (2)"]
     assert found.entries() == ["r1 1", "r1 1 (2)"]
     assert set(effects(found)["n"]) == {1}
     assert survival_tests(found).empty  # one evaluation is too little to judge, and a note says so
     assert any("too few evaluations after the branching point" in note for note in found.notes)
-    assert luck(found).empty  # the very same noise twice is no luck
+    assert seed_variation(found).empty  # the very same noise twice is no variation
     assert any("is another run of gone at 4 with r1 1: it is called r1 1 (2)" in note for note in found.notes)
     write_report(found, tmp_path / "report")
 
@@ -148,12 +149,12 @@ def test_a_parent_in_a_frozen_ring_is_of_its_run(tmp_path: Path) -> None:
 def test_a_seed_beside_a_change_is_told(tmp_path: Path) -> None:
     parent = tmp_path / "gone/checkpoints/step-00000004.safetensors"
     seed = change("seed", value=7)
-    changes = {"control": [], "luck": [seed], "r1": [change("r1", value=1.0), seed]}
+    changes = {"control": [], "seed": [seed], "r1": [change("r1", value=1.0), seed]}
     found = compare_runs([write_run(tmp_path / name, parent, changes=one) for name, one in changes.items()])
-    assert [(one.entry, one.kind) for one in found.rows] == [
-        ("control", "control"), ("control-seed-7", "luck"), ("r1 1-seed-7", "branch"),
+    assert [(one.name, one.kind) for one in found.rows] == [
+        ("control", "control"), ("control-seed-7", "seed"), ("r1 1-seed-7", "branch"),
     ]  # fmt: skip
-    assert found.control_of(found.rows[2]).entry == "control-seed-7"
+    assert found.control_of(found.rows[2]).name == "control-seed-7"
 
 
 def test_notes_on_settings_and_on_one_run_twice(tmp_path: Path) -> None:

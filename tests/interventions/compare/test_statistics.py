@@ -13,18 +13,28 @@ from interventions.compare import figures
 from interventions.compare.collect import Comparison, Row, table
 from interventions.compare.outcome import RunOutcome
 from interventions.compare.report import sections, write_report
-from interventions.compare.statistics import COMPARED, effect_in_sds, effects, luck, paired, survival, survival_tests
+from interventions.compare.statistics import (
+    COMPARED,
+    effect_in_sds,
+    effects,
+    paired,
+    seed_variation,
+    survival,
+    survival_tests,
+)
 
 FID, SPREAD = "final_fid_raw_median5", "last_spread_raw"
 
 
 def row(base: str, entry: str, value: float | None, measure: str = FID, **facts: object) -> Row:
-    kind = "control" if entry == "control" else "luck" if entry.startswith("control") else "branch"
+    entry, _, number = entry.partition("-seed-")
+    seed = int(number) if number else None
+    kind = "branch" if entry != "control" else "control" if seed is None else "seed"
     outcome = RunOutcome(Path(base) / entry, 100, 1000, True, judged_until=900, ended="finished")
     outcome.numbers[measure] = value
     for name, fact in facts.items():
         setattr(outcome, name, fact)
-    return Row(base, entry, kind, outcome)
+    return Row(base, entry, kind, outcome, seed)
 
 
 def study(
@@ -102,7 +112,7 @@ def test_an_unchanged_run_that_diverged_is_counted_too() -> None:
     found = effect(comparison)
     assert (found["not_finite"], found["not_finite_unchanged"], found["negative"]) == (0, 3, 3)
     assert math.isnan(found["mean"])
-    spread = luck(comparison).set_index("measure").loc[FID].iloc[0]
+    spread = seed_variation(comparison).set_index("measure").loc[FID].iloc[0]
     assert (spread["n"], spread["not_finite"], spread["least"], spread["most"]) == (4, 1, 11, math.inf)
     assert math.isnan(spread["deviation"])
 
@@ -179,14 +189,14 @@ def test_a_delay_is_tested_against_all_unchanged_runs() -> None:
     """Every change collapses first of five, in three base runs."""
     comparison = study([None] * 3)
     for one in comparison.rows:
-        one.outcome.collapse = 300 if one.entry == "r1" else 500 + len(one.entry)
+        one.outcome.collapse = 300 if one.name == "r1" else 500 + len(one.name)
     found = effect(comparison, "delay")
     assert (found["n"], found["p"], found["test"]) == (3, pytest.approx(2 / 125), "log-rank, exact")
     assert (found["mean"], found["negative"]) == (300 - 507, 3)
     tests = survival_tests(comparison).set_index("entry").loc["r1"]
     assert (tests["p"], tests["collapsed"], tests["n_unchanged"]) == (found["p"], 3, 12)
     for one in comparison.rows:
-        one.outcome.collapse = 507 if one.entry == "r1" else one.outcome.collapse
+        one.outcome.collapse = 507 if one.name == "r1" else one.outcome.collapse
     assert effect(comparison, "delay")["p"] == 1  # the controls' own steps
 
 
@@ -225,7 +235,7 @@ def test_drawn_series_end_where_they_cease_to_be_finite(broken: float) -> None:
 def test_survival_by_hand() -> None:
     """Kaplan-Meier of one run a base run: collapses at 200 and 400 steps after the branching point, one censored."""
     comparison = study([None] * 3)
-    changed = [one.outcome for one in comparison.rows if one.entry == "r1"]
+    changed = [one.outcome for one in comparison.rows if one.name == "r1"]
     changed[0].collapse, changed[1].collapse, changed[2].judged_until = 300, 500, 350
     function = survival(comparison, "r1")
     assert function.quantiles.tolist() == [200, 250, 400]
@@ -235,17 +245,17 @@ def test_survival_by_hand() -> None:
 def test_a_change_that_moves_one_collapse_of_two_has_done_something() -> None:
     comparison = study([None] * 2, unchanged=(10, 11))
     for one in comparison.rows:
-        one.outcome.collapse = {"control": 500, "control-seed-1": 600}.get(one.entry, 500)
+        one.outcome.collapse = {"control": 500, "control-seed-1": 600}.get(one.name, 500)
     assert effect(comparison, "delay")["test"] == "equal to the control"
     comparison.rows[-1].outcome.collapse = 450
     assert effect(comparison, "delay")["test"] == "log-rank, exact"
 
 
-def test_luck_of_two_runs_is_luck() -> None:
-    found = luck(study([9.0], unchanged=(10, 14))).set_index("measure").loc[FID]
+def test_seed_variation_of_two_runs() -> None:
+    found = seed_variation(study([9.0], unchanged=(10, 14))).set_index("measure").loc[FID]
     assert (found["n"], found["least"], found["most"]) == (2, 10, 14)
     assert found["deviation"] == pytest.approx(8**0.5)
-    assert luck(study([9.0], unchanged=(10,))).empty
+    assert seed_variation(study([9.0], unchanged=(10,))).empty
 
 
 def test_the_interval_of_paired_differences_is_that_of_scipy() -> None:
@@ -290,7 +300,7 @@ def test_collapses_in_the_last_evaluations_are_tested_and_do_not_end_the_curve()
     """Three of three begin where the unchanged ones could no longer have been judged: each is one of four, whichever
     collapsed (2 / 4^3). The curve says nothing of the time after that."""
     comparison = study([None] * 3, unchanged=(10, 11, 12))
-    changed = [one.outcome for one in comparison.rows if one.entry == "r1"]
+    changed = [one.outcome for one in comparison.rows if one.name == "r1"]
     for one in changed:
         one.collapse = 950
     assert survival_tests(comparison).set_index("entry").loc["r1", "p"] == pytest.approx(2 / 64)
@@ -307,7 +317,7 @@ def test_a_change_that_did_nothing_has_p_1_whether_or_not_its_pairs_collapsed() 
     comparison = study([None] * 4)
     for one in comparison.rows:
         if one.base != "base-3":
-            one.outcome.collapse = 300 if one.entry in ("r1", "control") else 600
+            one.outcome.collapse = 300 if one.name in ("r1", "control") else 600
     assert effect(comparison, "delay")["p"] == 1
     assert survival_tests(comparison)["p"].tolist() == [1]
     comparison.rows[-1].outcome.collapse = 500

@@ -106,9 +106,9 @@ def whole(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_plan_holds_the_control_and_other_continuations(base: Path, whole: Path) -> None:
     resolved = load_resolved(whole)
-    kinds = [(job.entry, job.kind, job.steps) for job in resolved.jobs]
+    kinds = [(job.name, job.kind, job.steps) for job in resolved.jobs]
     assert kinds == [
-        ("control", "control", 2), ("control-seed-1", "luck", 2), ("plain", "scratch", 4),
+        ("control", "control", 2), ("control-seed-1", "seed", 2), ("plain", "scratch", 4),
         ("plain-seed-1", "scratch", 4), ("freeze-D", "branch", 2), ("r1-1", "scratch", 4),
     ]  # fmt: skip
     one, other = (checkpoint_paths(run)[-1] for run in (base, whole / "base/control"))
@@ -196,16 +196,16 @@ def test_a_missing_parent_is_said_before_anything_runs(plan_file: Path, base: Pa
         ("entries: {control: {changes: [r1: 1]}}", "'control' cannot be an entry's name"),
         ("entries: {a: {changes: [{lr: x2}, {lr: G=x3}]}}", "entry a: .* both set optim.G.lr"),
         ("entries: {a: {changes: [{reinit: D=blocks.0.conv3, from: 0.5}]}}", "entry a: .*did you mean"),
-        ("entries: {a: {changes: [{clamp: '1,layers:linaer'}]}}", "entry a: .*did you mean 'linear'"),
+        ("entries: {a: {changes: [{clamp: {value: 1, layers: [linaer]}}]}}", "entry a: .*did you mean 'linear'"),
         ("settings: {train.batch: 8}\nentries: {a: {changes: [r1: 1]}}", "train.batch decides the numbers"),
-        ("entries: [", "is no YAML"),
+        ("entries: [", "is not YAML"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(base: Path, tmp_path: Path, text: str, message: str | None) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     if message is None:
-        assert [job.entry for job in resolve(read_plan(str(path)), [str(base)], steps=1, seeds=0).jobs] == ["control"]
+        assert [job.name for job in resolve(read_plan(str(path)), [str(base)], steps=1, seeds=0).jobs] == ["control"]
         return
     with pytest.raises(UserError, match=message):
         resolve(read_plan(str(path)), [str(base)], at=2, steps=2)
@@ -253,7 +253,7 @@ def test_two_base_runs_need_two_checkpoints(base: Path, plan_file: Path, tmp_pat
     notes = resolve(read_plan(str(plan_file)), [files[0], str(copy)], steps=2).notes
     assert any(note.startswith("base and copy have the same seed and configuration") for note in notes)
     assert not any(" and " in note for note in resolve(read_plan(str(plan_file)), files[:1], steps=2).notes)
-    seeds = {tuple(job.changes[0]["change"]["seed"].items()) for job in resolved.jobs if job.kind == "luck"}
+    seeds = {tuple(job.changes[0]["change"]["seed"].items()) for job in resolved.jobs if job.kind == "seed"}
     assert seeds == {(("value", 1001.0),)}
 
 

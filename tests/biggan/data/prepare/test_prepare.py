@@ -259,7 +259,7 @@ def test_bad_input(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
             (photos, "--resolution", 8, "--out", done, "--top-classes", 1),
             "or with other options",
         ),
-        ((photos, "--resolution", 8, "--out", taken), "exists and is no prepared data"),
+        ((photos, "--resolution", 8, "--out", taken), "exists and is not prepared data"),
         ((photos, "--resolution", 8, "--out", tmp_path / "new"), "is in the way"),
         ((photos, "--resolution", 0, "--out", tmp_path / "x"), "--resolution is 0, expected at least 1"),
         ((photos, "--resolution", 8, "--out", tmp_path / "x", "--workers", 0), "--workers is 0"),

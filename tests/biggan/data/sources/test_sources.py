@@ -246,7 +246,7 @@ def test_what_is_wrong_with_a_path_is_said(tmp_path: Path) -> None:
         ("parquet", "empty", "holds no .parquet file"),
         ("parquet", "torn", "cannot read .* as parquet"),
         ("packed", "empty", "holds no prepared data"),
-        ("digits", "empty", "digits, which come with the package"),
+        ("digits", "empty", "digits, which has no files"),
         ("foldr", "empty", "did you mean 'folder'"),
     ]:
         with pytest.raises(UserError, match=message):
@@ -311,7 +311,7 @@ def test_prepared_data_of_another_resolution_or_torn(tmp_path: Path) -> None:
 def test_prepared_data_without_what_its_manifest_lists_or_with_half_a_manifest(lists: Path, tmp_path: Path) -> None:
     path = pack(lists, tmp_path / "packed")
     (path / "train" / "label_lists.npz").rename(tmp_path / "lists.npz")
-    with pytest.raises(UserError, match=r"train/label_lists.npz is missing. Make it anew"):
+    with pytest.raises(UserError, match=r"train/label_lists.npz is missing. Make it again"):
         open_source(configuration(path, 5))
     (tmp_path / "lists.npz").rename(path / "train" / "label_lists.npz")
     facts = json.loads((path / "manifest.json").read_text())

@@ -1,0 +1,181 @@
+"""The options of `biggan-intervene`: one for each change, and which changes a line asks for."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from biggan.cli.app import Parser, add_version
+from biggan.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+PROGRAM = "biggan-intervene"
+
+
+DEFAULT_STEPS = 1000
+
+
+def refuse_options(options: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    """Raise `UserError` where one of these options was given."""
+    silent = make_parser()
+    given = [n for n in names if getattr(options, d := n[2:].replace("-", "_")) != silent.get_default(d)]
+    if given:
+        raise UserError(f"{' and '.join(given)} {why}. Omit {'it' if len(given) == 1 else 'them'}.")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of a branch's command line, one option a change."""
+    from interventions.changes import CHANGES
+
+    parser = Parser(
+        prog=PROGRAM,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=f"{PROGRAM} --ckpt X (--CHANGE VALUE ... | --control | --plan PLAN) [--steps N] [--out DIR] [options]",
+        description="Branch a run from a checkpoint with something changed, or unchanged with --control. The branch "
+        "goes on\nwith the parent's noise and images: what differs afterwards is the change's doing.",
+        epilog=f"{PROGRAM} changes            lists every change with its arguments and its place in the paper\n"
+        f"{PROGRAM} compare RUN...|DIR compares branches, or the runs of a plan's directory\n"
+        f"{PROGRAM} replay ...         does one step again, with everything recorded\n"
+        "--SECTION.FIELD VALUE is --set SECTION.FIELD=VALUE, for example --eval.every 100.\n"
+        "Several changes are made together; --then starts another group of changes with its own --from and --until.\n"
+        "Exit codes: 0 done (with --control: and equal to the parent), 2 bad input, 130 interrupted, 1 anything else.",
+    )
+    add_version(parser)
+    add = parser.add_argument
+    add(
+        "--ckpt",
+        action="append",
+        default=[],
+        metavar="X",
+        help="the parent: a checkpoint file, or a run directory (its newest checkpoint); with --plan also several, "
+        "each with an option of its own: a base run each",
+    )
+    add("--at", type=int, metavar="STEP", help="with a run directory: the checkpoint of this step")
+    add(
+        "--before-collapse",
+        type=int,
+        metavar="N",
+        help="with a run directory: the last checkpoint N steps or more before its detected collapse",
+    )
+    add(
+        "--steps",
+        type=int,
+        metavar="N",
+        help=f"train for N FURTHER steps from the checkpoint (biggan-train's --steps is a total; default "
+        f"{DEFAULT_STEPS})",
+    )
+    add("--out", metavar="DIR", help="the branch's run directory; default: beside the parent's, named by the change")
+    add("--resume", metavar="RUN", help="continue a branch that was stopped or killed, exactly; all else is known")
+    add("--control", action="store_true", help="change nothing, and compare the branch with its parent at the end")
+    add("--dry-run", action="store_true", help="show what would differ from the parent, and stop")
+    add("--quiet", action="store_true", help="no progress display")
+    add("--change-file", action="append", default=[], metavar="FILE", help="a Python file with changes of your own")
+    _add_timed(parser)
+    _add_plan(parser)
+    changes = parser.add_argument_group("changes", "VALUE is [G=|D=]ARGUMENT[,ARGUMENT ...]; x2 and /2 are relative.")
+    changes.add_argument(
+        "--change",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a change by name, or by module:Class, such as one of your own",
+    )
+    for name, kind in CHANGES.items():
+        if not _is_of_user(kind):
+            text = f"{' '.join((kind.__doc__ or '').split())} ({kind.paper})" if kind.paper else kind.__doc__ or ""
+            changes.add_argument(
+                f"--{name}",
+                action="append",
+                default=[],
+                metavar="FIELD=VALUE" if name == "set" else "VALUE",
+                dest=f"change:{name}",
+                help=" ".join(text.replace("%", "%%").split()),
+            )
+    return parser
+
+
+def _add_timed(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--from", type=int, default=0, dest="since", metavar="N", help="make the changes after N further steps (0)")
+    add("--until", type=int, metavar="N", help="take them back after N further steps; default: they stay")
+    add("--then", action="store_true", help="begin another group of changes, with its own --from and --until")
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group(
+        "plans", "Many runs, each in a process of its own, compared at the end."
+    ).add_argument
+    add("--plan", metavar="PLAN", help="a plan's name (small-study, section-4, appendix-g ...) or YAML file")
+    add("--seeds", type=int, metavar="N", help="other continuations of the parent, and of the changed branch; a plan's "
+        "own number if not given")  # fmt: skip
+    add("--jobs", type=int, default=1, metavar="N", help="runs at a time, a core each (1)")
+    add("--scratch-steps", type=int, metavar="N", help="total steps of runs from scratch; default: the base run's")
+    add("--slurm", action="append", metavar="KEY=VALUE", help="submit through submitit (partition=gpu, timeout_min=600 "
+        "...); cluster=local runs its own processes")  # fmt: skip
+
+
+def fields_as_set(argv: list[str]) -> list[str]:
+    """The line with every `--section.field VALUE` as `--set section.field=VALUE`."""
+    words, found = iter(argv), []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and "." in name:
+            found += ["--set", f"{name[2:]}={value if equals else next(words, '')}"]
+        else:
+            found.append(word)
+    return found
+
+
+def _is_of_user(kind: type) -> bool:
+    return not kind.__module__.startswith("interventions.")
+
+
+def split_groups(argv: list[str]) -> list[list[str]]:
+    groups: list[list[str]] = [[]]
+    for word in argv:
+        if word == "--then":
+            groups.append([])
+        else:
+            groups[-1].append(word)
+    return groups
+
+
+def read_changes(groups: list[list[str]]) -> tuple[list[tuple[Any, int, int | None]], dict[str, Any]]:
+    """The changes of a line with their --from and --until, in further steps; and the settings among them: fields given
+    with --set that do not decide the numbers."""
+    from biggan.config.tree import fields
+    from interventions.changes import load_file, make_change
+    from interventions.changes.state import SetField
+
+    free = {name for name, field in fields() if not field.metadata.get("numbers", True)}
+    changes: list[tuple[Any, int, int | None]] = []
+    settings: dict[str, Any] = {}
+    for words in groups:
+        options = make_parser().parse_args(words)
+        given = vars(options)
+        for path in options.change_file:
+            load_file(path)
+        keys = [key for key in given if key.startswith("change:")]
+        named = [(key.removeprefix("change:"), value) for key in keys for value in given[key]]
+        for text in options.change:
+            named.append(_named(text))
+        for name, value in named:
+            change = make_change(name, value)
+            if isinstance(change, SetField) and change.field in free:
+                settings[change.field] = change.value
+            else:
+                changes.append((change, options.since, options.until))
+    for field in ("steps", "out"):
+        if field in settings:
+            raise UserError(f"{field} is not to be --set. Give --{field}.")
+    return changes, settings
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--change is '{text}', expected NAME=VALUE.")
+    return name, value
