@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ DESCRIPTIONS = {
 STEP_SIZES = (2e-4, 2e-3)
 GOAL_SVDS, GOAL_EXACT = 5.0, 4.0
 K = 3
+Result = TypeVar("Result")
 SHAPES = ((64, 576), (128, 1152), (256, 2304), (512, 512), (1000, 512))
 """Those of a small network, for want of others."""
 
@@ -81,7 +83,7 @@ class Bench:
         self.device, self.tol = torch.device(device), tol
         self.on_cpu = self.device.type == "cpu"
 
-    def clock(self, work: Callable[[], object]) -> tuple[object, float]:
+    def clock(self, work: Callable[[], Result]) -> tuple[Result, float]:
         """The result and the seconds: of the processor on a CPU with one thread, which other programs disturb least;
         else of the clock, the device's queue empty before and after."""
         now = time.process_time if self.uses_processor_time else time.perf_counter
@@ -161,11 +163,10 @@ class Bench:
         costs = [min(w.shape) ** 2 * max(w.shape) for w in weights]
         middle = max((i for i, c in enumerate(costs) if c <= max(costs) / 7), key=lambda i: costs[i])
         layer = weights[middle].double()
-        values, seconds = self.clock(lambda: torch.linalg.svd(weights[middle], full_matrices=False))
+        _, seconds = self.clock(lambda: torch.linalg.svd(weights[middle], full_matrices=False))
         reference = torch.linalg.svdvals(layer).cpu()
         error = _error(top_singular_values(weights[middle], K, "exact", self.tol).values, reference[:K])
-        del values
-        return seconds * sum(costs) / costs[middle], tuple(layer.shape), seconds, error
+        return seconds * sum(costs) / costs[middle], (layer.shape[0], layer.shape[1]), seconds, error
 
 
 def _error(values: Tensor, truth: Tensor) -> float:

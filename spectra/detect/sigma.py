@@ -41,8 +41,10 @@ class Spikes:
             self._layers.setdefault(layer, _Line(self.at))
         for layer, line in self._layers.items():
             value = values.get(layer)
-            known = value is not None and 0 < value < math.inf
-            spike = line.update(step, math.log(value)) if known else line.go_on_without(step, broken=value is not None)
+            if value is not None and 0 < value < math.inf:
+                spike = line.update(step, math.log(value))
+            else:
+                spike = line.go_on_without(step, broken=value is not None)
             if spike:
                 before = self._over.get(layer)
                 self._over[layer] = spike if before is None or spike["height"] > before["height"] else before

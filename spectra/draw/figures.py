@@ -126,9 +126,8 @@ def _log_scale(axes: Axes) -> None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     if high / low < 30:
-        axes.yaxis.set_major_locator(
-            LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if high / low > 2 else np.arange(1, 10, 0.25))
-        )
+        subs = [1, 1.5, 2, 3, 5, 7] if high / low > 2 else np.arange(1, 10, 0.25).tolist()
+        axes.yaxis.set_major_locator(LogLocator(subs=subs))
         axes.yaxis.set_minor_locator(LogLocator(subs=()))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
 

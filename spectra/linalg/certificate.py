@@ -190,7 +190,7 @@ def _levels_in_gaps(pairs: RitzPairs, targets: np.ndarray, most: int) -> dict[in
     gaps = np.where(summed, values[:most] - levels[:, :, None], np.inf)
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0: levels of no gap, which are not allowed
         allowed = levels + (leaks / gaps).sum(axis=2) <= highest[:, None]
-    return {wanted + row: float(levels[row][allowed[row]].max()) for row in np.flatnonzero(allowed.any(axis=1))}
+    return {wanted + int(row): float(levels[row][allowed[row]].max()) for row in np.flatnonzero(allowed.any(axis=1))}
 
 
 def _may_hide(pairs: RitzPairs, probes: Probes, p: int, level: float, ceiling: float = math.inf) -> bool:

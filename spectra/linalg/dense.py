@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -105,11 +106,10 @@ def _refined(near: Tensor, multiply: Callable[[Tensor], Tensor]) -> tuple[Tensor
 
 def _gram(panels: Iterator[Tensor], short: int) -> Tensor:
     """W W^T, its lower blocks only and then mirrored: five eighths of the products."""
-    gram: Tensor | None = None
+    first = next(panels)
+    gram = torch.zeros(short, short, dtype=first.dtype, device=first.device)
     step = short if short <= 256 else -(-short // 4)
-    for panel in panels:
-        if gram is None:
-            gram = torch.zeros(short, short, dtype=panel.dtype, device=panel.device)
+    for panel in chain([first], panels):
         for low in range(0, short, step):
             high = min(low + step, short)
             gram[low:high, :high].addmm_(panel[low:high], panel[:high].T)
@@ -158,7 +158,9 @@ def by_lapack(matrix: Tensor, scale: float, k: int) -> Triplets:
     return Triplets(sigma * scale, u, v, residuals * scale, bound, 1)
 
 
-def by_arpack(matrix: Tensor, k: int, tol: float, start: np.ndarray | None, seed: int) -> tuple[np.ndarray, ...]:
+def by_arpack(
+    matrix: Tensor, k: int, tol: float, start: np.ndarray | None, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """scipy's `svds` (ARPACK's implicitly restarted Arnoldi method, which the paper names) on the matrix as it is.
 
     Args:

@@ -63,14 +63,15 @@ class Products:
     def __init__(self, matrices: Sequence[Tensor | LinearOperator], stack: bool | None = None) -> None:
         self.members = list(matrices)
         first = self.members[0]
-        self.dense = isinstance(first, Tensor)
+        dense = [one for one in self.members if isinstance(one, Tensor)]
+        self.dense = bool(dense)
         self.dtype, self.device = first.dtype, torch.device(first.device)
         rows, columns = first.shape
         self.tall = rows > columns
         self.short, self.long = min(rows, columns), max(rows, columns)
         if stack is None:
             stack = self.device.type != "cpu"
-        self._stacked = torch.stack(self.members) if self.dense and stack and len(self.members) > 1 else None
+        self._stacked = torch.stack(dense) if dense and stack and len(dense) > 1 else None
 
     def to_long(self, vectors: Tensor) -> Tensor:
         """(B, b, short) to (B, b, long)."""
@@ -84,10 +85,14 @@ class Products:
         if self._stacked is not None:
             return vectors @ (self._stacked.mT if transposed else self._stacked)
         pairs = zip(self.members, vectors, strict=True)
-        if not self.dense:
-            return _stacked([w.forward(v) if transposed else w.adjoint(v) for w, v in pairs])
+        return _stacked([self._of_one(one, block, transposed) for one, block in pairs])
+
+    @staticmethod
+    def _of_one(matrix: Tensor | LinearOperator, vectors: Tensor, transposed: bool) -> Tensor:
+        if not isinstance(matrix, Tensor):
+            return matrix.forward(vectors) if transposed else matrix.adjoint(vectors)
         # (W v^T)^T is v W^T several times faster: BLAS then reads W along its rows.
-        return _stacked([(w @ v.T.contiguous()).T if transposed else v @ w for w, v in pairs])
+        return (matrix @ vectors.T.contiguous()).T if transposed else vectors @ matrix
 
 
 def largest_entry(matrix: Tensor | LinearOperator) -> float:
@@ -122,30 +127,37 @@ def block_krylov(
         stack: iterate on all matrices at once; by default on an accelerator only.
         rescale: scale matrices of unusual magnitude first.
     """
-    probe = Products(matrices[:1], stack=False)
-    probes = min(k + MORE_PROBES, probe.short)
-    room = min(max(START, k), probe.short - probes)
+    one = Products(matrices[:1], stack=False)
+    probes = min(k + MORE_PROBES, one.short)
+    room = min(max(START, k), one.short - probes)
     if stack is None:
-        stack = probe.device.type != "cpu" and probe.dense
+        stack = one.device.type != "cpu" and one.dense
     widths = [0 if given is None else min(len(given), room) for given in start]
-    groups: dict[int, list[int]] = {}
-    for i, width in enumerate(widths):  # only equally wide starts can be stacked
-        groups.setdefault(width if stack else i, []).append(i)
-    outcomes: dict[int, KrylovOutcome] = {}
-    for members in groups.values():
+    outcomes: list[KrylovOutcome | None] = [None] * len(matrices)
+    for members in _equal_widths(widths) if stack else [[i] for i in range(len(matrices))]:
         if len(members) > 1:  # members of a stack must not spoil one another; alone, the first product tells
             members = [i for i in members if SAFE[0] <= largest_entry(matrices[i]) <= SAFE[1]]
-        if not members:
-            continue
-        given = None
-        if width := widths[members[0]]:
-            given = torch.stack([start[i][:width].to(probe.device, probe.dtype) for i in members])
-        iteration = _Iteration(Products([matrices[i] for i in members], stack), k, tol, max_blocks, seed, probes, room)
-        outcomes.update(zip(members, iteration.run(given, rescale), strict=True))
-    for i, matrix in enumerate(matrices):
-        if outcomes.get(i) is None:
-            outcomes[i] = _solve_scaled(matrix, k, tol, start[i], max_blocks, seed)
-    return [outcomes[i] for i in range(len(matrices))]
+        if members:
+            given = _stacked_rows([start[i] for i in members], widths[members[0]], one)
+            products = Products([matrices[i] for i in members], stack)
+            found = _Iteration(products, k, tol, max_blocks, seed, probes, room).run(given, rescale)
+            for i, outcome in zip(members, found, strict=True):
+                outcomes[i] = outcome
+    return [
+        _solve_scaled(matrix, k, tol, start[i], max_blocks, seed) if outcome is None else outcome
+        for i, (matrix, outcome) in enumerate(zip(matrices, outcomes, strict=True))
+    ]
+
+
+def _equal_widths(widths: Sequence[int]) -> list[list[int]]:
+    """The places of equal numbers: only equally wide starts can be stacked."""
+    return [[i for i, width in enumerate(widths) if width == wanted] for wanted in dict.fromkeys(widths)]
+
+
+def _stacked_rows(start: Sequence[Tensor | None], width: int, like: Products) -> Tensor | None:
+    """The first `width` rows of each start, (B, width, short); None without any."""
+    given = [rows[:width].to(like.device, like.dtype) for rows in start if rows is not None]
+    return torch.stack(given) if width else None
 
 
 def _solve_scaled(
@@ -185,30 +197,32 @@ class _Iteration:
     def run(self, given: Tensor | None, rescale: bool) -> list[KrylovOutcome | None]:
         """Iterate to the end; None, if ``rescale``, where the first product is outside of the safe magnitudes."""
         self._begin(given)
-        waiting: set[int] = set(range(self.count))
         for blocks in range(1, self.max_blocks + 1):
             images = self.products.to_long(self.basis[:, -self.fresh :])
             if blocks == 1 and rescale and not SAFE[0] <= largest_entry(images) <= SAFE[1]:
                 break
-            outside = self._project(images)
-            directions, coupling = torch.linalg.qr(outside.mT)
+            directions, coupling = torch.linalg.qr(self._project(images).mT)
             coupling = _host(coupling)
-            complete = self.basis.shape[1] == self.products.short
-            last = blocks == self.max_blocks
             ritz, rotation = _eigenpairs(self.projection)
-            for i in sorted(waiting):
-                pairs = RitzPairs(ritz[i], rotation[i], coupling[i] @ rotation[i, -self.fresh :] * (not complete))
-                converged = self._is_resolved(pairs) and (complete or self._certified(i, pairs))
-                if converged or complete or last:
-                    self.outcomes[i] = self._outcome(i, pairs, converged, blocks)
-            waiting = {i for i in waiting if self.outcomes[i] is None}
-            if not waiting:
+            self._finish_members(ritz, rotation, coupling, blocks)
+            if all(outcome is not None for outcome in self.outcomes):
                 break
             if self.basis.shape[1] + self.fresh > self.capacity:
                 self._restart(ritz, rotation, directions, coupling)
             else:
                 self._extend(directions.mT, self._is_deficient(ritz, coupling))
         return self.outcomes
+
+    def _finish_members(self, ritz: np.ndarray, rotation: np.ndarray, coupling: np.ndarray, blocks: int) -> None:
+        """Write down the outcome of each member that has converged, or of all that are left where this is the end."""
+        complete = self.basis.shape[1] == self.products.short
+        for i in range(self.count):
+            if self.outcomes[i] is not None:
+                continue
+            pairs = RitzPairs(ritz[i], rotation[i], coupling[i] @ rotation[i, -self.fresh :] * (not complete))
+            converged = self._is_resolved(pairs) and (complete or self._certified(i, pairs))
+            if converged or complete or blocks == self.max_blocks:
+                self.outcomes[i] = self._outcome(i, pairs, converged, blocks)
 
     def _gaussian(self, rows: int) -> Tensor:
         """Fresh probes (B, rows, short), the same for every member and on every device."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -138,7 +138,7 @@ def _full_size(size: int | Sequence[int], axes: int) -> tuple[int, ...]:
     return full
 
 
-def _plain(layer: nn.Module, weight: Tensor, axes: int) -> Callable[[Tensor], Tensor]:
+def _plain(layer: Any, weight: Tensor, axes: int) -> Callable[[Tensor], Tensor]:
     convolve = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
     mode = layer.padding_mode
     padding = layer.padding if mode == "zeros" else 0
@@ -151,7 +151,7 @@ def _plain(layer: nn.Module, weight: Tensor, axes: int) -> Callable[[Tensor], Te
     return apply
 
 
-def _transposed(layer: nn.Module, weight: Tensor, axes: int) -> Callable[[Tensor], Tensor]:
+def _transposed(layer: Any, weight: Tensor, axes: int) -> Callable[[Tensor], Tensor]:
     convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[axes - 1]
 
     def apply(images: Tensor) -> Tensor:

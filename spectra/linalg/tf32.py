@@ -69,4 +69,4 @@ def _newer() -> list[Any]:
     cudnn = torch.backends.cudnn
     if not hasattr(torch.backends, "fp32_precision"):
         return []
-    return [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
+    return [torch.backends.cuda.matmul, *(getattr(cudnn, name) for name in ("conv", "rnn"))]

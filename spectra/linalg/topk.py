@@ -349,11 +349,11 @@ def _one_svds(
     rows = _start_rows(matrix, start)
     first = None if rows is None else rows[0].cpu().numpy()
     try:
-        left, values, right, passes = by_arpack(host, k, tol, first, seed)
-        left, right = (torch.from_numpy(np.ascontiguousarray(side)) for side in (left, right))
+        found = by_arpack(host, k, tol, first, seed)
     except ArpackError:  # no convergence, or a breakdown where very many values are equal; the result says "exact"
         return _exact([matrix], k, tol, [None], max_blocks, seed)[0]
-    values = torch.from_numpy(values.astype(np.float64))
+    left, values, right = (torch.from_numpy(np.ascontiguousarray(array)) for array in found[:3])
+    values, passes = values.double(), found[3]
     subspace = right if matrix.shape[0] > matrix.shape[1] else left
     (check,) = block_krylov([host], k, tol / 2, [subspace.T], max_blocks, seed)
     difference = float((values - torch.from_numpy(check.values)).abs().max())

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectra.detect.online import Detectors
+from spectra.monitor.probes import find_probes
 from spectra.monitor.schedule import Bursts, Every, Schedule
 from spectra.monitor.vectors import Kept
+from spectra.monitor.watched import WatchedNetworks
 from spectra.record.events import append_event, read_event_lines, supersede_events
-from spectra.record.segments import RecordWriter, read_legend, truncate_record
+from spectra.record.segments import RecordWriter, truncate_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from spectra.detect.registry import Detector
     from spectra.draw.panels import Panels
     from spectra.monitor.probes import Probe, Snapshot
-    from spectra.networks.matrices import WeightMatrix
 
 
 class Monitor:
@@ -84,32 +85,33 @@ class Monitor:
         tensorboard: str | Path | None = None,
         saved_steps: Callable[[], Iterable[int]] | None = None,
     ) -> None:
-        self.networks, self.top_k, self.tol = _named(networks), top_k, tol
+        self.top_k, self.tol = top_k, tol
+        self._watched = WatchedNetworks(networks)
+        self.networks = self._watched.named
         self.schedule = Bursts(Every(every) if isinstance(every, int) else every, burst)
-        self.probes = _probes(probes) if self.networks else []
+        self.probes = find_probes(probes) if self.networks else []
         self._gradients_needed = any(probe.needs_gradients for probe in self.probes)
         self._before_needed = any(probe.needs_before for probe in self.probes)
         self._turns_needed = any(probe.needs_last for probe in self.probes)
-        self._read_networks()
         self.detectors = Detectors(detectors)
         self._emit: Callable[..., None] | None = None
         self.run = run = Path(run)
         if start_step > 0:
-            self._check_same_run(run)
+            self._watched.check_same_run(run)
             truncate_record(run, start_step)
             supersede_events(run, start_step)
             self.detectors.replay(run)
         for event in read_event_lines(run):
             if event["event"] == "alarm" and not event.get("superseded") and event["step"] <= start_step:
                 self.schedule.alarm(event["step"])
-        self.record = RecordWriter(run, start_step, self._legend())
+        self.record = RecordWriter(run, start_step, self._watched.legend(self.probes, top_k))
         self.panels: Panels | None = None
         if tensorboard is not None and self.networks:
             from spectra.draw.panels import Panels
 
             self.panels = Panels(tensorboard, run, self.networks, self.probes, start_step)
         self._last_step, self._stride = start_step, 0
-        devices = {matrix.name: matrix.raw().device for matrix in self._matrices}
+        devices = {matrix.name: matrix.raw().device for matrix in self._watched.matrices}
         self._directions = Kept(run, start_step, devices, saved_steps)
         self._seconds = 0.0
         self._scores: dict[int, dict[str, float]] = {}
@@ -122,8 +124,8 @@ class Monitor:
                 return
             self._begun.add(network)
             if self._before_needed and self._may_be_due():
-                self._read_networks()
-                self._before |= _copied(self._of(network))
+                self._watched.read()
+                self._before |= _copied(self._watched.by_network[network])
 
     def after_backward(self, network: str, k: int = 0) -> None:
         """A network's gradients are complete, and neither clipped nor used yet. Raises `ValueError` for a stranger."""
@@ -132,9 +134,10 @@ class Monitor:
                 return
             self._backward.add(network)
             if self._gradients_needed and self._may_be_due():
-                self._read_networks()
-                mine = self._of(network)
-                self._gradients = {name: g for name, g in self._gradients.items() if name not in mine}
+                self._watched.read()
+                mine = self._watched.by_network[network]
+                for name in mine:
+                    self._gradients.pop(name, None)
                 self._gradients |= _copied({name: p.grad for name, p in mine.items() if p.grad is not None})
 
     def skip(self, network: str) -> None:
@@ -245,15 +248,15 @@ class Monitor:
 
         from spectra.linalg.tf32 import tf32
 
-        self._read_networks()
+        self._watched.read()
         snapshot = self._snapshot(step)
         numbers: dict[str, float | Tensor] = {}
         with torch.no_grad(), tf32(False):
             for probe in self.probes:
                 numbers |= probe.measure(snapshot)
         if self._turns_needed:
-            names = (matrix.name for matrix in snapshot.matrices)
-            self._directions.keep(step, dict(zip(names, snapshot.top, strict=True)))
+            matrices = (matrix.name for matrix in snapshot.matrices)
+            self._directions.keep(step, dict(zip(matrices, snapshot.top, strict=True)))
         on_device = {name: value for name, value in numbers.items() if isinstance(value, torch.Tensor)}
         by_device: dict[Any, list[str]] = {}
         for name, value in on_device.items():
@@ -267,71 +270,16 @@ class Monitor:
         from spectra.monitor.probes import Snapshot
 
         return Snapshot(
-            matrices=self._matrices,
-            parameters=self._parameters,
+            matrices=self._watched.matrices,
+            parameters=self._watched.parameters,
             gradients=self._gradients,
             before=self._before,
             top_k=self.top_k,
             last=self._directions.last,
             tol=self.tol,
             step=step,
-            names={id(p): name for name, p in reversed(self._parameters.items())},
+            names={id(p): name for name, p in reversed(self._watched.parameters.items())},
         )
-
-    def _read_networks(self) -> None:
-        """The matrices and parameters, read anew only where a parameter has been replaced."""
-        now = tuple(id(p) for network in self.networks.values() for p in network.parameters())
-        if now == getattr(self, "_identities", None):
-            return
-        from spectra.networks.matrices import weight_matrices
-
-        self._identities = now
-        self._matrices: list[WeightMatrix] = weight_matrices(self.networks) if self.networks else []
-        self._parameters: dict[str, nn.Parameter] = {
-            f"{name}.{path}": p
-            for name, network in self.networks.items()
-            for path, p in network.named_parameters()
-            if p.requires_grad
-        }
-        self._by_network = {
-            network: {name: p for name, p in self._parameters.items() if name.partition(".")[0] == network}
-            for network in self.networks
-        }
-
-    def _of(self, network: str) -> dict[str, nn.Parameter]:
-        return self._by_network[network]
-
-    def _legend(self) -> dict[str, Any]:
-        """What the record's names mean: each matrix's and parameter's place, and the frame of each quantity."""
-        if not self.networks:
-            return {}
-        layers = {
-            m.name: {"network": m.network, "kind": m.kind, "depth": m.depth, "shape": list(m.shape)}
-            for m in self._matrices
-        }
-        parameters = {
-            name: {"network": network, "depth": depth}
-            for network in self.networks
-            for depth, name in enumerate(self._of(network))
-        }
-        frames = {
-            quantity.replace("*", str(i)): probe.frame
-            for probe in self.probes
-            for quantity in probe.quantities
-            for i in (range(self.top_k) if "*" in quantity else [0])
-        }
-        return {"layers": layers, "parameters": parameters, "frames": frames}
-
-    def _check_same_run(self, run: Path) -> None:
-        then = {name: facts["shape"] for name, facts in read_legend(run).get("layers", {}).items()}
-        now = {m.name: list(m.shape) for m in self._matrices}
-        strangers = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
-        if then and now and strangers:
-            raise ValueError(
-                f"{run} holds the record of another run: its layers differ from these networks' ({strangers[0]} is "
-                f"{then.get(strangers[0], 'missing')} there and {now.get(strangers[0], 'missing')} here). Give a run "
-                "directory of its own"
-            )
 
     def _check_announced(self, step: int) -> None:
         needs = [("after_backward", self._gradients_needed, self._backward)]
@@ -365,27 +313,6 @@ class Monitor:
         begin = time.perf_counter()
         yield
         self._seconds += time.perf_counter() - begin
-
-
-def _named(networks: Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]]) -> dict[str, nn.Module]:
-    pairs = list(networks.items()) if isinstance(networks, Mapping) else list(networks)
-    found: dict[str, nn.Module] = {}
-    for name, network in pairs:
-        if not name or "." in name or "/" in name:
-            raise ValueError(f"a network's name begins the names of its layers, without dots and slashes; got {name!r}")
-        if name in found:
-            raise ValueError(f"two networks are called {name!r}: give each a name of its own")
-        twin = next((other for other, known in found.items() if known is network), None)
-        if twin is not None:
-            raise ValueError(f"{twin!r} and {name!r} are one and the same network: give it once")
-        found[name] = network
-    return found
-
-
-def _probes(chosen: Sequence[str | Probe] | None) -> list[Probe]:
-    from spectra.monitor.probes import find_probes
-
-    return find_probes(chosen)
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -81,7 +81,7 @@ def _contiguous(tensor: Tensor) -> Tensor:
 
 def write_directions(run: Path, step: int, found: Mapping[str, Directions]) -> None:
     """Keep the vectors measured at `step`, by matrix. Raises `OSError` where the system refuses."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, one in found.items():
         tensors |= {f"left/{name}": one.left.cpu(), f"right/{name}": one.right.cpu()}
     write_tensors(_path(run, step), tensors)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +111,8 @@ def _read_safetensors(path: Path, everything: bool) -> tuple[list[StoredWeight],
     names = sorted(file.keys(), key=_natural)
     shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
     networks = _networks_of(metadata.get("format", ""))
-    weights, left_out = [], 0
+    weights: list[tuple[str, tuple[int, ...], Callable[[], Tensor]]] = []
+    left_out = 0
     for name in names:
         shape = shapes[name]
         if len(shape) < 2 or not file.get_slice(name).get_dtype().startswith(("F", "BF")):
@@ -118,7 +120,7 @@ def _read_safetensors(path: Path, everything: bool) -> tuple[list[StoredWeight],
         if networks and not everything and not name.startswith(networks):
             left_out += 1
             continue
-        weights.append((name, shape, lambda name=name: file.get_tensor(name)))
+        weights.append((name, shape, partial(file.get_tensor, name)))
     return _stored(weights, shapes), left_out, metadata
 
 
@@ -155,8 +157,12 @@ def _read_pickle(path: Path, everything: bool) -> tuple[list[StoredWeight], int,
         if is_optimizer and not everything:
             left_out += 1
             continue
-        weights.append((name, tuple(tensor.shape), lambda tensor=tensor: tensor))
+        weights.append((name, tuple(tensor.shape), partial(_same, tensor)))
     return _stored(weights, {name: tuple(tensor.shape) for name, tensor, _ in tensors}), left_out, {}
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _explain(path: Path, reason: str) -> str:
@@ -181,7 +187,7 @@ def _tensors(content: Any, prefix: str, is_optimizer: bool) -> list[tuple[str, T
         return [(prefix or "tensor", content, is_optimizer)]
     if isinstance(content, Mapping):
         is_optimizer = is_optimizer or {"state", "param_groups"} <= set(content)
-        items = content.items()
+        items: Iterable[tuple[Any, Any]] = content.items()
     elif isinstance(content, list | tuple):
         items = enumerate(content)
     else:

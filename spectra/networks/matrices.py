@@ -112,7 +112,7 @@ class WeightMatrix:
         """The convolution as the linear map it is on inputs of a spatial size; see `spectra.convolution_operator`."""
         weight = None
         if isinstance(self.module, CONVOLUTIONS):
-            read = self._weight.normalized if normalized and self.is_normalized else self._weight.raw
+            read = (self._weight.normalized if normalized else None) or self._weight.raw
             with torch.no_grad():
                 weight = read().detach()
         return convolution_operator(self.module, size, weight)
@@ -122,7 +122,7 @@ def weight_matrices(network: nn.Module | Mapping[str, nn.Module]) -> list[Weight
     """Every weight of two or more dimensions, as a matrix, in network order.
 
     Args:
-        network: a module, or named ones ({"G": generator, "D": discriminator}), whose names become prefixes ("G.").
+        network: a module, or named ones ({"encoder": encoder, ...}), whose names become prefixes ("encoder.").
 
     Raises:
         TypeError: something else was given.
@@ -173,9 +173,10 @@ def _of_one(network: str, module: nn.Module) -> list[WeightMatrix]:
     found = []
     for depth, (name, layer, weight, others) in enumerate(entries.values()):
         raw = weight.raw()
-        shape = tuple(as_matrix(raw.detach(), weight.transposed).shape)
+        rows, columns = as_matrix(raw.detach(), weight.transposed).shape
         kind = next((kind for known, kind in KINDS.items() if isinstance(layer, known)), "unknown")
         layer_type = type(layer).__name__.removeprefix("Parametrized")
+        shape = (rows, columns)
         found.append(WeightMatrix(name, kind, layer_type, depth, network, shape, layer, tuple(others), weight))
     return found
 
@@ -183,29 +184,39 @@ def _of_one(network: str, module: nn.Module) -> list[WeightMatrix]:
 def _weights(layer: nn.Module, path: str) -> Iterator[_Weight]:
     """The weights that a layer itself holds (not those of its children)."""
     transposed = isinstance(layer, CONVOLUTIONS) and layer.transposed
-    hooks = layer._forward_pre_hooks.values()
-    hooked = {hook.name: hook for hook in hooks if isinstance(hook, SpectralNorm | WeightNorm)}
-    stored = {f"{name}_{part}" for name in hooked for part in ("orig", "g", "v")}
-    for name, hook in hooked.items():
-        yield _hooked(layer, name, hook, transposed)
-    for name, parametrizations in getattr(layer, "parametrizations", {}).items():
-        if parametrizations[0] is not None and _originals(parametrizations)[-1].dim() >= 2:
-            yield _parametrized(name, parametrizations, transposed)
+    hooks = [hook for hook in layer._forward_pre_hooks.values() if isinstance(hook, SpectralNorm | WeightNorm)]
+    for hook in hooks:
+        yield _hooked(layer, hook.name, hook, transposed)
+    for name, steps in getattr(layer, "parametrizations", {}).items():
+        if steps[0] is not None and _originals(steps)[-1].dim() >= 2:
+            yield _parametrized(name, steps, transposed)
+    stored = {f"{hook.name}_{part}" for hook in hooks for part in ("orig", "g", "v")}
     for name, parameter in layer._parameters.items():
-        if parameter is None or name in stored:
-            continue
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise ValueError(
-                f"the layer {path or type(layer).__name__!r} is lazy and has no weight yet: pass one batch through the "
-                "network first"
-            )
-        is_bias = isinstance(layer, nn.MultiheadAttention) and name in ("bias_k", "bias_v")
-        if parameter.dim() < 2 or is_bias:
-            continue
-        normalized = sigma = None
-        if name == "weight" and isinstance(layer, NormalizedLayer) and getattr(layer, "is_mapped", True):
-            normalized, sigma = layer.normalized_weight, getattr(layer, "sigma_estimate", None)
-        yield _Weight(_label(name), id(parameter), transposed, _constant(parameter), normalized, sigma)
+        if parameter is not None and name not in stored:
+            _check_initialized(layer, path, parameter)
+            if parameter.dim() >= 2 and not _is_bias(layer, name):
+                yield _plain(layer, name, parameter, transposed)
+
+
+def _check_initialized(layer: nn.Module, path: str, parameter: Tensor) -> None:
+    if isinstance(parameter, nn.parameter.UninitializedParameter):
+        raise ValueError(
+            f"the layer {path or type(layer).__name__!r} is lazy and has no weight yet: pass one batch through the "
+            "network first"
+        )
+
+
+def _is_bias(layer: nn.Module, name: str) -> bool:
+    """Whether a parameter of two or more dimensions is a bias all the same."""
+    return isinstance(layer, nn.MultiheadAttention) and name in ("bias_k", "bias_v")
+
+
+def _plain(layer: nn.Module, name: str, parameter: Tensor, transposed: bool) -> _Weight:
+    """A parameter that the layer applies as it is, or normalizes itself (`NormalizedLayer`)."""
+    normalized = sigma = None
+    if name == "weight" and isinstance(layer, NormalizedLayer) and getattr(layer, "is_mapped", True):
+        normalized, sigma = layer.normalized_weight, getattr(layer, "sigma_estimate", None)
+    return _Weight(_label(name), id(parameter), transposed, _constant(parameter), normalized, sigma)
 
 
 def _constant(parameter: Tensor) -> Callable[[], Tensor]:
@@ -231,14 +242,14 @@ def _hooked(layer: nn.Module, name: str, hook: SpectralNorm | WeightNorm, transp
     )
 
 
-def _originals(parametrizations: nn.Module) -> list[Tensor]:
+def _originals(parametrizations: nn.ModuleList) -> list[Tensor]:
     """The stored tensors: one, or several where the weight is split (weight_norm: magnitude, direction)."""
-    if hasattr(parametrizations, "original"):
-        return [parametrizations.original]
-    return [getattr(parametrizations, f"original{i}") for i in range(parametrizations.ntensors)]
+    several = [f"original{i}" for i in range(getattr(parametrizations, "ntensors", 0))]
+    names = ["original"] if hasattr(parametrizations, "original") else several
+    return [getattr(parametrizations, name) for name in names]
 
 
-def _parametrized(name: str, parametrizations: nn.Module, transposed: bool) -> _Weight:
+def _parametrized(name: str, parametrizations: nn.ModuleList, transposed: bool) -> _Weight:
     """A weight under torch.nn.utils.parametrize; raw is the last of its stored tensors (weight_norm's direction)."""
     raw = _originals(parametrizations)[-1]
 

@@ -6,7 +6,7 @@ import dataclasses
 import fnmatch
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -175,40 +175,38 @@ def _check_size(size: tuple[int, ...], weights: list[StoredWeight]) -> None:
 def _spectrum(weight: StoredWeight, k: int, method: str, tol: float, operator: Convolution | None) -> Spectrum:
     tensor = weight.read()
     matrix = as_matrix(tensor, weight.transposed)
+    shape = (matrix.shape[0], matrix.shape[1])
     if matrix.numel() == 0:
-        return Spectrum(weight.name, weight.kind, tuple(matrix.shape), (), 0.0, 0.0, True, True)
+        return Spectrum(weight.name, weight.kind, shape, (), 0.0, 0.0, True, True)
     found = top_singular_values(matrix, k, method, tol)
-    spectrum = {
-        "name": weight.name,
-        "kind": weight.kind,
-        "shape": tuple(matrix.shape),
-        "sigma": tuple(found.values.tolist()),
-        "residual": float(found.residuals.max()),
-        "frobenius": float(torch.linalg.vector_norm(matrix, dtype=torch.float64)),
-        "converged": found.converged,
-        "finite": found.finite,
-    }
-    if operator is not None and weight.kind == f"conv{len(operator.size)}d":
-        linear = convolution_operator(_layer(tensor, operator), operator.size, tensor)
-        values = top_singular_values(linear, k, method, tol)
-        spectrum["operator_sigma"] = tuple(values.values.tolist())
-        spectrum["operator_converged"] = values.converged
-    return Spectrum(**spectrum)
+    spectrum = Spectrum(
+        name=weight.name,
+        kind=weight.kind,
+        shape=shape,
+        sigma=tuple(found.values.tolist()),
+        residual=float(found.residuals.max()),
+        frobenius=float(torch.linalg.vector_norm(matrix, dtype=torch.float64)),
+        converged=found.converged,
+        finite=found.finite,
+    )
+    if operator is None or weight.kind != f"conv{len(operator.size)}d":
+        return spectrum
+    linear = convolution_operator(_layer(tensor, operator), operator.size, tensor)
+    values = top_singular_values(linear, k, method, tol)
+    return replace(spectrum, operator_sigma=tuple(values.values.tolist()), operator_converged=values.converged)
 
 
 def _layer(weight: Tensor, convolution: Convolution) -> nn.Module:
     """A convolution of the weight's shape, without memory of its own."""
     kernel = tuple(weight.shape[2:])
-    padding: tuple[int, ...] | int = convolution.padding
-    if padding is None:
-        padding = tuple(convolution.dilation * (side - 1) // 2 for side in kernel)
-    layer = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[weight.dim() - 3]
-    return layer(
+    halves = tuple(convolution.dilation * (side - 1) // 2 for side in kernel)
+    kind: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[weight.dim() - 3]
+    return kind(
         weight.shape[1],
         weight.shape[0],
         kernel,
         stride=convolution.stride,
-        padding=padding,
+        padding=halves if convolution.padding is None else convolution.padding,
         dilation=convolution.dilation,
         padding_mode=convolution.padding_mode,
         bias=False,

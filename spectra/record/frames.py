@@ -84,9 +84,10 @@ class _Series:
             self.codes, names = column.indices.to_numpy(), column.dictionary.to_pylist()
         self.names = names
         self.pairs = [tuple(name.split("/", 1)) if "/" in name else (name, "") for name in names]
-        self.layers, self.parameters = legend.get("layers"), legend.get("parameters", {})
+        self.parameters: Mapping[str, Any] = legend.get("parameters", {})
+        self.layers: Mapping[str, Any] = legend.get("layers", {})
         frames = legend.get("frames", {})
-        if self.layers is None:  # an older record, or one of scalars alone: what the names themselves tell
+        if "layers" not in legend:  # an older record, or one of scalars alone: what the names themselves tell
             found = dict.fromkeys(subject for quantity, subject in self.pairs if OF_MATRICES.fullmatch(quantity))
             self.layers = _layers_by_name(list(found))
             frames = {quantity: "spectra" for quantity, _ in self.pairs if OF_MATRICES.fullmatch(quantity)}

@@ -7,7 +7,7 @@ Needs Lightning only when the callback is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ def SpectraCallback(
 
     Args:
         run: the run directory.
-        networks: attributes of the module to watch ("generator"), or names for them ({"G": "generator"}); None: the
+        networks: attributes of the module to watch ("encoder"), or names for them ({"net": "encoder"}); None: the
             whole module, as "model".
         settings: of `spectra.Monitor`.
 
@@ -85,13 +85,18 @@ class _Hooks:
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Weights are what they were."""
-        self._each(self.monitor and self.monitor.before_update)
+        if self.monitor is not None:
+            for name in self._parameters:
+                self.monitor.before_update(name)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """The optimizer's gradients are complete, before clipping."""
-        mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        held = [name for name, own in self._parameters.items() if own & mine] if self.monitor else []
-        self._each(self.monitor and self.monitor.after_backward, held)
+        if self.monitor is None:
+            return
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for name, mine in self._parameters.items():
+            if mine & held:
+                self.monitor.after_backward(name)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """One step is done; a batch without an optimizer's step (accumulation) has no gradients of its own."""
@@ -119,8 +124,3 @@ class _Hooks:
         if self.monitor is not None:
             self.monitor.on_end(status)
             self.monitor = None
-
-    def _each(self, method: Callable[[str], None] | None, names: Sequence[str] | None = None) -> None:
-        if method is not None:
-            for name in self._parameters if names is None else names:
-                method(name)
