@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from biggan.config import Config, flatten, to_dict
+from biggan.data.sources.registry import SOURCES
 from biggan.errors import UserError, check_known
 from biggan.networks import FAMILIES
 from biggan.objective import GRADIENT_PENALTIES, LATENTS, LOSSES, WEIGHT_PENALTIES
@@ -12,6 +13,7 @@ from spectra.monitor.probes import PROBES
 
 CHOICES: dict[str, Iterable[str]] = {
     "model.family": FAMILIES,
+    "data.source": SOURCES,
     "loss.name": LOSSES,
     "latents.distribution": LATENTS,
     "regularizers.weight_penalties_G": WEIGHT_PENALTIES,

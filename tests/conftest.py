@@ -13,7 +13,8 @@ from tiny import TINY_CONFIG
 
 from biggan.cli.train import train_main
 from biggan.config import Config, from_dict
-from biggan.data import open_source, training_batches
+from biggan.data.loader import training_batches
+from biggan.data.sources.opening import open_source
 from biggan.evaluation.evaluator import Evaluator
 from biggan.run.directory import RunDirectory
 from biggan.run.session import open_new
