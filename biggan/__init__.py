@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "biggan.config.tree": ["Config", "ModelConfig", "differences", "from_dict", "to_dict"],
+    "biggan.config": ["Config", "ModelConfig", "differences", "from_dict", "to_dict"],
     "biggan.errors": ["UserError"],
     "biggan.networks.generator": ["Generator"],
     "biggan.networks.discriminator": ["Discriminator"],

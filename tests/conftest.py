@@ -12,7 +12,7 @@ from tiny import TINY as TINY_OPTIONS
 from tiny import TINY_CONFIG
 
 from biggan.cli.train import train_main
-from biggan.config.tree import Config, from_dict
+from biggan.config import Config, from_dict
 from biggan.data import open_source, training_batches
 from biggan.evaluation.evaluator import Evaluator
 from biggan.run.directory import RunDirectory

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.bench.machine import device_facts, ignore, matrix_rate, open_data, peak_of_tensors, synchronizer
 from biggan.bench.measure import count_flop, one_step
-from biggan.config.tree import SpeedConfig
+from biggan.config import SpeedConfig
 from biggan.errors import UserError, check_known
 
 if TYPE_CHECKING:
-    from biggan.config.tree import Config
+    from biggan.config import Config
     from biggan.training.step import Updater
 
 Log = Callable[[str], None]
 
 SMALL = ["--regularizers.orthogonal_G=0", "--data.workers=0"]
 CASES: dict[str, dict[str, list[str]]] = {
-    "jar": {"cpu": [], "cuda": []},
+    "digits": {"cpu": [], "cuda": []},
     "cifar10": {"cpu": [*SMALL, "--train.batch=8"], "cuda": [*SMALL, "--train.batch=64"]},
     "imagenet128": {"cpu": [*SMALL, "--train.batch=8", "--train.d_steps=1"], "cuda": [*SMALL, "--train.batch=64"]},
 }

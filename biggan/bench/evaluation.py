@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from biggan.config import Config
     from biggan.evaluation.evaluator import Weights
     from biggan.evaluation.generate import LatentSpec
-    from biggan.networks.generator import Generator
+    from biggan.networks.base import GeneratorNetwork
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def _bench(argv: list[str]) -> int:
         prog="python -m biggan.bench.evaluation",
         description="Time sampling and evaluation of a preset's untrained generator, with the classifier's features.",
     )
-    parser.add_argument("preset", nargs="?", default="jar", help="a preset, jar if none")
+    parser.add_argument("preset", nargs="?", default="digits", help="a preset; default: digits")
     parser.add_argument("--data-path", metavar="PATH", help="where its data lies")
     parser.add_argument("--samples", type=int, nargs="+", default=[1000, 10_000], metavar="N")
     arguments = parser.parse_args(argv)
@@ -41,7 +41,7 @@ def _bench(argv: list[str]) -> int:
     return EXIT_DONE
 
 
-def _sample(sampler: Generator, draw: LatentSpec, count: int) -> None:
+def _sample(sampler: GeneratorNetwork, draw: LatentSpec, count: int) -> None:
     from biggan.evaluation.generate import generate
 
     for _ in generate(sampler, draw, count):

@@ -14,11 +14,11 @@ from biggan.bench.ablate import Rig, Timing, one_case
 from biggan.bench.machine import device_facts, matrix_rate, synchronizer
 from biggan.bench.measure import one_step
 from biggan.bench.traffic import count_traffic
-from biggan.config.tree import SpeedConfig
+from biggan.config import SpeedConfig
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
-    from biggan.config.tree import Config
+    from biggan.config import Config
 
 Log = Callable[[str], None]
 

@@ -12,7 +12,7 @@ from biggan.bench.ablate import Rig, one_case
 from biggan.bench.machine import device_facts
 
 if TYPE_CHECKING:
-    from biggan.config.tree import Config
+    from biggan.config import Config
 
 CHANNELS, RESOLUTIONS, BATCHES = (16, 32, 64, 96), (32, 64, 128), (2, 8, 32)
 MOST_SECONDS, MOST_BYTES = 60.0, 12 * 2**30
@@ -73,12 +73,11 @@ def _needs(config: Config) -> dict[str, float]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from biggan.networks.discriminator import Discriminator
-    from biggan.networks.generator import Generator
+    from biggan.networks import build_networks
     from biggan.training.estimate import estimate
 
     with torch.device("meta"):
-        G, D = Generator(config.model, config.speed), Discriminator(config.model, config.speed)
+        G, D = build_networks(config)
         z, y = torch.empty(1, G.z_dim), torch.zeros(1, dtype=torch.int64)
         images = torch.empty(1, 3, config.model.resolution, config.model.resolution)
     flop = {}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from biggan.config.tree import Config
+    from biggan.config import Config
     from biggan.data import Source
 
 SYNTHETIC = 2048  # images in memory where a preset's files were not given

@@ -17,7 +17,7 @@ from biggan.bench.machine import (
 )
 
 if TYPE_CHECKING:
-    from biggan.config.tree import Config
+    from biggan.config import Config
     from biggan.data import Source
     from biggan.training.step import Updater
 

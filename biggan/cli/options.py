@@ -9,27 +9,31 @@ from __future__ import annotations
 import argparse
 import ast
 import itertools
+import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
+import biggan.config
+from biggan.choices import CHOICES, check_names
 from biggan.cli.app import add_version
-from biggan.config import model as config_model
-from biggan.config import objective as config_objective
-from biggan.config import speed as config_speed
-from biggan.config import tree as config
-from biggan.config.tree import Config, fields, flatten, from_dict, to_dict, unflatten
+from biggan.config import RENAMED, Config, fields, flatten, from_dict, to_dict, unflatten
+from biggan.config.presets import (
+    DEFAULT_PRESET,
+    RENAMED_PRESETS,
+    lay_over,
+    preset_names,
+    preset_values,
+    read_yaml,
+)
 from biggan.errors import UserError, check_known
 from spectra.nearest import nearest
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
-
-DEFAULT_PRESET = "jar"
-
 
 FLAGS = {
     "preset": None,
@@ -42,7 +46,7 @@ FLAGS = {
     "memory": None,
     "processes": None,
 }
-"""What a line may hold beside the configuration's fields, with the values where it does not."""
+"""What a line may hold beside the configuration's fields, each with its value where the line omits it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class CommandLine:
     @property
     def preset(self) -> str:
         """The preset's name."""
-        return self.flags["preset"] or DEFAULT_PRESET
+        name = self.flags["preset"] or DEFAULT_PRESET
+        return RENAMED_PRESETS.get(name, name)
 
     def config(self, base: Config | None = None) -> Config:
         """The configuration, over the defaults and the preset; or over `base`, that of the run that is resumed.
@@ -65,30 +70,12 @@ class CommandLine:
         """
         values = flatten(to_dict(base or Config()))
         if base is None or self.flags["preset"] is not None:
-            lay_over(values, _parse_yaml(make_parser({}), preset_text(self.preset), f"the preset {self.preset}"))
+            lay_over(values, _typed(make_parser({}), preset_values(self.preset), f"the preset {self.preset}"))
         for level in self.levels:
             lay_over(values, level)
-        return from_dict(unflatten(values))
-
-
-def lay_over(values: dict[str, Any], level: Mapping[str, Any]) -> None:
-    """Let a later level win. Where it gives `model.ch`, that is both widths, whatever an earlier level gave one of."""
-    if "model.ch" in level:
-        values.update({"model.ch_G": None, "model.ch_D": None})
-    values.update(level)
-
-
-def preset_names() -> list[str]:
-    """The presets that come with the package, the default first."""
-    files = resources.files("biggan.config.presets").iterdir()
-    names = sorted(path.name.removesuffix(".yaml") for path in files if path.name.endswith(".yaml"))
-    return [DEFAULT_PRESET, *(name for name in names if name != DEFAULT_PRESET)]
-
-
-def preset_text(name: str) -> str:
-    """A preset's YAML. Raises `UserError` for an unknown name."""
-    check_known(name, preset_names(), "preset")
-    return resources.files("biggan.config.presets").joinpath(f"{name}.yaml").read_text()
+        config = from_dict(unflatten(values))
+        check_names(config)
+        return config
 
 
 def parse(argv: list[str]) -> CommandLine:
@@ -97,16 +84,37 @@ def parse(argv: list[str]) -> CommandLine:
     Raises `UserError` for what cannot be understood: unknown options and keys (with the nearest right one), values
     of the wrong type, files that do not exist.
     """
+    argv = _renamed_options(argv)
     parser = make_parser(_help_texts(argv) if {"-h", "--help"} & set(argv) else {})
     try:
         given = flatten(parser.parse_args(argv, defaults=False).as_dict())
     except argparse.ArgumentError as error:
         raise UserError(_explain(str(error))) from error
     flags = {name: given.pop(name, default) for name, default in FLAGS.items()}
-    if flags["preset"] is not None:
-        check_known(flags["preset"], preset_names(), "preset")
-    files = (_parse_yaml(parser, _read(path), path) for path in flags["config"])
+    if (preset := flags["preset"]) is not None:
+        if preset in RENAMED_PRESETS:
+            _note(f"the preset {preset} is now called {RENAMED_PRESETS[preset]}")
+        check_known(RENAMED_PRESETS.get(preset, preset), preset_names(), "preset")
+    files = (_typed(parser, read_yaml(_read(path), path), path) for path in flags["config"])
     return CommandLine(flags, (*files, given))
+
+
+def _renamed_options(argv: list[str]) -> list[str]:
+    """The line with options by their present names."""
+    current = []
+    for word in argv:
+        option, equals, value = word.partition("=")
+        if option.startswith("--") and (name := RENAMED.get(option[2:])):
+            _note(f"{option} is now called --{name}")
+            word = f"--{name}{equals}{value}"
+        current.append(word)
+    return current
+
+
+def _note(text: str) -> None:
+    """Tell the user, once however many processes there are."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"note: {text}.", file=sys.stderr)
 
 
 def make_parser(texts: Mapping[str, str]) -> ArgumentParser:
@@ -129,7 +137,7 @@ def make_parser(texts: Mapping[str, str]) -> ArgumentParser:
         "preset",
         nargs="?",
         metavar="PRESET",
-        help=f"a named run, {DEFAULT_PRESET} if none: {', '.join(preset_names())}",
+        help=f"a named configuration (default: {DEFAULT_PRESET}): {', '.join(preset_names())}",
     )
     add("--config", action="append", metavar="FILE", help="a YAML file of fields; repeatable")
     add("--resume", metavar="RUN", help="continue the run in this directory, exactly as if it had never stopped")
@@ -146,7 +154,7 @@ def make_parser(texts: Mapping[str, str]) -> ArgumentParser:
 
 
 def _add_section(
-    parser: ArgumentParser, kind: type, prefix: str, defaults: dict[str, Any], texts: Mapping[str, str]
+    parser: ArgumentParser, kind: Any, prefix: str, defaults: dict[str, Any], texts: Mapping[str, str]
 ) -> None:
     """One option for each field of a configuration's dataclass, and of those inside it."""
     hints = get_type_hints(kind)
@@ -164,17 +172,17 @@ def _add_section(
 
 
 def _help_texts(argv: list[str]) -> dict[str, str]:
-    """For each field the string below it where it is declared, and its value in the preset that help is asked for."""
-    import yaml
-
+    """For each field its description, its choices, range, and value in the preset that help is asked for."""
     preset = argv[0] if argv[0] in preset_names() else DEFAULT_PRESET
-    values = flatten(to_dict(Config())) | flatten(yaml.safe_load(preset_text(preset)))
-    below = _strings_below_fields()
-    ranges = {name: field.metadata for name, field in fields()}
-    return {
-        name: f"{below[kind, name.split('.')[-1]]} ({_range(ranges[name])}{preset}: {_shown(values[name])})"
-        for name, kind in _classes(Config)
-    }
+    values = flatten(to_dict(Config())) | preset_values(preset)
+    descriptions = _strings_below_fields()
+    metadata = {name: field.metadata for name, field in fields()}
+    texts = {}
+    for name, kind in _classes(Config):
+        known = f": {', '.join(names)}" if (names := list(CHOICES.get(name, ()))) else ""
+        description = descriptions[kind, name.split(".")[-1]]
+        texts[name] = f"{description}{known} ({_range(metadata[name])}{preset}: {_shown(values[name])})"
+    return texts
 
 
 def _range(field: Mapping[str, Any]) -> str:
@@ -184,19 +192,26 @@ def _range(field: Mapping[str, Any]) -> str:
     return f"at least {low:g}; " if low is not None else f"at most {high:g}; " if high is not None else ""
 
 
-METAVARS = {int: "N", float: "X", str: "TEXT", list[int]: "[N,...]", list[str]: "[NAME,...]"}
+METAVARS = {
+    int: "N",
+    float: "X",
+    str: "TEXT",
+    list[int]: "[N,...]",
+    list[str]: "[NAME,...]",
+    dict[str, float]: "{NAME: X,...}",
+}
 
 
 def _metavar(hint: Any) -> str:
-    """What stands for a value of this type in the help; of an optional one, for the value."""
+    """How the help writes a value of this type, or of the type that is optional."""
     return METAVARS.get(hint) or next((METAVARS[part] for part in get_args(hint) if part in METAVARS), "VALUE")
 
 
 def _shown(value: Any) -> str:
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _classes(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _classes(kind: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Every leaf field's dotted name with the name of the class that declares it."""
     for name, hint in get_type_hints(kind).items():
         if is_dataclass(hint):
@@ -206,9 +221,10 @@ def _classes(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _strings_below_fields() -> dict[tuple[str, str], str]:
+    """The string below each field where it is declared, by class and field name."""
     texts = {}
-    sources = [Path(module.__file__) for module in (config, config_model, config_objective, config_speed)]
-    for node in itertools.chain(*(ast.parse(source.read_text()).body for source in sources)):
+    sources = Path(biggan.config.__file__).parent.glob("*.py")
+    for node in itertools.chain(*(ast.parse(source.read_text(encoding="utf-8")).body for source in sources)):
         if isinstance(node, ast.ClassDef):
             for field, text in zip(node.body, node.body[1:], strict=False):
                 match field, text:
@@ -217,17 +233,25 @@ def _strings_below_fields() -> dict[tuple[str, str], str]:
     return texts
 
 
-def _parse_yaml(parser: ArgumentParser, text: str, where: str) -> dict[str, Any]:
-    """The fields that a YAML text sets, by dotted name."""
-    if not any(line.split("#")[0].strip() for line in text.splitlines()):
+def _typed(parser: ArgumentParser, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Fields by dotted name as a file gives them, under their present names, with values of the right types."""
+    known = [name for name, _ in fields()]
+    sections = {name.rpartition(".")[0] for name in known}
+    current = {}
+    for given, value in values.items():
+        name = RENAMED.get(given, given)
+        if name != given:
+            _note(f"in {where}: {given} is now called {name}")
+        if value is None and name in sections:  # a heading with nothing below it
+            continue
+        check_known(name, known, f"field in {where}:")
+        current[name] = value
+    if not current:
         return {}
     try:
-        values = flatten(parser.parse_string(text, defaults=False).as_dict())
+        return flatten(parser.parse_object(unflatten(current), defaults=False).as_dict())
     except (argparse.ArgumentError, ValueError, TypeError) as error:
         raise UserError(f"in {where}: {_explain(str(error))}") from error
-    for name in values:
-        check_known(name, [field for field, _ in fields()], f"field in {where}:")  # flags are for the line alone
-    return values
 
 
 def _read(path: str) -> str:

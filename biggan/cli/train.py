@@ -13,7 +13,7 @@ from biggan.errors import UserError
 
 if TYPE_CHECKING:
     from biggan.cli.options import CommandLine
-    from biggan.config.tree import Config
+    from biggan.config import Config
     from biggan.run.session import Session
 
 
@@ -70,9 +70,10 @@ def _resume(line: CommandLine, path: Path) -> int:
 
 
 def _dry_run(line: CommandLine, config: Config) -> int:
-    from biggan.config.tree import to_dict
+    from biggan.choices import check_names
+    from biggan.config import to_dict
     from biggan.distributed.ranks import is_main, world_size
-    from biggan.run.session import check_names, config_notes
+    from biggan.run.session import config_notes
     from biggan.training.estimate import estimate
 
     check_names(config)

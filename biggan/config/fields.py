@@ -18,6 +18,10 @@ def setting(default: Any, *, numbers: bool = True, low: float | None = None, hig
     return dataclasses.field(default=default, metadata=metadata)
 
 
+hints_of = functools.cache(get_type_hints)
+"""The types of a dataclass's fields by name."""
+
+
 class RangeError(UserError):
     """A value out of its field's range."""
 
@@ -28,14 +32,10 @@ class Section:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             _check_range(field, getattr(self, field.name))
-        for name, hint in _hints(type(self)).items():
+        kind: Any = type(self)
+        for name, hint in hints_of(kind).items():
             if get_origin(hint) is Literal:
                 _check_choice(name, getattr(self, name), get_args(hint))
-
-
-@functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _check_choice(name: str, value: Any, choices: tuple) -> None:
@@ -46,7 +46,8 @@ def _check_choice(name: str, value: Any, choices: tuple) -> None:
 
 def _check_range(field: dataclasses.Field, value: Any) -> None:
     low, high = field.metadata.get("low"), field.metadata.get("high")
-    for number in value if isinstance(value, (list, tuple)) else [value]:
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+    for number in values:
         if number is None or (low is None and high is None):
             continue
         # Written so that NaN is out of every range.

@@ -1,4 +1,4 @@
-"""The configuration of the two networks: the paper's (Appendix B), and the changes to them that it tried."""
+"""The configuration of the two networks: those of the paper (Appendix B), and the variants that it tried."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ class ClampConfig(Section):
     """Clamping of sigma_0 of one network's raw weights: W - max(0, s0 - c) u0 v0^T (Section 4.1, eq. 4)."""
 
     value: float | None = setting(None, low=0.0)
-    """The number c that sigma_0 is clamped to; none: see `ratio`. With neither, nothing is clamped.
+    """The number c that sigma_0 is clamped to; null: see `ratio`. With neither, nothing is clamped.
 
-    Eq. 4 takes from one direction alone: where c lies below sigma_1, the largest singular value becomes sigma_1.
+    Eq. 4 changes one direction only: where c is below sigma_1, the largest singular value becomes sigma_1.
     """
     ratio: float | None = setting(None, low=1.0)
     """Clamp sigma_0 to this ratio r >= 1 of sigma_1 instead, taken as a constant: c = r * sg(s1)."""
     mode: Literal["forward", "project"] = setting("forward")
-    """Part of the forward, before Spectral Normalization and with gradient, or a projection after each update."""
+    """forward: within the forward pass, before Spectral Normalization, with gradient; project: after each update."""
     layers: list[str] | None = setting(None)
-    """Names of the clamped layers, such as `linear` or `blocks.0.conv1`; none: all."""
+    """Names of the clamped layers, such as `linear` or `blocks.0.conv1`; null: all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.value is not None and self.ratio is not None:
             raise RangeError(f"value is {self.value} and ratio is {self.ratio}, expected one of them. Set one to null.")
         if not self.on and self.layers is not None:
-            raise RangeError("layers is given, and neither value nor ratio says what to clamp them to. Give one.")
+            raise RangeError("layers is given without value or ratio. Give one of them.")
 
     @property
     def on(self) -> bool:
@@ -41,8 +41,8 @@ class ClampConfig(Section):
 class ModelConfig(Section):
     """The two networks (Appendix B)."""
 
-    family: Literal["biggan", "biggan-deep"] = setting("biggan")
-    """Residual blocks and wiring: BigGAN (Tables 4-6) or BigGAN-deep (Tables 7-9)."""
+    family: str = setting("biggan")
+    """The network family by name; biggan is Tables 4-6, biggan-deep Tables 7-9."""
     resolution: int = setting(16, low=8)
     """Height and width of the images, in pixels: 8 (BigGAN), 16 (BigGAN), 32, 64, 128, 256 or 512."""
     classes: int = setting(10, low=1)
@@ -50,48 +50,48 @@ class ModelConfig(Section):
     ch: int = setting(16, low=1)
     """Channel multiplier of both networks (Table 1: 64 or 96; BigGAN-deep: 128)."""
     ch_G: int | None = setting(None, low=1)
-    """Channel multiplier of G alone; none: ch."""
+    """Channel multiplier of G; null: ch."""
     ch_D: int | None = setting(None, low=1)
-    """Channel multiplier of D alone; none: ch."""
+    """Channel multiplier of D; null: ch."""
     z_dim: int | None = setting(None, low=1)
-    """Dimension of the latent z; none: the resolution's own (120 at 128 pixels)."""
+    """Dimension of the latent z; null: that of the resolution (120 at 128 pixels)."""
     shared_embedding: bool = setting(True)
     """One class embedding, projected to every BatchNorm of G (Section 3); else each BatchNorm has its own tables."""
     embedding_dim: int | None = setting(None, low=1)
-    """Dimension of the shared class embedding; none: the resolution's own (128 from 32 pixels on)."""
+    """Dimension of the shared class embedding; null: that of the resolution (128 from 32 pixels on)."""
     skip_z: bool = setting(True)
-    """Feed z to every block of G (Section 3), not to the first layer alone."""
+    """Feed z to every block of G (Section 3), not only to the first layer."""
     attention_G: list[int] | None = setting(None, low=4)
-    """Resolutions of G's non-local blocks; none: the resolution's own; []: no such block."""
+    """Resolutions of G's non-local blocks; null: those of the resolution; []: none."""
     attention_D: list[int] | None = setting(None, low=4)
-    """Resolutions of D's non-local blocks; none: the resolution's own; []: no such block."""
+    """Resolutions of D's non-local blocks; null: those of the resolution; []: none."""
     spectral_norm_G: bool = setting(True)
     """Spectral Normalization in G."""
     spectral_norm_D: bool = setting(True)
     """Spectral Normalization in D."""
-    hidden_D: Literal["out", "in"] = setting("out")
-    """First convolution of D's BigGAN blocks: as many filters as the block puts out (SA-GAN) or takes in (SN-GAN)."""
+    conv1_width_D: Literal["out", "in"] = setting("out")
+    """Width of the first convolution in D's BigGAN blocks: that of the block's output (SA-GAN) or input (SN-GAN)."""
     init: Literal["orthogonal", "normal", "xavier"] = setting("orthogonal")
     """Initialisation of weights: orthogonal, N(0, 0.02) or Xavier uniform (Section 3)."""
     batchnorm_eps: float = setting(1e-4, low=0.0)
     """BatchNorm's epsilon (Appendix C)."""
     batchnorm_momentum: float = setting(0.1, low=0.0, high=1.0)
-    """Share of the newest batch in BatchNorm's running statistics (they play no part in training)."""
+    """Share of the newest batch in BatchNorm's running statistics (not used in training)."""
     spectral_norm_eps: float = setting(1e-4, low=0.0)
-    """Spectral Normalization's epsilon: the least norm that a vector is divided by (Appendix C)."""
+    """Spectral Normalization's epsilon: the smallest norm that a vector is divided by (Appendix C)."""
     norm_G: Literal["batch", "weight", "none"] = setting("batch")
-    """G's normalization: BatchNorm, WeightNorm in its place, or none (Appendix H); gains and biases a class stay.
+    """G's normalization: BatchNorm, WeightNorm instead, or none (Appendix H); gains and biases per class stay.
 
-    Under WeightNorm raw weights have no scale: clamping in mode `forward` then means the weight behind it.
+    With WeightNorm, clamping in mode `forward` acts on the weight after it: the raw one has no scale.
     """
     norm_D: Literal["none", "batch", "conditional"] = setting("none")
-    """BatchNorm before every ReLU of D but the images' (Appendix H): none, plain, or with a gain and bias a class."""
+    """BatchNorm before every ReLU of D (Appendix H): none, plain, or with a gain and bias per class."""
     share_embedding_with_D: bool = setting(False)
-    """D's class embedding is a projection of G's, which G alone trains (Appendix H)."""
-    filter_G: Literal[3, 5, 7] = setting(3)
-    """Size of G's convolution filters, those of 1x1 excepted (Appendix H)."""
-    filter_D: Literal[3, 5, 7] = setting(3)
-    """Size of D's convolution filters, those of 1x1 excepted (Appendix H)."""
+    """D's class embedding is a projection of G's, which only G trains (Appendix H)."""
+    kernel_size_G: Literal[3, 5, 7] = setting(3)
+    """Size of G's convolution filters, except 1x1 ones (Appendix H)."""
+    kernel_size_D: Literal[3, 5, 7] = setting(3)
+    """Size of D's convolution filters, except 1x1 ones (Appendix H)."""
     dilation_G: int = setting(1, low=1)
     """Dilation of G's convolution filters, in pixels; 1: none (Appendix H)."""
     dilation_D: int = setting(1, low=1)
@@ -99,15 +99,15 @@ class ModelConfig(Section):
     upsampling: Literal["nearest", "bilinear"] = setting("nearest")
     """How G doubles the resolution (Appendix C: nearest; Appendix H: bilinear)."""
     double_depth: bool = setting(False)
-    """Another residual block after every up and down block of both networks (Appendix H)."""
+    """Add a residual block after every up and down block of both networks (Appendix H)."""
     projection: Literal["linear", "mlp"] = setting("linear")
     """From a block's condition to its BatchNorm's gains and biases: linear, or with one hidden layer (Appendix H)."""
     projection_hidden: int | None = setting(None, low=1)
-    """Width of the hidden layer of these MLPs; none: that of the condition."""
+    """Width of the hidden layer of these MLPs; null: that of the condition."""
     projection_bias: bool = setting(False)
     """These projections, linear or MLP, have a bias at their output (Appendix H)."""
     projection_spectral_norm: bool = setting(True)
-    """Spectral Normalization also in these projections, where G has it (Appendix H)."""
+    """Spectral Normalization also in these projections, if G has it (Appendix H)."""
     clamp_G: ClampConfig = setting(ClampConfig)
     """Clamping of G's sigma_0."""
     clamp_D: ClampConfig = setting(ClampConfig)

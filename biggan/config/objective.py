@@ -1,4 +1,4 @@
-"""The configuration of what is played for: the losses, the penalties, and the distribution of z."""
+"""The configuration of what is minimized: the losses, the penalties, and the distribution of z."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from biggan.config.fields import RangeError, Section, setting
 
 @dataclass(frozen=True)
 class LossConfig(Section):
-    """The objective of the updater."""
+    """The adversarial loss."""
 
     name: str = setting("hinge")
-    """The loss by name: hinge, non_saturating or wasserstein (biggan/objective/losses.py holds them)."""
+    """The loss by name."""
     margin: float = setting(1.0, low=0.0)
     """The hinge loss's margin (Appendix G.2)."""
 
@@ -23,14 +23,13 @@ class LatentConfig(Section):
     """The distribution of z (Appendix E)."""
 
     distribution: str = setting("normal")
-    """normal, uniform, bernoulli, censored_normal, signs, categorical, sparse_normal, half_bernoulli, annealed_normal
-    or variable_normal."""
+    """The distribution by name."""
     anneal_from: float = setting(2.0, low=0.0)
     """annealed_normal: the variance at step 0."""
     anneal_to: float = setting(1.0, low=0.0)
     """annealed_normal: the variance from step `anneal_steps` on."""
     anneal_steps: int = setting(1000, low=1)
-    """annealed_normal: G steps from the first variance to the last, in a straight line."""
+    """annealed_normal: G steps over which the variance changes, linearly."""
     variance_low: float = setting(0.5, low=0.0)
     """variable_normal: the least variance of a sample."""
     variance_high: float = setting(1.5, low=0.0)
@@ -51,11 +50,11 @@ class SigmaConfig(Section):
     strength: float = setting(0.0, low=0.0)
     """Strength of the penalty, on the raw weights; 0: none."""
     target: float | None = setting(None, low=0.0)
-    """The number that sigma_0 is drawn to; none: see `ratio`."""
+    """The value that sigma_0 is pulled towards; null: see `ratio`."""
     ratio: float | None = setting(None, low=1.0)
-    """Draw sigma_0 to this ratio r >= 1 of sigma_1 instead, taken as a constant: r * sg(s1)."""
+    """Pull sigma_0 towards this ratio r >= 1 of sigma_1 instead, a constant to the gradient: r * sg(s1)."""
     layers: list[str] | None = setting(None)
-    """Names of the layers, such as `linear` or `blocks.0.conv1`; none: all."""
+    """Names of the layers, such as `linear` or `blocks.0.conv1`; null: all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,7 +62,7 @@ class SigmaConfig(Section):
         if len(given) == 2:
             raise RangeError(f"target is {self.target} and ratio is {self.ratio}, expected one of them.")
         if self.strength == 0 and (given or self.layers is not None):
-            raise RangeError("strength is 0, and a target, a ratio or layers are given: expected a strength above 0.")
+            raise RangeError("strength is 0, and target, ratio or layers is given: expected a strength above 0.")
         if self.strength > 0 and not given:
             raise RangeError(
                 f"strength is {self.strength}, and neither target nor ratio is given: expected a target (1, for "
@@ -80,7 +79,7 @@ class RegularizerConfig(Section):
     orthogonal_D: float = setting(0.0, low=0.0)
     """Strength beta of orthogonal regularization on D."""
     orthogonal_form_G: Literal["off_diagonal", "full"] = setting("off_diagonal")
-    """G's form: off_diagonal leaves the filters' norms free (eq. 3); full asks for W W^T = I (eq. 2)."""
+    """G's form: off_diagonal leaves the norms of the filters free (eq. 3); full wants W W^T = I (eq. 2)."""
     orthogonal_form_D: Literal["off_diagonal", "full"] = setting("off_diagonal")
     """D's form, likewise."""
     l2_G: float = setting(0.0, low=0.0)
@@ -92,10 +91,41 @@ class RegularizerConfig(Section):
     r1: float = setting(0.0, low=0.0)
     """Strength gamma of the R1 penalty gamma/2 E|grad D(x)|^2 on real images (eq. 5; paper: 10 and less)."""
     gradient_penalty: float | None = setting(None, low=0.0)
-    """Strength of E(|grad D(x)| - 1)^2 between real images and G's; none: 10 for the Wasserstein loss, else 0."""
+    """Strength of E(|grad D(x)| - 1)^2 between real images and G's; null: 10 for the Wasserstein loss, else 0."""
+    weight_penalties_G: dict[str, float] = setting(dict, low=0.0)
+    """Further penalties on G's weights, {name: strength}; a name without a field of its own (docs/extending.md)."""
+    weight_penalties_D: dict[str, float] = setting(dict, low=0.0)
+    """The same on D's weights."""
+    gradient_penalties: dict[str, float] = setting(dict, low=0.0)
+    """Further penalties on D's gradient, {name: strength}."""
     dropout_keep: float = setting(1.0, low=1e-3, high=1.0)
     """Probability that a feature before D's last layer is kept in training; 1: no dropout (Section 4.2: 0.8)."""
     sigma_G: SigmaConfig = setting(SigmaConfig)
     """Regularization of G's sigma_0."""
     sigma_D: SigmaConfig = setting(SigmaConfig)
     """Regularization of D's sigma_0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for mapping, own in FIELDS_OF_PENALTIES.items():
+            for name in getattr(self, mapping):
+                if name in own:
+                    raise RangeError(f"{mapping} names {name}, which has a field of its own: use {own[name]}.")
+
+
+FIELDS_OF_PENALTIES: dict[str, dict[str, str]] = {
+    "weight_penalties_G": {
+        "orthogonal": "orthogonal_G",
+        "l2": "l2_G",
+        "embedding_decay": "embedding_decay",
+        "sigma": "sigma_G",
+    },
+    "weight_penalties_D": {
+        "orthogonal": "orthogonal_D",
+        "l2": "l2_D",
+        "embedding_decay": "embedding_decay",
+        "sigma": "sigma_D",
+    },
+    "gradient_penalties": {"r1": "r1", "gradient": "gradient_penalty"},
+}
+"""Penalties with fields of their own, by the mapping that does not take them: name -> field."""

@@ -10,13 +10,11 @@ from biggan.config.fields import Section, setting
 
 @dataclass(frozen=True)
 class SpeedConfig(Section):
-    """How the same function is computed faster. Each switch but `tf32` and `precision` moves the last bits, none a
-    formula."""
+    """Faster ways to compute the same function. All but `tf32` and `precision` change rounding only."""
 
     narrow_skips: bool = setting(False)
-    """Convolve a block's 1x1 skip at the lower resolution: before G's upsampling, after D's pooling (a quarter of the
-    work)."""
-    merged_resampling: bool = setting(False)
+    """Convolve 1x1 skips at the lower resolution: before G's upsampling, after D's pooling (a quarter of the work)."""
+    fused_resampling: bool = setting(False)
     """Nearest upsampling and its 3x3 convolution as one transposed 4x4, a 3x3 convolution and its average pooling as
     one 4x4 of stride 2 (4/9 of the multiplications)."""
     channels_last: bool = setting(False)
@@ -24,11 +22,11 @@ class SpeedConfig(Section):
     batched_power_iteration: bool = setting(False)
     """Normalize all weights of a network together, with fewer operators and passes over them."""
     compile: bool = setting(False)
-    """Compile both networks with `torch.compile` (the first steps take minutes); D not where the gradient of a penalty
-    on its gradient is wanted, which compiled code does not have."""
+    """Compile both networks with `torch.compile` (the first steps take minutes); not D with a gradient penalty, since
+    compiled code has no second derivatives."""
     tf32: bool = setting(False)
-    """Allow TF32, which keeps 10 of float32's 23 bits, to the convolutions and matrix products of both networks'
-    updates on an Ampere or later GPU: errors near 1e-3. Sampling, evaluation and the monitor never use it."""
+    """Allow TF32 (10 of float32's 23 bits, errors near 1e-3) in the convolutions and matrix products of updates, on an
+    Ampere or later GPU. Sampling, evaluation and the monitor never use it."""
     precision: Literal["float32", "bfloat16", "float16"] = setting("float32")
-    """Of the networks' forwards and backwards. Weights, Spectral Normalization, BatchNorm's statistics, logits, losses,
+    """Precision of the networks' passes. Weights, Spectral Normalization, BatchNorm's statistics, logits, losses,
     penalties, sampling and evaluation stay in float32; float16's losses are scaled, its overflowing updates skipped."""

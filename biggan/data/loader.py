@@ -16,13 +16,13 @@ from biggan.distributed.ranks import BatchShard, local_world_size
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
-    from biggan.config.tree import Config
+    from biggan.config import Config
     from biggan.data.images import Images, Position, Source
 
-Batch = tuple[Tensor, Tensor]
+LabelledImages = tuple[Tensor, Tensor]
 
 
-def training_batches(config: Config, source: Source, start: int) -> Iterator[Batch]:
+def training_batches(config: Config, source: Source, start: int) -> Iterator[LabelledImages]:
     """Real images (B, 3, R, R) and labels (B,), one global batch for each D step from step `start` on.
 
     The same for every number of `data.workers`. Under several ranks each reads its own rows alone (`Share`). Raises
@@ -65,14 +65,14 @@ class _Reporting(Dataset):
     def __init__(self, images: Images) -> None:
         self.images = images
 
-    def __getitems__(self, positions: list[Position]) -> Batch | UserError:
+    def __getitems__(self, positions: list[Position]) -> LabelledImages | UserError:
         try:
             return self.images.__getitems__(positions)
         except UserError as error:
             return error
 
 
-def _unpacked(batches: Iterator[Batch | UserError]) -> Iterator[Batch]:
+def _unpacked(batches: Iterator[LabelledImages | UserError]) -> Iterator[LabelledImages]:
     while True:
         batch = next(batches)  # the sampler has no end
         if isinstance(batch, UserError):

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
-Batch = tuple[Tensor, Tensor]
+from biggan.data.loader import LabelledImages
 
 
-def prefetched(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def prefetched(batches: Iterator[LabelledImages], device: torch.device) -> Iterator[LabelledImages]:
     """The same batches, on a GPU copied there one ahead, on a stream of their own; on a CPU as they are.
 
     The loader pins them. Where it raises, the error comes one batch early.
@@ -18,7 +17,7 @@ def prefetched(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch
     return batches if device.type != "cuda" else _ahead(batches, device)
 
 
-def _ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def _ahead(batches: Iterator[LabelledImages], device: torch.device) -> Iterator[LabelledImages]:
     stream = torch.cuda.Stream(device)
     following = _sent(batches, stream, device)
     while True:
@@ -30,7 +29,7 @@ def _ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
         yield current
 
 
-def _sent(batches: Iterator[Batch], stream: torch.cuda.Stream, device: torch.device) -> Batch:
+def _sent(batches: Iterator[LabelledImages], stream: torch.cuda.Stream, device: torch.device) -> LabelledImages:
     images, labels = next(batches)
     with torch.cuda.stream(stream):
         return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)

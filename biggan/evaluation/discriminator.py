@@ -13,8 +13,7 @@ from biggan import rng
 from biggan.data.images import Source
 from biggan.evaluation.generate import LatentSpec, generate
 from biggan.evaluation.memorization import discriminator_logits, fixed_images, memorization, share_accepted_as_real
-from biggan.networks.discriminator import Discriminator
-from biggan.networks.generator import Generator
+from biggan.networks.base import DiscriminatorNetwork, GeneratorNetwork
 
 COLORS = {"training": "#1f77b4", "validation": "#2ca02c", "generated": "#d62728"}
 
@@ -48,7 +47,7 @@ class DiscriminatorScores:
 
 
 def discriminator_scores(
-    D: Discriminator, source: Source, sampler: Generator, draw: LatentSpec, count: int
+    D: DiscriminatorNetwork, source: Source, sampler: GeneratorNetwork, draw: LatentSpec, count: int
 ) -> DiscriminatorScores:
     """D's scores of `count` images of each set, or all there are; on the training images that D was trained on.
 

@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 import torch
 
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.evaluation.features.registry import Embedded, FeatureNetwork, Report, join, load_features
 from biggan.evaluation.generate import LatentSpec, generate
 from biggan.evaluation.reference import MOST_KEPT, Reference, Split, make_reference, open_complete_source
 from biggan.evaluation.scores import compute_scores, is_parts, kid_size
 from biggan.evaluation.shares import SampleShard, gathered
 from biggan.evaluation.standing import sampling_copy
-from biggan.networks.generator import Generator
+from biggan.networks.base import GeneratorNetwork
 from spectra.linalg.tf32 import tf32
 
 Weights = Literal["raw", "ema"]
@@ -97,7 +97,7 @@ class Evaluator:
         )
 
     @tf32(False)
-    def sampler(self, G: Generator, settings: Settings, step: int | None) -> Generator:
+    def sampler(self, G: GeneratorNetwork, settings: Settings, step: int | None) -> GeneratorNetwork:
         """A copy of `G` under the settings' standing statistics."""
         return sampling_copy(
             G,
@@ -110,7 +110,7 @@ class Evaluator:
 
     @tf32(False)
     def embed(
-        self, sampler: Generator, settings: Settings, step: int | None, share: SampleShard | None = None
+        self, sampler: GeneratorNetwork, settings: Settings, step: int | None, share: SampleShard | None = None
     ) -> Embedded:
         """The settings' samples of a generator under standing statistics, in the features' eyes.
 
@@ -123,7 +123,7 @@ class Evaluator:
         return gathered(mine, share, settings.samples)
 
     def scores(
-        self, G: Generator, settings: Settings, step: int | None, names: list[str] | None = None
+        self, G: GeneratorNetwork, settings: Settings, step: int | None, names: list[str] | None = None
     ) -> dict[str, float]:
         """`G`'s scores, those of `names` or all; `G` is left as it was."""
         embedded = self.embed(self.sampler(G, settings, step), settings, step)

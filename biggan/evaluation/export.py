@@ -21,7 +21,7 @@ from biggan.errors import UserError
 from biggan.evaluation.generate import BLOCK, LatentSpec, block_count, generate
 from biggan.evaluation.shares import SampleShard
 from biggan.evaluation.standing import sampling_copy
-from biggan.networks.generator import Generator
+from biggan.networks.base import GeneratorNetwork
 from biggan.run.checkpoint import Checkpoint
 from biggan.run.files import Lock
 from spectra.record.files import remove_partial, replacing, write_text
@@ -61,7 +61,7 @@ class ExportSpec:
 
 def export_samples(
     checkpoint: Checkpoint,
-    G: Generator,
+    G: GeneratorNetwork,
     order: ExportSpec,
     out: Path,
     share: SampleShard | None = None,

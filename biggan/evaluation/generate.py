@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from biggan import rng
-from biggan.config.tree import LatentConfig
+from biggan.config import LatentConfig
 from biggan.errors import UserError
-from biggan.networks.generator import Generator
+from biggan.networks.base import GeneratorNetwork
 from biggan.networks.spectral_norm import normalized
 from biggan.objective.latents import sample_latents, truncated_latents
 
@@ -49,7 +49,7 @@ def block_count(count: int) -> int:
 
 @torch.no_grad()
 def generate(
-    network: Generator, draw: LatentSpec, count: int, blocks: Iterable[int] | None = None
+    network: GeneratorNetwork, draw: LatentSpec, count: int, blocks: Iterable[int] | None = None
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(number of the first, images, labels) of each of the `blocks` of images 0 to count - 1, or of all of them.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed
 
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.data import open_source
 from biggan.errors import UserError
 from biggan.evaluation.bias import bias_warning
@@ -29,7 +29,7 @@ from biggan.evaluation.scores import class_leakage, compute_scores, unknown_scor
 from biggan.evaluation.shares import SampleShard
 from biggan.evaluation.table import Row, ScoreTable, csv_text
 from biggan.evaluation.truncation import Curve, draw_curve, truncation_curve
-from biggan.networks.discriminator import Discriminator
+from biggan.networks import build_discriminator
 from biggan.observers.evaluation import to_json
 from biggan.run.checkpoint import Checkpoint, CheckpointError, checkpoint_paths, newest_checkpoint, read_checkpoint
 from biggan.run.session import resolve_device
@@ -229,7 +229,7 @@ class Job:
 
     def _discriminator_scores(self, checkpoint: Checkpoint, count: int) -> DiscriminatorScores:
         prefix = "D."
-        D = Discriminator(checkpoint.config.model, checkpoint.config.speed)
+        D = build_discriminator(checkpoint.config)
         D.load_state_dict(
             {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
         )

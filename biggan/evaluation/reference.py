@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from biggan import rng
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.data.images import Images, Source
 from biggan.data.sources.registry import arrange, open_data
 from biggan.errors import UserError

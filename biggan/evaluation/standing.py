@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan import rng
-from biggan.config.tree import LatentConfig
-from biggan.networks.generator import Generator
-from biggan.networks.spectral_norm import SpectrallyNormalized, collecting, normalized, set_running_statistics
+from biggan.config import LatentConfig
+from biggan.networks.base import GeneratorNetwork
+from biggan.networks.batchnorm import collecting, set_running_statistics
+from biggan.networks.spectral_norm import SpectrallyNormalized, normalized
 from biggan.objective.latents import sample_latents
 
 POWER_ITERATIONS = 50
@@ -20,7 +21,7 @@ SMALL = 384  # up to this shorter side the singular vector is computed, which is
 
 @torch.no_grad()
 def sampling_copy(
-    G: Generator,
+    G: GeneratorNetwork,
     *,
     distribution: LatentConfig | str,
     step: int | None = None,
@@ -28,7 +29,7 @@ def sampling_copy(
     batch: int = 64,
     seed: int = 0,
     refresh_sigma: bool = True,
-) -> Generator:
+) -> GeneratorNetwork:
     """A copy of `G` in eval mode, its statistics those of `passes` forwards of fresh noise; `G` is left as it was.
 
     Means and variances are pooled exactly over all `passes` x `batch` samples, so that outputs no longer depend on

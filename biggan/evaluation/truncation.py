@@ -15,7 +15,7 @@ from biggan.evaluation.evaluator import Evaluator, Settings
 from biggan.evaluation.features.registry import Embedded, join
 from biggan.evaluation.generate import LatentSpec, generate
 from biggan.evaluation.scores import compute_scores
-from biggan.networks.generator import Generator
+from biggan.networks.base import GeneratorNetwork
 
 SATURATED = 0.98  # |value| of a pixel, in [-1, 1]
 LEAST_IS = 0.95  # of the untruncated samples' IS
@@ -109,7 +109,7 @@ def parse_thresholds(text: str) -> list[float]:
 
 def truncation_curve(
     evaluator: Evaluator,
-    G: Generator,
+    G: GeneratorNetwork,
     settings: Settings,
     thresholds: list[float],
     validation: tuple[float, int],
@@ -135,7 +135,7 @@ def truncation_curve(
 
 
 def _at(
-    evaluator: Evaluator, sampler: Generator, settings: Settings, step: int | None, threshold: float | None
+    evaluator: Evaluator, sampler: GeneratorNetwork, settings: Settings, step: int | None, threshold: float | None
 ) -> tuple[Embedded, float]:
     draw = LatentSpec(evaluator.config.latents, settings.seed, step, threshold)
     parts, saturated, pixels = [], 0, 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from biggan.config.tree import ModelConfig
+from biggan.config import ModelConfig
 from biggan.errors import UserError
 
 BASE_RESOLUTION = 4  # G's linear layer always puts out a 4x4 map.

@@ -38,7 +38,7 @@ def _unit(layers: Sequence[SpectrallyNormalized], vectors: list[Tensor]) -> list
     """Each vector over its norm, or over its layer's epsilon where that is larger."""
     norms = torch._foreach_norm(vectors)
     torch._foreach_clamp_min_(norms, [layer.eps_sn for layer in layers])
-    return torch._foreach_div(vectors, norms)
+    return list(torch._foreach_div(vectors, norms))
 
 
 class _Divide(torch.autograd.Function):

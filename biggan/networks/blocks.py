@@ -2,163 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biggan.config.tree import ModelConfig, SpeedConfig
-from biggan.networks.reparametrization import Conv2d, Linear, WeightNorm
-from biggan.networks.resampling import Resampling
-from biggan.networks.spectral_norm import (
-    Affine,
-    AffineBatchNorm,
-    ConditionalAffine,
-    ConditionalBatchNorm,
-    NoNorm,
-    SNConv2d,
-    SNEmbedding,
-    SNLinear,
-)
-
-NormFactory = Callable[[int], nn.Module]
-"""Width -> a normalization, called with the map and the block's condition (or D's labels)."""
-
-
-class LayerFactory:
-    """Makes one network's layers, all in the same way: with Spectral Normalization or without, filters of one size."""
-
-    def __init__(
-        self,
-        *,
-        spectral_norm: bool,
-        sn_eps: float,
-        bn_eps: float = 1e-4,
-        bn_momentum: float = 0.1,
-        norm: str = "batch",
-        size: int = 3,
-        dilation: int = 1,
-        up: str = "nearest",
-        projection: str = "linear",
-        projection_hidden: int | None = None,
-        projection_bias: bool = False,
-        projection_spectral_norm: bool = True,
-        speed: SpeedConfig | None = None,
-    ) -> None:
-        self.spectral_norm, self.sn_eps, self.norm = spectral_norm, sn_eps, norm
-        self.bn_settings = {"eps": bn_eps, "momentum": bn_momentum}
-        self.size, self.dilation = size, dilation
-        self.up, self.speed = up, speed or SpeedConfig()
-        self.projection_kind, self.projection_hidden = projection, projection_hidden
-        self.projection_bias, self.projection_spectral_norm = projection_bias, projection_spectral_norm
-
-    @classmethod
-    def for_G(cls, model: ModelConfig, speed: SpeedConfig) -> LayerFactory:
-        """The maker of G's layers."""
-        return cls(
-            spectral_norm=model.spectral_norm_G,
-            sn_eps=model.spectral_norm_eps,
-            bn_eps=model.batchnorm_eps,
-            bn_momentum=model.batchnorm_momentum,
-            norm=model.norm_G,
-            size=model.filter_G,
-            dilation=model.dilation_G,
-            up=model.upsampling,
-            projection=model.projection,
-            projection_hidden=model.projection_hidden,
-            projection_bias=model.projection_bias,
-            projection_spectral_norm=model.projection_spectral_norm,
-            speed=speed,
-        )
-
-    @classmethod
-    def for_D(cls, model: ModelConfig, speed: SpeedConfig) -> LayerFactory:
-        """The maker of D's layers."""
-        return cls(
-            spectral_norm=model.spectral_norm_D,
-            sn_eps=model.spectral_norm_eps,
-            bn_eps=model.batchnorm_eps,
-            bn_momentum=model.batchnorm_momentum,
-            norm=model.norm_D,
-            size=model.filter_D,
-            dilation=model.dilation_D,
-            speed=speed,
-        )
-
-    def resampling(self, kind: str) -> Resampling:
-        """A block's resampling: "up", "down" or "flat"."""
-        return Resampling(kind, self.up, self.speed)
-
-    def conv(self, before: int, after: int, size: int | None = None, *, bias: bool = True) -> nn.Module:
-        """A convolution that keeps the resolution, with the network's filter size and dilation unless `size` is given.
-
-        A 1x1 filter has nothing to dilate.
-        """
-        size, dilation = (self.size, self.dilation) if size is None else (size, 1)
-        kind = SNConv2d if self.spectral_norm else Conv2d
-        layer = kind(before, after, size, padding=dilation * (size // 2), dilation=dilation, bias=bias)
-        return self._weight_normalized(self._prepared(layer))
-
-    def linear(self, before: int, after: int, *, bias: bool = True) -> nn.Module:
-        """A linear layer."""
-        layer = (SNLinear if self.spectral_norm else Linear)(before, after, bias=bias)
-        return self._weight_normalized(self._prepared(layer))
-
-    def embedding(self, classes: int, width: int) -> nn.Module:
-        """A class embedding (D's is normalized, G's is not and does not come from here)."""
-        return self._prepared((SNEmbedding if self.spectral_norm else nn.Embedding)(classes, width))
-
-    def _prepared(self, layer: nn.Module) -> nn.Module:
-        if isinstance(layer, (SNConv2d, SNLinear, SNEmbedding)):
-            layer.prepare_spectral_norm(self.sn_eps)
-        return layer
-
-    def _weight_normalized(self, layer: nn.Module) -> nn.Module:
-        if self.norm == "weight":
-            layer.add_map("weight_norm", WeightNorm(len(layer.weight)))  # type: ignore[operator, arg-type]
-        return layer
-
-    def projection(self, before: int, after: int) -> nn.Module:
-        """From a condition (N, before) to the gains or biases (N, after) of one BatchNorm: linear, or an MLP."""
-        kind = SNLinear if self.spectral_norm and self.projection_spectral_norm else Linear
-        hidden = [] if self.projection_kind == "linear" else [self.projection_hidden or before]
-        layers: list[nn.Module] = []
-        for width in hidden:
-            layers += [self._prepared(kind(before, width)), nn.ReLU()]
-            before = width
-        layers.append(self._prepared(kind(before, after, bias=self.projection_bias)))
-        return nn.Sequential(*layers) if hidden else layers[0]
-
-    def batchnorm(self, width: int) -> nn.Module:
-        """G's last normalization, with a gain and a bias a channel."""
-        return AffineBatchNorm(width, **self.bn_settings) if self.norm == "batch" else Affine(width)
-
-    def conditional_batchnorm(self, width: int, condition: int, *, table: bool) -> nn.Module:
-        """BatchNorm conditioned on a vector of dimension `condition`; with `table`, on one of `condition` classes.
-
-        Where G has no BatchNorm, the gain and bias alone: they are all that tells G the class.
-        """
-        if table:
-            gain, bias = nn.Embedding(condition, width), nn.Embedding(condition, width)
-        else:
-            gain, bias = (self.projection(condition, width) for _ in range(2))
-        if self.norm not in ("batch", "conditional"):
-            return ConditionalAffine(gain, bias)
-        return ConditionalBatchNorm(width, gain, bias, **self.bn_settings)
-
-    def norm_in_D(self, width: int, classes: int) -> nn.Module:
-        """What stands before a ReLU of D: nothing, BatchNorm, or BatchNorm with a gain and bias a class."""
-        if self.norm == "conditional":
-            return self.conditional_batchnorm(width, classes, table=True)
-        return NoNorm() if self.norm == "none" else self.batchnorm(width)
+from biggan.networks.batchnorm import NoNorm
+from biggan.networks.factory import LayerFactory, NormFactory
 
 
 class GBlock(nn.Module):
     """BigGAN's block in G: BN-ReLU-up-3x3-BN-ReLU-3x3, and a 1x1 skip (Figure 15b).
 
-    `norm` makes a conditional BatchNorm, or what stands for it. An up block has its skip convolution also where widths
-    agree; a flat one has none there.
+    `norm` makes a conditional BatchNorm, or its replacement. An up block always has a skip convolution; a flat one only
+    where its widths differ.
     """
 
     def __init__(self, make: LayerFactory, norm: NormFactory, kind: str, before: int, after: int) -> None:
@@ -202,7 +58,7 @@ class DBlock(nn.Module):
     """BigGAN's block in D: ReLU-3x3-ReLU-3x3-pool, and a 1x1 skip (Figure 15c).
 
     The network's first block has no leading ReLU and pools before its 1x1; the others convolve, then pool.
-    `hidden` is the number of filters of the first convolution; `norm` makes what stands before a ReLU.
+    `hidden` is the number of filters of the first convolution; `norm` makes the normalization before a ReLU.
     """
 
     def __init__(
@@ -275,9 +131,8 @@ class NonLocalBlock(nn.Module):
 class ProjectedEmbedding(nn.Module):
     """D's class embedding as a projection of G's (Appendix H).
 
-    `classes` (classes x dim) is a copy of G's embedding, taken at each of D's updates: a constant to D, and to G's
-    update too, so that G cannot lower its loss by moving D's classes. G alone trains the embedding, through G; D trains
-    the projection.
+    `classes` (classes x dim) is a copy of G's embedding, taken at each of D's updates. It is a constant to D and in G's
+    update, so that G cannot lower its loss by moving D's classes. Only G trains the embedding; D trains the projection.
     """
 
     classes: Tensor

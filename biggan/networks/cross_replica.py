@@ -72,7 +72,7 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None]:
         x, mean, scale, total = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph: the derivative of the gradient is wanted too
-            out, *_ = _normalize(x, ctx.eps)
+            out = _normalize(x, ctx.eps)[0]
             return torch.autograd.grad(out, x, gradient, create_graph=True)[0], None
         wide = gradient.to(mean.dtype)
         normal = (x.to(mean.dtype) - mean[:, None, None]) * scale[:, None, None]

@@ -5,22 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from biggan.config.tree import ModelConfig, SpeedConfig
+from biggan.config import ModelConfig, SpeedConfig
 from biggan.networks.architectures import Block, resolutions, resolve
 from biggan.networks.autocast import in_full_precision, widened
-from biggan.networks.blocks import DBlock, DeepDBlock, LayerFactory, NonLocalBlock, NormFactory, ProjectedEmbedding
+from biggan.networks.base import DiscriminatorNetwork, GeneratorNetwork, shared_embedding
+from biggan.networks.blocks import DBlock, DeepDBlock, NonLocalBlock, ProjectedEmbedding
+from biggan.networks.factory import LayerFactory, NormFactory
 from biggan.networks.recompute import run_block
 from biggan.networks.sigma_control import clamp_layers
 
 
-class Discriminator(nn.Module):
+class Discriminator(DiscriminatorNetwork):
     """D(x, y): images and class labels to one logit an image, Embed(y) . h + linear(h) (Appendix B).
 
     h is the ReLU of the last block's map, summed over positions.
     """
-
-    recompute = False
-    """Whether blocks are computed again in the backward pass; the trainer sets it."""
 
     def __init__(self, model: ModelConfig, speed: SpeedConfig | None = None) -> None:
         super().__init__()
@@ -52,10 +51,10 @@ class Discriminator(nn.Module):
         clamp_layers(self, model.clamp_D, "model.clamp_D")
 
     @torch.no_grad()
-    def take_embedding(self, embedding: nn.Embedding | None) -> None:
+    def copy_from(self, G: GeneratorNetwork) -> None:
         """Copy G's class embedding as it is now, where D's is a projection of it; else do nothing."""
-        if isinstance(self.embedding, ProjectedEmbedding) and embedding is not None:
-            self.embedding.classes.copy_(embedding.weight)
+        if isinstance(self.embedding, ProjectedEmbedding):
+            self.embedding.classes.copy_(shared_embedding(G).weight)
 
     def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (N, 3, R, R) in [-1, 1] -> h (N, width). Class-conditional BatchNorm needs their labels y (N,)."""
@@ -72,11 +71,6 @@ class Discriminator(nn.Module):
                 h = h * mask
             return self.linear(h).squeeze(1), (self.embedding(y) * h).sum(dim=1)
 
-    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Images (N, 3, R, R) and labels (N,) int64 -> logits (N,); positive means real. `mask`: see `parts`."""
-        linear, projection = self.parts(x, y, mask)
-        return linear + projection
-
 
 def _make_block(
     make: LayerFactory, norm: NormFactory, model: ModelConfig, block: Block, ch: int, *, first: bool
@@ -87,5 +81,5 @@ def _make_block(
     if model.family == "biggan-deep":
         return DeepDBlock(make, norm, block.kind, before, after)
     # SN-GAN's first block has its output's width too: three hidden filters would throw the image away.
-    hidden = after if model.hidden_D == "out" or first else before
+    hidden = after if model.conv1_width_D == "out" or first else before
     return DBlock(make, norm, block.kind, before, after, hidden=hidden, first=first)

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
-from biggan.config.tree import ModelConfig, SpeedConfig
+from biggan.config import ModelConfig, SpeedConfig
 from biggan.networks.architectures import BASE_RESOLUTION, resolutions, resolve
 from biggan.networks.autocast import widened
-from biggan.networks.blocks import DeepGBlock, GBlock, LayerFactory, NonLocalBlock
+from biggan.networks.base import GeneratorNetwork
+from biggan.networks.blocks import DeepGBlock, GBlock, NonLocalBlock
+from biggan.networks.factory import LayerFactory
 from biggan.networks.recompute import run_block
 from biggan.networks.sigma_control import clamp_layers
-from biggan.networks.spectral_norm import ConditionalBatchNorm
 
 
-class Generator(nn.Module):
+class Generator(GeneratorNetwork):
     """G(z, y): latents and class labels to images in [-1, 1] (Appendix B).
 
     With `skip_z`, BigGAN splits z into equal chunks: the first feeds the linear layer, each other one joins the
     class embedding as the condition of one block; BigGAN-deep joins the whole z to the embedding for the linear
     layer and for every block. Without a shared embedding each BatchNorm is conditioned by its own tables.
     """
-
-    recompute = False
-    """Whether blocks are computed again in the backward pass; the trainer sets it."""
 
     def __init__(self, model: ModelConfig, speed: SpeedConfig | None = None) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Generator(nn.Module):
         self.bottom = (plan.architecture.linear * ch, BASE_RESOLUTION, BASE_RESOLUTION)
         self.linear = make.linear(linear_in, self.bottom[0] * BASE_RESOLUTION**2)
 
-        def norm(width: int) -> ConditionalBatchNorm:
+        def norm(width: int) -> nn.Module:
             return make.conditional_batchnorm(width, condition, table=not model.shared_embedding)
 
         self.blocks = nn.ModuleList()
@@ -79,10 +79,11 @@ class Generator(nn.Module):
             h = run_block(block, *inputs, recompute=self.recompute)
         return torch.tanh(widened(self.to_rgb(torch.relu(self.norm(h)))))
 
-    def _conditions(self, z: Tensor, c: Tensor):  # noqa: ANN202 - (Tensor, iterator of Tensors)
+    def _conditions(self, z: Tensor, c: Tensor) -> tuple[Tensor, Iterator[Tensor]]:
+        """The linear layer's input, and the condition of each block in order."""
         if self.deep:
-            joined = torch.cat([z, c], dim=1)
-            return joined, iter([joined] * len(self.condition_of))
+            whole = torch.cat([z, c], dim=1)
+            return whole, iter([whole] * len(self.condition_of))
         if self.skip_z:
             first, *chunks = z.split(self.chunk, dim=1)
             joined = [torch.cat([chunk, c], dim=1) for chunk in chunks]

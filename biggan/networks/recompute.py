@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from biggan.networks.spectral_norm import counted_already
+from biggan.networks.batchnorm import counted_already
 
 
 def run_block(block: nn.Module, *inputs: Tensor | None, recompute: bool) -> Tensor:

@@ -1,7 +1,7 @@
 """Layers whose forward uses something made of their raw weight, such as WeightNorm, and their names.
 
 `weight` stays the raw parameter. A layer's `maps` are applied to it in order, and Spectral Normalization, where the
-layer has it (normalization.py), to what comes out of them. In training this happens once an update, in a `normalized`
+layer has it (spectral_norm.py), to what comes out of them. In training this happens once an update, in a `normalized`
 block.
 """
 
@@ -10,9 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from biggan.errors import UserError, check_known
-from biggan.networks.singular import COUNT
 
 
 class Reparametrized:
@@ -104,25 +101,3 @@ def matrix_names(network: nn.Module) -> dict[str, nn.Parameter]:
             if parameter.ndim >= 2:
                 found[path if name == "weight" else f"{path}.{name}"] = parameter
     return found
-
-
-def chosen_layers(
-    network: nn.Module, wanted: list[str] | None, *, ratio: float | None, where: str
-) -> dict[str, nn.Parameter]:
-    """The weights that the configuration names by layer, all for none.
-
-    With `ratio`, matrices of a single row or column are left alone, for they have no second singular value.
-    Raises `UserError` for an unknown name (with the nearest) and for a named layer that is left alone.
-    """
-    if wanted is not None and not wanted:
-        raise UserError(f"{where}.layers is empty. Name the layers, or leave it out for all of them.")
-    known = matrix_names(network)
-    thin = {name for name, weight in known.items() if ratio is not None and min(weight.flatten(1).shape) < COUNT}
-    for name in wanted or ():
-        check_known(name, known, f"layer in {where}.layers:")
-        if name in thin:
-            raise UserError(
-                f"{where}.ratio is a ratio of sigma_1, and {name} is a single row or column, which has no sigma_1. "
-                f"Take it out of {where}.layers."
-            )
-    return {name: known[name] for name in known if name not in thin and (wanted is None or name in wanted)}

@@ -1,17 +1,18 @@
-"""Resampling by two, and the convolution next to it: as Appendix B writes them, or computed together with less work.
+"""Resampling by two, and the convolution next to it: as Appendix B writes them, or fused, with less work.
 
-Every path is the same function; only rounding differs (tests/test_resampling.py).
+Every path is the same function; only rounding differs (tests/biggan/networks/test_resampling.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biggan.config.speed import SpeedConfig
+from biggan.config import SpeedConfig
 from biggan.networks.reparametrization import Conv2d
 
 
@@ -43,7 +44,7 @@ class Resampling:
     Args:
         kind: "up" or "down" by two, or "flat" for none.
         up: "nearest" or "bilinear".
-        speed: which of the shorter ways are taken.
+        speed: which of the faster forms are used.
     """
 
     def __init__(self, kind: str, up: str, speed: SpeedConfig) -> None:
@@ -53,8 +54,8 @@ class Resampling:
         self.use(speed)
 
     def use(self, speed: SpeedConfig) -> None:
-        """Take these of the shorter ways from now on."""
-        self.narrow, self.merged = speed.narrow_skips, speed.merged_resampling
+        """Use these of the faster forms from now on."""
+        self.narrow, self.fused = speed.narrow_skips, speed.fused_resampling
 
     def __call__(self, x: Tensor) -> Tensor:
         """Resample (N, C, H, W)."""
@@ -63,36 +64,38 @@ class Resampling:
     def then(self, conv: nn.Module, x: Tensor) -> Tensor:
         """conv(resample(x)), as G's blocks do."""
         n, _, height, width = x.shape
-        if self.merged and self.kind == "up" and self.nearest and _is_plain_3x3(conv) and pays(conv, n, height, width):
+        wanted = self.fused and self.kind == "up" and self.nearest
+        if wanted and _is_plain_3x3(conv) and is_faster_fused(conv, n, height, width):
             return upsample_and_convolve(x, conv.current_weight(), conv.bias)
         return conv(self.plain(x))
 
     def after(self, conv: nn.Module, x: Tensor) -> Tensor:
         """resample(conv(x)), as D's blocks do."""
         n, _, height, width = x.shape
-        if self.merged and self.kind == "down" and _is_plain_3x3(conv) and pays(conv, n, height // 2, width // 2):
+        wanted = self.fused and self.kind == "down"
+        if wanted and _is_plain_3x3(conv) and is_faster_fused(conv, n, height // 2, width // 2):
             return convolve_and_downsample(x, conv.current_weight(), conv.bias)
         return self.plain(conv(x))
 
     def skip_then(self, conv: nn.Module, x: Tensor) -> Tensor:
-        """conv(resample(x)) for a 1x1 convolution, which mixes channels alone and so may as well come first."""
+        """conv(resample(x)) for a 1x1 convolution, which mixes only channels and so may come first."""
         return self.plain(conv(x)) if self.narrow and self.kind == "up" else conv(self.plain(x))
 
     def skip_after(self, conv: nn.Module, x: Tensor) -> Tensor:
-        """resample(conv(x)) for a 1x1 convolution, which may as well come last."""
+        """resample(conv(x)) for a 1x1 convolution, which may come last."""
         return conv(self.plain(x)) if self.narrow and self.kind == "down" else self.plain(conv(x))
 
 
-def _is_plain_3x3(conv: nn.Module) -> bool:
+def _is_plain_3x3(conv: nn.Module) -> TypeGuard[Conv2d]:
     return isinstance(conv, Conv2d) and conv.kernel_size == (3, 3) and conv.dilation == (1, 1)
 
 
-def pays(conv: nn.Module, n: int, height: int, width: int) -> bool:
-    """Whether the merged form of a 3x3 convolution is faster, the smaller of its maps being (n, ..., height, width).
+def is_faster_fused(conv: nn.Conv2d, n: int, height: int, width: int) -> bool:
+    """Whether the fused form of a 3x3 convolution is faster, the smaller of its maps being (n, ..., height, width).
 
-    It does 4/9 of the multiplications with 16/9 of the taps, so few pixels under large filters cost more than they
-    save. Forward and backward of 20 shapes on one CPU core, contiguous: 1.1 to 3.3 times as fast where this says yes,
-    0.3 to 1.2 times where it says no.
+    It does 4/9 of the multiplications with 16/9 of the taps, so it is slower for large filters on few pixels. Forward
+    and backward of 20 shapes on one CPU core, contiguous: 1.1 to 3.3 times as fast where this is true, 0.3 to 1.2
+    times where it is false.
     """
     filters = conv.weight.shape[0] * conv.weight.shape[1]
     return n * height * width >= 512 and (min(height, width) >= 8 or filters <= 256**2)
@@ -136,6 +139,6 @@ def _both_axes(taps: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: 
         return _MATRICES[key]
     matrix = torch.tensor(taps, dtype=dtype)
     found = torch.kron(matrix, matrix).to(device)
-    if type(found) is Tensor:  # not where shapes alone are followed (`estimate`)
+    if type(found) is Tensor:  # not a fake tensor, in `estimate`
         _MATRICES[key] = found
     return found

@@ -1,6 +1,6 @@
-"""Spectral Normalization, and conditional BatchNorm with running and standing statistics.
+"""Spectral Normalization (Miyato et al., 2018).
 
-Spectral Normalization (Miyato et al., 2018) divides a weight by the estimate u^T W v of its largest singular value.
+It divides a weight by the estimate u^T W v of its largest singular value.
 The normalized weights are computed once an update, in a `normalized` block, and used by every forward inside it:
 each micro-batch, a penalty's second pass, recomputation. Outside such a block they are computed where they are
 used, and nothing is ever updated.
@@ -8,16 +8,13 @@ used, and nothing is ever updated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biggan.distributed import ranks as distributed
-from biggan.networks import cross_replica
-from biggan.networks.autocast import REDUCED
 from biggan.networks.batched_spectral_norm import normalized_weights
 from biggan.networks.reparametrization import Conv2d, Linear, Reparametrized, in_memory_order
 
@@ -26,7 +23,7 @@ class SpectrallyNormalized(Reparametrized):
     """Mixin for a layer whose `weight` (out x ...) is divided by an estimate of its largest singular value.
 
     `u` (out,) is the running estimate of the first left singular vector, part of the state. Where the layer has maps,
-    the matrix that is meant is what comes out of them. `spectra` reads `normalized_weight()` and `sigma_estimate()`.
+    the matrix is what comes out of them. `spectra` reads `normalized_weight()` and `sigma_estimate()`.
     """
 
     u: Tensor
@@ -60,7 +57,7 @@ class SpectrallyNormalized(Reparametrized):
 
     @torch.no_grad()
     def converge_sigma(self, iterations: int) -> None:
-        """So many power iterations, from the vector that the layer has."""
+        """Do `iterations` power iterations, from the vector that the layer has."""
         matrix = in_memory_order(self.mapped_weight())
         for _ in range(iterations):
             self._sigma(matrix, iterate=True)
@@ -101,201 +98,9 @@ def normalized(network: nn.Module, *, iterate: bool, grad: bool = True) -> Itera
             layer.applied = None
 
 
-def _weights_in_use(network: nn.Module, layers: list[Reparametrized], *, iterate: bool) -> Iterable[Tensor]:
-    together = [layer for layer in layers if isinstance(layer, SpectrallyNormalized)]
-    if not together or not getattr(network, "batched_power_iteration", False):
+def _weights_in_use(network: nn.Module, layers: Sequence[Reparametrized], *, iterate: bool) -> Iterable[Tensor]:
+    batched = [layer for layer in layers if isinstance(layer, SpectrallyNormalized)]
+    if not batched or not getattr(network, "batched_power_iteration", False):
         return (layer.normalized_weight(iterate=iterate) for layer in layers)
-    found = dict(zip(together, normalized_weights(together, iterate=iterate), strict=True))
+    found = dict(zip(batched, normalized_weights(batched, iterate=iterate), strict=True))
     return (found[layer] if layer in found else layer.normalized_weight(iterate=iterate) for layer in layers)
-
-
-class Moments:
-    """Count, mean and sum of squared deviations a channel, pooled exactly over batches (Chan, Golub, LeVeque)."""
-
-    def __init__(self) -> None:
-        self.count: int | Tensor = 0
-        self.mean: Tensor | None = None
-        self.m2: Tensor | None = None
-
-    def add(self, count: int | Tensor, mean: Tensor, m2: Tensor) -> None:
-        """Merge the moments of one more batch."""
-        if self.mean is None or self.m2 is None:
-            self.count, self.mean, self.m2 = count, mean.clone(), m2.clone()
-            return
-        total = self.count + count
-        delta = mean - self.mean
-        self.mean += delta * (count / total)
-        self.m2 += m2 + delta.square() * (self.count * count / total)
-        self.count = total
-
-    @property
-    def variance(self) -> Tensor:
-        """The biased variance, which is what BatchNorm divides by."""
-        assert self.m2 is not None
-        return self.m2 / self.count
-
-
-class BatchNorm(nn.Module):
-    """BatchNorm without gain and bias: batch statistics in training mode, running statistics in eval mode.
-
-    Inside `distributed.synchronized_batchnorm` the batch is that of all ranks.
-    Running statistics move only where the trainer says so (`collecting`, then `move_running_statistics`), once an
-    update, from the moments pooled over its micro-batches.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, width: int, *, eps: float, momentum: float) -> None:
-        super().__init__()
-        self.eps, self.momentum = eps, momentum
-        self.register_buffer("running_mean", torch.zeros(width))
-        self.register_buffer("running_var", torch.ones(width))
-        self.collected: Moments | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize (N, C, H, W) a channel."""
-        if not self.training:
-            return F.batch_norm(x, self.running_mean, self.running_var, training=False, eps=self.eps)
-        if distributed.is_batchnorm_synchronized():
-            out, mean, m2, total = cross_replica.normalize(x, self.eps)
-            if self.collected is not None:
-                self.collected.add(total, mean, m2)
-            return out
-        if self.collected is None and x.dtype not in REDUCED:
-            return F.batch_norm(x, None, None, training=True, eps=self.eps)
-        # With momentum 1 the kernel leaves the batch's own mean and unbiased variance in these; where x is reduced,
-        # their being float32 makes it compute them so.
-        mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-        out = F.batch_norm(x, mean, variance, training=True, momentum=1.0, eps=self.eps)
-        if self.collected is not None:
-            count = x.numel() // x.shape[1]
-            self.collected.add(count, mean, variance * (count - 1))
-        return out
-
-
-def collecting(network: nn.Module) -> AbstractContextManager[None]:
-    """Pool the batch moments of every BatchNorm over the training-mode forwards inside the block."""
-    return _CollectingInto({layer: Moments() for layer in _batchnorms(network)})
-
-
-def not_collecting(network: nn.Module) -> AbstractContextManager[None]:
-    """Leave the forwards inside the block out of an enclosing `collecting`: a penalty's own pass."""
-    return _CollectingInto(dict.fromkeys(_batchnorms(network)))
-
-
-def counted_already(network: nn.Module) -> AbstractContextManager[None]:
-    """For a forward that is computed again later: each BatchNorm goes the way it goes now, and no moment is counted."""
-    layers = _batchnorms(network)
-    return _CollectingInto({layer: None if layer.collected is None else Moments() for layer in layers})
-
-
-class _CollectingInto:
-    """Inside it each BatchNorm's moments go where `moments` says, for none nowhere. May be entered again and again."""
-
-    def __init__(self, moments: Mapping[BatchNorm, Moments | None]) -> None:
-        self.moments = moments
-        self.before: list[Mapping[BatchNorm, Moments | None]] = []
-
-    def __enter__(self) -> None:
-        self.before.append({layer: layer.collected for layer in self.moments})
-        self._set(self.moments)
-
-    def __exit__(self, *error: object) -> None:
-        self._set(self.before.pop())
-
-    @staticmethod
-    def _set(moments: Mapping[BatchNorm, Moments | None]) -> None:
-        for layer, one in moments.items():
-            layer.collected = one
-
-
-@torch.no_grad()
-def move_running_statistics(network: nn.Module) -> None:
-    """Move every BatchNorm's running statistics once towards the moments collected so far (inside `collecting`)."""
-    for layer in _batchnorms(network):
-        if layer.collected is not None and layer.collected.mean is not None:
-            layer.running_mean.lerp_(layer.collected.mean, layer.momentum)
-            layer.running_var.lerp_(layer.collected.variance, layer.momentum)
-
-
-@torch.no_grad()
-def set_running_statistics(network: nn.Module) -> None:
-    """Put the moments collected so far in place of the running statistics (standing statistics, Appendix C.1)."""
-    for layer in _batchnorms(network):
-        if layer.collected is not None and layer.collected.mean is not None:
-            layer.running_mean.copy_(layer.collected.mean)
-            layer.running_var.copy_(layer.collected.variance)
-
-
-def _batchnorms(network: nn.Module) -> list[BatchNorm]:
-    return [module for module in network.modules() if isinstance(module, BatchNorm)]
-
-
-def scale_and_shift(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-    """Multiply (N, C, H, W) by a gain and add a bias a channel, (C,) each, in x's precision."""
-    return x * gain.to(x.dtype)[:, None, None] + bias.to(x.dtype)[:, None, None]
-
-
-class AffineBatchNorm(BatchNorm):
-    """BatchNorm with a learned gain (from 1) and bias (from 0) a channel: G's last one, and D's."""
-
-    def __init__(self, width: int, *, eps: float, momentum: float) -> None:
-        super().__init__(width, eps=eps, momentum=momentum)
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Normalize, scale and shift (N, C, H, W), whatever the condition."""
-        return scale_and_shift(super().forward(x), self.weight, self.bias)
-
-
-class ConditionalBatchNorm(BatchNorm):
-    """BatchNorm whose gain and bias are functions of a condition: `gain` is added to 1, `bias` to 0 (Section 3).
-
-    `gain` and `bias` are layers from the condition to (N, width): projections of the shared embedding joined with a
-    chunk of z, or tables of classes x width.
-    """
-
-    def __init__(self, width: int, gain: nn.Module, bias: nn.Module, *, eps: float, momentum: float) -> None:
-        super().__init__(width, eps=eps, momentum=momentum)
-        self.gain, self.bias = gain, bias
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:  # type: ignore[override]
-        """Normalize (N, C, H, W) and modulate it by the condition (N, ...)."""
-        gain = 1 + self.gain(condition)
-        return torch.addcmul(self.bias(condition)[:, :, None, None], super().forward(x), gain[:, :, None, None])
-
-
-class NoNorm(nn.Module):
-    """Nothing, where a normalization may stand."""
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """x itself."""
-        return x
-
-
-class Affine(nn.Module):
-    """The gain and bias of `AffineBatchNorm` without its normalization (Appendix H)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Scale and shift (N, C, H, W)."""
-        return scale_and_shift(x, self.weight, self.bias)
-
-
-class ConditionalAffine(nn.Module):
-    """The gain and bias of `ConditionalBatchNorm` without its normalization (Appendix H)."""
-
-    def __init__(self, gain: nn.Module, bias: nn.Module) -> None:
-        super().__init__()
-        self.gain, self.bias = gain, bias
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Modulate (N, C, H, W) by the condition (N, ...)."""
-        gain = 1 + self.gain(condition)
-        return torch.addcmul(self.bias(condition)[:, :, None, None], x, gain[:, :, None, None])

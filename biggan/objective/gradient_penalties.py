@@ -1,4 +1,5 @@
-"""Penalties on the gradient of D with respect to images. A new one is one function in `GRADIENT_PENALTIES`.
+"""Penalties on the gradient of D with respect to images. A new one is one function, and one line in
+`GRADIENT_PENALTIES` (the package's __init__).
 
 Each makes a pass of its own through D, with the normalized weights and the dropout masks of the update. A mean over
 images: under accumulation the means of the micro-batches average to that of the batch.
@@ -6,15 +7,16 @@ images: under accumulation the means of the micro-batches average to that of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from biggan.config.tree import Config
-from biggan.networks.discriminator import Discriminator
-from biggan.networks.spectral_norm import not_collecting
+from biggan.config import Config
+from biggan.errors import check_known
+from biggan.networks.batchnorm import not_collecting
+from biggan.objective import GRADIENT_PENALTIES
 from biggan.objective.losses import make_loss
 
 
@@ -22,8 +24,8 @@ from biggan.objective.losses import make_loss
 class Batch:
     """What one update of D sees: as many images of G's as real ones, (B, 3, R, R), and their labels (B,).
 
-    `mask_fake`, `mask_real` (B, width): dropout's masks, none without dropout. `mix` (B,): the share of the real image
-    in each point between a real image and one of G's, none without a penalty there.
+    `mask_fake`, `mask_real` (B, width): dropout's masks; None without dropout. `mix` (B,): the share of the real image
+    in each point between a real image and one of G's; None without a penalty that may need it.
     """
 
     fake: Tensor
@@ -48,19 +50,19 @@ class Batch:
         return torch.cat([self.fake, self.real]), torch.cat([self.fake_labels, self.labels]), mask
 
 
-def squared_gradient_norms(D: Discriminator, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+def squared_gradient_norms(D: nn.Module, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
     """|grad_x D(x)|^2 for each image of x (N, 3, R, R): (N,), differentiable in D's weights."""
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(D(x, y, mask=mask).sum(), x, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3))
 
 
-def r1(D: Discriminator, batch: Batch) -> Tensor:
+def r1(D: nn.Module, batch: Batch) -> Tensor:
     """1/2 E|grad D(x)|^2 on real images (eq. 5; Mescheder et al., 2018)."""
     return squared_gradient_norms(D, batch.real, batch.labels, batch.mask_real).mean() / 2
 
 
-def between(D: Discriminator, batch: Batch) -> Tensor:
+def between(D: nn.Module, batch: Batch) -> Tensor:
     """E(|grad D(x)| - 1)^2 at points between real images and G's (Gulrajani et al., 2017), under the real labels."""
     assert batch.mix is not None
     share = batch.mix[:, None, None, None]
@@ -72,20 +74,24 @@ def between(D: Discriminator, batch: Batch) -> Tensor:
     return (norms - 1).square().mean()
 
 
-GRADIENT_PENALTIES: dict[str, Callable[[Discriminator, Batch], Tensor]] = {"r1": r1, "gradient": between}
-
-
 def strengths(config: Config) -> dict[str, float]:
-    """The gradient penalties that the configuration asks for, by name, with their strengths; empty for none."""
-    asked = config.regularizers.gradient_penalty
+    """The gradient penalties that the configuration asks for, by name, with their strengths; empty where none is.
+
+    Raises `UserError` for an unknown name.
+    """
+    regularizers = config.regularizers
+    asked = regularizers.gradient_penalty
     found = {
-        "r1": config.regularizers.r1,
+        "r1": regularizers.r1,
         "gradient": make_loss(config.loss).gradient_penalty if asked is None else asked,
+        **regularizers.gradient_penalties,
     }
+    for name in found:
+        check_known(name, GRADIENT_PENALTIES, "regularizers.gradient_penalties")
     return {name: strength for name, strength in found.items() if strength}
 
 
-def gradient_penalties(D: Discriminator, batch: Batch, wanted: dict[str, float]) -> dict[str, Tensor]:
+def gradient_penalties(D: nn.Module, batch: Batch, wanted: dict[str, float]) -> dict[str, Tensor]:
     """The penalties of these names and strengths on one (micro-)batch, scalars."""
     if not wanted:
         return {}

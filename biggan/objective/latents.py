@@ -1,4 +1,6 @@
-"""The latent distributions (Appendix E) and truncation (Section 3.1). A new one is one function in `LATENTS`."""
+"""The latent distributions (Appendix E) and truncation (Section 3.1). A new one is one function, and one line in
+`LATENTS` (the package's __init__).
+"""
 
 from __future__ import annotations
 
@@ -7,55 +9,73 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from biggan.config.tree import LatentConfig
+from biggan.config import LatentConfig
 from biggan.errors import UserError, check_known
+from biggan.objective import LATENTS
 
 Draw = Callable[[np.random.Generator, int, int], np.ndarray]
+"""Draws float32 latents (count, dim) from a generator."""
 
 
-def normal(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
-    """N(0, I)."""
+def fixed(draw: Draw) -> Callable[[LatentConfig, int | None], Draw]:
+    """Make a drawing function the entry of a distribution without parameters, the same at every step."""
+    return lambda config, step: draw
+
+
+def _normal(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
     return random.standard_normal((count, dim), dtype=np.float32)
 
 
-def uniform(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
+def _bernoulli(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    return random.integers(0, 2, (count, dim)).astype(np.float32)
+
+
+normal = fixed(_normal)
+"""N(0, I)."""
+
+bernoulli = fixed(_bernoulli)
+"""0 or 1, each with probability 1/2."""
+
+
+@fixed
+def symmetric_uniform(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
     """U[-1, 1]."""
     return 2 * random.random((count, dim), dtype=np.float32) - 1
 
 
-def bernoulli(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
-    """0 or 1, each with probability 1/2."""
-    return random.integers(0, 2, (count, dim)).astype(np.float32)
-
-
+@fixed
 def censored_normal(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
     """max(N(0, I), 0): sparse, and positive where it is not zero."""
-    return np.maximum(normal(random, count, dim), np.float32(0))
+    return np.maximum(_normal(random, count, dim), np.float32(0))
 
 
+@fixed
 def signs(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
     """-1 or 1, each with probability 1/2."""
-    return 2 * bernoulli(random, count, dim) - 1
+    return 2 * _bernoulli(random, count, dim) - 1
 
 
+@fixed
 def categorical(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
     """-1, 0 or 1, each with probability 1/3."""
     return random.integers(-1, 2, (count, dim)).astype(np.float32)
 
 
+@fixed
 def sparse_normal(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
     """N(0, I) times Bernoulli {0, 1}, entry by entry."""
-    return normal(random, count, dim) * bernoulli(random, count, dim)
+    return _normal(random, count, dim) * _bernoulli(random, count, dim)
 
 
+@fixed
 def half_bernoulli(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
     """N(0, I) in the first half of the dimensions (the larger one), Bernoulli {0, 1} in the second."""
     second = dim // 2
-    return np.concatenate([normal(random, count, dim - second), bernoulli(random, count, second)], axis=1)
+    return np.concatenate([_normal(random, count, dim - second), _bernoulli(random, count, second)], axis=1)
 
 
 def variance_at(config: LatentConfig, step: int | None) -> float:
-    """The variance of `annealed_normal` at `step`: a straight line, then constant; at the end of it for none."""
+    """The variance of `annealed_normal` at `step`: linear, then constant. `step` None: the last value."""
     done = 1.0 if step is None else min(step / config.anneal_steps, 1.0)
     return config.anneal_from + done * (config.anneal_to - config.anneal_from)
 
@@ -63,7 +83,7 @@ def variance_at(config: LatentConfig, step: int | None) -> float:
 def annealed_normal(config: LatentConfig, step: int | None) -> Draw:
     """N(0, sigma I), the variance sigma falling with training (2 to 1 in the paper)."""
     scale = np.float32(np.sqrt(variance_at(config, step)))
-    return lambda random, count, dim: scale * normal(random, count, dim)
+    return lambda random, count, dim: scale * _normal(random, count, dim)
 
 
 def variable_normal(config: LatentConfig, step: int | None) -> Draw:
@@ -71,29 +91,9 @@ def variable_normal(config: LatentConfig, step: int | None) -> Draw:
 
     def draw(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
         variances = random.uniform(config.variance_low, config.variance_high, (count, 1))
-        return np.sqrt(variances).astype(np.float32) * normal(random, count, dim)
+        return np.sqrt(variances).astype(np.float32) * _normal(random, count, dim)
 
     return draw
-
-
-def _fixed(draw: Draw) -> Callable[[LatentConfig, int | None], Draw]:
-    """A distribution without parameters, the same at every step."""
-    return lambda config, step: draw
-
-
-LATENTS: dict[str, Callable[[LatentConfig, int | None], Draw]] = {
-    "normal": _fixed(normal),
-    "uniform": _fixed(uniform),
-    "bernoulli": _fixed(bernoulli),
-    "censored_normal": _fixed(censored_normal),
-    "signs": _fixed(signs),
-    "categorical": _fixed(categorical),
-    "sparse_normal": _fixed(sparse_normal),
-    "half_bernoulli": _fixed(half_bernoulli),
-    "annealed_normal": annealed_normal,
-    "variable_normal": variable_normal,
-}
-"""Name -> what makes the drawing function of a configuration at a step; each draws float32 (count, dim)."""
 
 
 def sample_latents(
@@ -101,8 +101,8 @@ def sample_latents(
 ) -> torch.Tensor:
     """`count` latents of dimension `dim`, float32, of a distribution: the configured one, or a name with the defaults.
 
-    `step`, the number of finished G steps, matters where the distribution changes in training; none means after all
-    change. Raises `UserError` for a name that is not in `LATENTS`.
+    `step`, the number of finished G steps, matters where the distribution changes in training; None: its last form.
+    Raises `UserError` for a name that is not in `LATENTS`.
     """
     config = LatentConfig(distribution) if isinstance(distribution, str) else distribution
     check_known(config.distribution, LATENTS, "latents.distribution")

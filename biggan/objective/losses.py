@@ -1,4 +1,4 @@
-"""The adversarial losses. A new one is one class with two methods, named in `LOSSES`.
+"""The adversarial losses. A new one is one class with two methods, and one line in `LOSSES` (the package's __init__).
 
 Logits are 1-D tensors, one entry an image; every loss is a mean over them. D's parts are named, so that both can be
 drawn on one scale: `loss/D_real` and `loss/D_fake` add up to D's loss.
@@ -6,13 +6,13 @@ drawn on one scale: `loss/D_real` and `loss/D_fake` add up to D's loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from torch.nn import functional as F
 
-from biggan.config.tree import LossConfig
+from biggan.config import LossConfig
 from biggan.errors import check_known
+from biggan.objective import LOSSES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ class Hinge(Loss):
         self.margin = config.margin
 
     def discriminator(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """Each zero once every logit lies outside the margin on its own side."""
+        """Each is zero once every logit is beyond the margin on its own side."""
         return (self.margin - real).relu().mean(), (self.margin + fake).relu().mean()
 
     def generator(self, fake: Tensor) -> Tensor:
@@ -82,13 +82,6 @@ class Wasserstein(Loss):
     def generator(self, fake: Tensor) -> Tensor:
         """Unbounded on both sides."""
         return -fake.mean()
-
-
-LOSSES: dict[str, Callable[[LossConfig], Loss]] = {
-    "hinge": Hinge,
-    "non_saturating": NonSaturating,
-    "wasserstein": Wasserstein,
-}
 
 
 def make_loss(config: LossConfig) -> Loss:

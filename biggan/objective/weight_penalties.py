@@ -1,4 +1,4 @@
-"""Penalties on a network's raw weights. A new one is one function in `PENALTIES`.
+"""Penalties on a network's raw weights. A new one is one function, and one line in `WEIGHT_PENALTIES` (__init__).
 
 All but weight decay of the shared embedding act on the weights of two or more dimensions as out x rest matrices, class
 embeddings excepted: convolutions, linear layers, and the projections of a condition to BatchNorm's gains and biases.
@@ -6,15 +6,17 @@ embeddings excepted: convolutions, linear layers, and the projections of a condi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from biggan.config.tree import RegularizerConfig
-from biggan.networks.reparametrization import chosen_layers, matrix_names
-from biggan.networks.singular import sigma_and_target
-from biggan.networks.warm_starts import WarmStarts
+from biggan.config import RegularizerConfig, SigmaConfig
+from biggan.errors import check_known
+from biggan.networks.base import shared_embedding
+from biggan.networks.reparametrization import matrix_names
+from biggan.networks.sigma_control import WarmStarts, chosen_layers, sigma_and_target
+from biggan.objective import WEIGHT_PENALTIES
 
 
 def weight_matrices(network: nn.Module) -> list[Tensor]:
@@ -45,64 +47,52 @@ def fully_orthogonal(matrix: Tensor) -> Tensor:
     return (gram - eye).square().sum() + max(rows - columns, 0)
 
 
-ORTHOGONAL: dict[str, Callable[[Tensor], Tensor]] = {"off_diagonal": orthogonal, "full": fully_orthogonal}
+def orthogonal_penalty(network: nn.Module) -> Tensor:
+    """The sum of `orthogonal` over the weight matrices (eq. 3)."""
+    return torch.stack([orthogonal(matrix) for matrix in weight_matrices(network)]).sum()
 
 
-def orthogonal_penalty(network: nn.Module, name: str, config: RegularizerConfig, starts: WarmStarts) -> Tensor | None:
-    """Orthogonal regularization, in the form that the configuration names."""
-    strength, form = (
-        (config.orthogonal_G, config.orthogonal_form_G)
-        if name == "G"
-        else (config.orthogonal_D, config.orthogonal_form_D)
-    )
-    if strength == 0:
-        return None
-    return strength * torch.stack([ORTHOGONAL[form](matrix) for matrix in weight_matrices(network)]).sum()
+def full_orthogonal_penalty(network: nn.Module) -> Tensor:
+    """The sum of `fully_orthogonal` over the weight matrices (eq. 2)."""
+    return torch.stack([fully_orthogonal(matrix) for matrix in weight_matrices(network)]).sum()
 
 
-def l2_penalty(network: nn.Module, name: str, config: RegularizerConfig, starts: WarmStarts) -> Tensor | None:
-    """strength * sum of |W|_F^2."""
-    strength = config.l2_G if name == "G" else config.l2_D
-    if strength == 0:
-        return None
-    return strength * torch.stack([matrix.square().sum() for matrix in weight_matrices(network)]).sum()
+def l2_penalty(network: nn.Module) -> Tensor:
+    """The sum of |W|_F^2 over the weight matrices."""
+    return torch.stack([matrix.square().sum() for matrix in weight_matrices(network)]).sum()
 
 
-def embedding_decay(network: nn.Module, name: str, config: RegularizerConfig, starts: WarmStarts) -> Tensor | None:
-    """decay/2 * |E|_F^2 of G's shared class embedding E, whose gradient is decay * E."""
-    if config.embedding_decay == 0 or name != "G":
-        return None
-    return config.embedding_decay / 2 * network.embedding.weight.square().sum()  # type: ignore[union-attr, operator]
-
-
-def sigma_penalty(network: nn.Module, name: str, config: RegularizerConfig, starts: WarmStarts) -> Tensor | None:
-    """strength * sum of (s0 - target)^2, whose gradient is 2 strength (s0 - target) u0 v0^T; see `SigmaConfig`."""
-    settings = config.sigma_G if name == "G" else config.sigma_D
-    if settings.strength == 0:
-        return None
-    layers = chosen_layers(network, settings.layers, ratio=settings.ratio, where=f"regularizers.sigma_{name}")
+def sigma_penalty(network: nn.Module, name: str, config: SigmaConfig, starts: WarmStarts) -> Tensor:
+    """Sum of (s0 - target)^2, whose gradient is 2 (s0 - target) u0 v0^T; see `SigmaConfig`."""
+    layers = chosen_layers(network, config.layers, ratio=config.ratio, where=f"regularizers.sigma_{name}")
     gaps = []
     for path, found in starts.top_two(name, layers).items():
-        sigma, target = sigma_and_target(layers[path].flatten(1), found, settings.target, settings.ratio)
+        sigma, target = sigma_and_target(layers[path].flatten(1), found, config.target, config.ratio)
         gaps.append(sigma - target)
-    return settings.strength * torch.stack(gaps).square().sum()
-
-
-Penalty = Callable[[nn.Module, str, RegularizerConfig, WarmStarts], Tensor | None]
-PENALTIES: dict[str, Penalty] = {
-    "orthogonal": orthogonal_penalty,
-    "l2": l2_penalty,
-    "embedding_decay": embedding_decay,
-    "sigma": sigma_penalty,
-}
-"""Name -> a function of the network, its name "G" or "D", the configuration, and where singular vectors start; none
-where the configuration does not ask for it."""
+    return torch.stack(gaps).square().sum()
 
 
 def penalties(
     network: nn.Module, name: str, config: RegularizerConfig, starts: WarmStarts | None = None
 ) -> dict[str, Tensor]:
     """The penalties on network "G" or "D" that the configuration asks for, by name; empty where it asks for none."""
-    starts = WarmStarts() if starts is None else starts
-    found = {key: penalty(network, name, config, starts) for key, penalty in PENALTIES.items()}
-    return {key: value for key, value in found.items() if value is not None}
+
+    def own(field: str) -> Any:
+        return getattr(config, f"{field}_{name}")
+
+    found = {}
+    if own("orthogonal"):
+        form = "orthogonal_full" if own("orthogonal_form") == "full" else "orthogonal"
+        found["orthogonal"] = own("orthogonal") * WEIGHT_PENALTIES[form](network)
+    if own("l2"):
+        found["l2"] = own("l2") * WEIGHT_PENALTIES["l2"](network)
+    if config.embedding_decay and name == "G":  # whose gradient is decay * E
+        found["embedding_decay"] = config.embedding_decay / 2 * shared_embedding(network).weight.square().sum()
+    if own("sigma").strength:
+        starts = WarmStarts() if starts is None else starts
+        found["sigma"] = own("sigma").strength * sigma_penalty(network, name, own("sigma"), starts)
+    for key, strength in own("weight_penalties").items():
+        check_known(key, WEIGHT_PENALTIES, f"regularizers.weight_penalties_{name}")
+        if strength:
+            found[key] = strength * WEIGHT_PENALTIES[key](network)
+    return found

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from biggan.config.tree import Config, from_dict
+from biggan.config import Config, from_dict
 from biggan.errors import UserError
 from spectra.record.files import write_tensors
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from biggan.config.tree import Config, from_dict, to_dict
+from biggan.config import Config, from_dict, to_dict
 from biggan.errors import UserError
 from biggan.run.files import Lock, free_name, whole_folder
 from biggan.run.provenance import other_facts, run_facts

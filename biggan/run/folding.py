@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.errors import UserError
 from biggan.evaluation.standing import converge_sigma
 from biggan.networks.sigma_control import Clamp
@@ -78,7 +79,8 @@ def fold_where_turned_off(checkpoint: Checkpoint, config: Config) -> Mapping[str
             state = TrainingState(current, initialize=False)
             state.load(tensors, checkpoint.step)
             tensors = fold_spectral_norm(state, name)
-            current = dataclasses.replace(current, model=dataclasses.replace(current.model, **{switch: False}))
+            off: dict[str, Any] = {switch: False}
+            current = dataclasses.replace(current, model=dataclasses.replace(current.model, **off))
     return tensors
 
 

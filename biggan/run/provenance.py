@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from spectra.version import package_version
 
 if TYPE_CHECKING:
-    from biggan.config.tree import Config
+    from biggan.config import Config
 
 PACKAGES = ("biggan", "spectra", "interventions")
 DECISIVE = ("version", "commit", "dirty", "python", "torch", "numpy", "device", "threads", "ranks")

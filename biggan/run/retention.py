@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biggan.config.tree import CheckpointConfig, Config, to_dict
+from biggan.config import CheckpointConfig, Config, to_dict
 from biggan.run.checkpoint import checkpoint_paths, peek, save_checkpoint, step_of
 from biggan.run.files import free_name, link_or_copy, replace_link
 from biggan.training.observer import Observer

@@ -11,21 +11,19 @@ from typing import Any, Literal
 
 import torch
 
-from biggan.config.tree import Config, differences, flatten, to_dict
+from biggan.choices import check_names
+from biggan.config import Config, differences, flatten, to_dict
 from biggan.data import Source, open_source
 from biggan.distributed.collectives import copy_from_main, from_main
 from biggan.distributed.consensus import all_ranks_or_none, check_alike
 from biggan.distributed.launch import launch_id, restarts
 from biggan.distributed.ranks import BatchShard, is_main, local_world_size
-from biggan.errors import UserError, check_known
+from biggan.errors import UserError
 from biggan.objective.gradient_penalties import strengths
-from biggan.objective.latents import LATENTS
-from biggan.objective.losses import LOSSES
 from biggan.run.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint, save_checkpoint
 from biggan.run.directory import RunDirectory, default_path, make_event
 from biggan.run.folding import load_state
 from biggan.training.state import TrainingState
-from spectra.monitor.probes import find_probes
 from spectra.monitor.vectors import copy_directions
 from spectra.record.segments import truncate_record
 
@@ -283,16 +281,6 @@ def _open_data(config: Config) -> Source:
     return open_source(config)
 
 
-def check_names(config: Config) -> None:
-    """Raise `UserError` where the configuration names a loss, a latent distribution or a probe that there is not."""
-    check_known(config.loss.name, LOSSES, "loss.name")
-    check_known(config.latents.distribution, LATENTS, "latents.distribution")
-    try:
-        find_probes(config.spectra.probes)
-    except ValueError as error:
-        raise UserError(f"spectra.probes: {error}.") from error
-
-
 def resolve_device(device: str) -> Literal["cpu", "cuda"]:
     """ "cpu" or "cuda". Raises `UserError` for a GPU that is not there: each process of a machine needs its own."""
     if device == "auto":
@@ -303,7 +291,7 @@ def resolve_device(device: str) -> Literal["cpu", "cuda"]:
     if device == "cuda" and gpus < processes:
         raise UserError(
             f"{processes} processes of this machine are to train on GPUs, and torch sees {gpus} here: each needs its "
-            f"own. ResumePoint {gpus} (torchrun --nproc-per-node {gpus}), or give --device cpu."
+            f"own. Start {gpus} (torchrun --nproc-per-node {gpus}), or give --device cpu."
         )
     return "cuda" if device == "cuda" else "cpu"
 

@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor
 
-from biggan.config.tree import EMAConfig
-from biggan.networks.generator import Generator
+from biggan.config import EMAConfig
+from biggan.networks.base import GeneratorNetwork
 
 
 class EMA:
@@ -18,12 +18,12 @@ class EMA:
     weights, and statistics that standing statistics replace before the average is used (Appendix C.1).
     """
 
-    def __init__(self, G: Generator, config: EMAConfig) -> None:
+    def __init__(self, G: GeneratorNetwork, config: EMAConfig) -> None:
         self.config = config
         self.network = copy.deepcopy(G).requires_grad_(False).eval()
 
     @torch.no_grad()
-    def update(self, G: Generator, step: int, skipped: Tensor | None = None) -> None:
+    def update(self, G: GeneratorNetwork, step: int, skipped: Tensor | None = None) -> None:
         """Take in G after its step number `step` (from 1): a copy up to `ema.start`, the average afterwards.
 
         Where the scalar `skipped` is 1.0, G has taken no step, and the average stands still.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from biggan import rng
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.distributed.ranks import BatchShard
 from biggan.objective.gradient_penalties import Batch, strengths
 from biggan.objective.latents import sample_latents

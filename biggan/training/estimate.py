@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.distributed.ranks import BatchShard
+from biggan.networks import build_networks
 from biggan.networks.autocast import autocast
-from biggan.networks.discriminator import Discriminator
-from biggan.networks.generator import Generator
+from biggan.networks.base import DiscriminatorNetwork, GeneratorNetwork
+from biggan.networks.sigma_control import sigma_controlled_layers
 from biggan.networks.spectral_norm import normalized
-from biggan.networks.warm_starts import sigma_controlled_layers
 from biggan.objective.gradient_penalties import Batch, gradient_penalties, strengths
 
 SPARE = 0.1
@@ -42,7 +42,7 @@ def estimate(config: Config, processes: int = 1) -> dict[str, Any]:
 
 
 def _estimate(config: Config, processes: int, rows: int, micro: int) -> dict[str, Any]:
-    G, D = Generator(config.model, config.speed), Discriminator(config.model, config.speed)
+    G, D = build_networks(config)
     for name, network in (("G", G), ("D", D)):
         sigma_controlled_layers(config, name, network)  # a name that is wrong is found here as in a run
     counts = {"G": _count(G), "D": _count(D)}
@@ -101,21 +101,21 @@ def largest_micro_batch(config: Config, card: int, processes: int = 1) -> tuple[
     return None
 
 
-def _saved_by_D(config: Config, D: Discriminator, count: int) -> int:
+def _saved_by_D(config: Config, D: DiscriminatorNetwork, count: int) -> int:
     """D's update sees fake and real images in one forward; a gradient penalty makes a second one."""
     half = torch.empty(count, 3, config.model.resolution, config.model.resolution)
     batch = Batch(half, _labels(count), half, _labels(count), mix=torch.empty(count))
     images, labels, _ = batch.both
-    with _SavedTensors(D.blocks if config.train.recompute else ()) as saved, normalized(D, iterate=False):
+    with _SavedTensors(_blocks(D) if config.train.recompute else ()) as saved, normalized(D, iterate=False):
         with _reduced(config):
             D(images, labels)
         gradient_penalties(D, batch, strengths(config))
     return saved.bytes
 
 
-def _saved_by_G(config: Config, G: Generator, D: Discriminator, count: int) -> int:
+def _saved_by_G(config: Config, G: GeneratorNetwork, D: DiscriminatorNetwork, count: int) -> int:
     with (
-        _SavedTensors([*G.blocks, *D.blocks] if config.train.recompute else ()) as saved,
+        _SavedTensors([*_blocks(G), *_blocks(D)] if config.train.recompute else ()) as saved,
         normalized(D, iterate=False, grad=False),
         normalized(G, iterate=False),
         _reduced(config),
@@ -124,11 +124,15 @@ def _saved_by_G(config: Config, G: Generator, D: Discriminator, count: int) -> i
     return saved.bytes
 
 
-def _peak_of_fakes(config: Config, G: Generator, count: int) -> int:
+def _peak_of_fakes(config: Config, G: GeneratorNetwork, count: int) -> int:
     """D's update makes its whole batch of fakes in one forward without a graph."""
     with torch.no_grad(), LiveTensors() as live, normalized(G, iterate=False), _reduced(config):
         G(torch.empty(count, G.z_dim), _labels(count))
     return live.peak
+
+
+def _blocks(network: nn.Module) -> Iterable[nn.Module]:
+    return network.get_submodule("blocks").children()
 
 
 def _labels(count: int) -> Tensor:

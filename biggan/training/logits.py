@@ -16,13 +16,15 @@ from biggan.distributed.collectives import all_sum
 from biggan.distributed.ranks import BatchShard
 
 if TYPE_CHECKING:
-    from biggan.networks.discriminator import Discriminator
+    from biggan.networks.base import DiscriminatorNetwork
 
 _KINDS = ("fake", "real")
 
 
 @torch.no_grad()
-def logit_statistics(D: Discriminator, seen: Sequence[Tensor], margin: float, share: BatchShard) -> dict[str, Tensor]:
+def logit_statistics(
+    D: DiscriminatorNetwork, seen: Sequence[Tensor], margin: float, share: BatchShard
+) -> dict[str, Tensor]:
     """What the logits of one update of D say, as scalars, from the forwards that were made anyway.
 
     Args:

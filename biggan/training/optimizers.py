@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from biggan.config.tree import AdamConfig
+from biggan.config import AdamConfig
 
 
 def make_adam(network: nn.Module, config: AdamConfig) -> torch.optim.Adam:

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.errors import UserError
-from biggan.networks.autocast import LossScaler
-from biggan.networks.discriminator import Discriminator
-from biggan.networks.generator import Generator
+from biggan.networks import build_networks
 from biggan.networks.initialization import draw_vectors
 from biggan.networks.initialization import initialize as draw_weights
-from biggan.networks.warm_starts import WarmStarts
+from biggan.networks.sigma_control import WarmStarts
 from biggan.training.average import EMA
+from biggan.training.loss_scaling import LossScaler
 from biggan.training.optimizers import make_adam
 
 
@@ -29,7 +28,7 @@ class TrainingState:
         """`initialize=False` leaves the weights undrawn, for a state that is loaded next."""
         self.step = 0
         with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own, which initialize() replaces
-            self.G, self.D = Generator(config.model, config.speed), Discriminator(config.model, config.speed)
+            self.G, self.D = build_networks(config)
         for name, network in self.networks().items():
             if initialize:
                 draw_weights(network, config.model.init, config.seed, name)
@@ -38,7 +37,7 @@ class TrainingState:
             network.to(device).train()
             if config.speed.channels_last:
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.D.take_embedding(self.G.embedding)
+        self.D.copy_from(self.G)
         self.ema = EMA(self.G, config.ema)
         self.warm_starts = WarmStarts.of_run(config, self.networks())
         self.optimizers = {

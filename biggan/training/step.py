@@ -11,17 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.distributed.collectives import sum_gradients
 from biggan.distributed.ranks import local_batchnorm, synchronized_batchnorm
-from biggan.networks.autocast import Snapshot, autocast, step_unless
+from biggan.networks.autocast import autocast
+from biggan.networks.batchnorm import collecting, move_running_statistics
 from biggan.networks.sigma_control import project
-from biggan.networks.spectral_norm import collecting, move_running_statistics, normalized
+from biggan.networks.spectral_norm import normalized
 from biggan.objective.gradient_penalties import Batch, gradient_penalties, strengths
 from biggan.objective.losses import make_loss
 from biggan.objective.weight_penalties import penalties
 from biggan.training.batch import BatchDraws
 from biggan.training.logits import logit_statistics
+from biggan.training.loss_scaling import Snapshot, step_unless
 from biggan.training.optimizers import clip_gradients
 from biggan.training.state import TrainingState
 from spectra.linalg.tf32 import tf32
@@ -87,7 +89,7 @@ class Updater:
             fake = self.forward_G(z, fake_labels)
         batch = self.draws.discriminator_batch(k, fake, fake_labels, real, labels)
         if not self._frozen("D"):
-            D.take_embedding(G.embedding)
+            D.copy_from(G)
         with normalized(D, iterate=not self._frozen("D")), collecting(D):
             on_weights = penalties(D, "D", self.config.regularizers, self.state.warm_starts)
             micro_batches = [

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.data import Source, training_batches
 from biggan.data.prefetch import prefetched
 from biggan.distributed.collectives import mean_over_ranks

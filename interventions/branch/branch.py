@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biggan.config.tree import Config, differences
+from biggan.config import Config, differences
 from biggan.errors import UserError
 from interventions.branch.parent import Parent
 from interventions.branch.timeline import Applied, Phase, Timed, Timeline, applied_from_json, make_timeline, open_ended
@@ -94,16 +94,15 @@ def check_phases(timeline: Timeline) -> None:
     """Raise `UserError` where a phase's configuration names what its networks do not have."""
     import torch
 
-    from biggan.networks.discriminator import Discriminator
-    from biggan.networks.generator import Generator
-    from biggan.networks.warm_starts import sigma_controlled_layers
-    from biggan.run.session import check_names
+    from biggan.choices import check_names
+    from biggan.networks import build_networks
+    from biggan.networks.sigma_control import sigma_controlled_layers
 
     for config in (phase.config for phase in timeline.phases):
         check_names(config)
         with torch.device("meta"):
-            networks = {"G": Generator(config.model, config.speed), "D": Discriminator(config.model, config.speed)}
-        for name, network in networks.items():
+            networks = build_networks(config)
+        for name, network in networks._asdict().items():
             sigma_controlled_layers(config, name, network)
 
 

@@ -185,7 +185,7 @@ class ForwardRecorder(Observer):
     def _record(self, images: Tensor, labels: Tensor, mask: Tensor | None) -> None:
         import torch
 
-        from biggan.networks.spectral_norm import not_collecting
+        from biggan.networks.batchnorm import not_collecting
 
         D = self.state.D
         with torch.enable_grad(), not_collecting(D):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from biggan.config.tree import Config, differences
+from biggan.config import Config, differences
 from biggan.errors import UserError
 from interventions.changes import Change, make_change, value_of, with_fields
 

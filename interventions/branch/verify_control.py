@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from biggan.config.tree import differences
+from biggan.config import differences
 from biggan.run.checkpoint import CheckpointError, read_checkpoint
 from biggan.run.directory import RunDirectory
 from interventions.branch.parent import all_checkpoints

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from biggan.config.tree import Config, flatten, from_dict, to_dict, unflatten
+from biggan.config import RENAMED, Config, flatten, from_dict, to_dict, unflatten
 from biggan.errors import UserError, check_known
 from interventions.changes.parse import arguments
 
@@ -206,6 +206,7 @@ def value_of(config: Config, field: str) -> Any:
 def with_fields(config: Config, values: dict[str, Any]) -> Config:
     """The configuration with these fields, by dotted name. Raises `UserError` for unknown ones and bad values."""
     flat = flatten(to_dict(config))
+    values = {RENAMED.get(name, name): value for name, value in values.items()}
     for name in values:
         check_known(name, flat, "configuration field")
     return from_dict(unflatten(flat | values))

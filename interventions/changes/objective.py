@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from biggan.config.tree import Config
+from biggan.config import Config
 from interventions.changes.base import Amount, Change, Network, Networks, amount, each, value_of
 from interventions.changes.optimization import OneNumber
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from biggan.config.tree import Config
+from biggan.config import Config
 from interventions.changes.base import Amount, Change, Network, Networks, amount, each, value_of, whole
 
 if TYPE_CHECKING:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from biggan.config.tree import Config, fields
+from biggan.config import RENAMED, Config, fields
 from biggan.errors import UserError, check_known
 from interventions.changes.base import Change, Network
 
@@ -117,8 +118,10 @@ class SetField(Change, name="set", paper=""):
         from biggan.cli.options import parse
 
         if isinstance(value, Mapping):
-            return super().read(value)
+            found = super().read(value)
+            return dataclasses.replace(found, field=RENAMED.get(found.field, found.field))
         name, equals, text = str(value).partition("=")
+        name = RENAMED.get(name, name)
         if not equals:
             raise UserError(f"set is '{value}', expected FIELD=VALUE, for example loss.margin=0.5.")
         check_known(name, [field for field, _ in fields()], "configuration field")

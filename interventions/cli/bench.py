@@ -27,7 +27,7 @@ def _bench(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m interventions.cli.bench", allow_abbrev=False, description=(__doc__ or "").split(": ", 1)[1]
     )
-    parser.add_argument("--ckpt", metavar="X", help="a run or checkpoint; default: a new run of jar, 4 steps")
+    parser.add_argument("--ckpt", metavar="X", help="a run or checkpoint; default: a new run of digits, 4 steps")
     parser.add_argument("--steps", type=int, default=STEPS, metavar="N", help=f"further steps of each branch ({STEPS})")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:

@@ -99,7 +99,7 @@ def resume(options: argparse.Namespace) -> int:
 
 def describe_branch(branch: Branch) -> str:
     """Exactly what differs from the parent, phase by phase, and what does not."""
-    from biggan.config.tree import differences
+    from biggan.config import differences
 
     parent, lines = branch.parent, []
     lines.append(f"parent      {parent.checkpoint.path}, step {parent.step}, digest {parent.checkpoint.digest[:16]}")

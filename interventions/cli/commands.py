@@ -149,7 +149,7 @@ def _draw_figures(folder: Path) -> None:
 
 def _threads(resolved: Resolved) -> int:
     """Threads of one run: the base runs' own number, which decides bits."""
-    from biggan.config.tree import from_dict
+    from biggan.config import from_dict
     from biggan.run.checkpoint import peek
 
     return max(from_dict(json.loads(peek(Path(base.checkpoint))["config"])).threads for base in resolved.bases)

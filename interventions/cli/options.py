@@ -146,7 +146,7 @@ def split_groups(argv: list[str]) -> list[list[str]]:
 def read_changes(groups: list[list[str]]) -> tuple[list[tuple[Any, int, int | None]], dict[str, Any]]:
     """The changes of a line with their --from and --until, in further steps; and the settings among them: fields given
     with --set that do not decide the numbers."""
-    from biggan.config.tree import fields
+    from biggan.config import fields
     from interventions.changes import load_file, make_change
     from interventions.changes.state import SetField
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from biggan.config.tree import Config, differences
+from biggan.config import Config, differences
 from biggan.errors import UserError, check_known
 from interventions.branch.parent import Parent, find_parent
 from interventions.branch.timeline import Timed, make_timeline, source_file
@@ -273,7 +273,7 @@ def one_run_words(names: list[str]) -> str:
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
-    from biggan.config.tree import fields
+    from biggan.config import fields
 
     free = {name: f.metadata.get("numbers", True) for name, f in fields()}
     for name in settings:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from biggan.config.tree import Config, DataConfig, ModelConfig, TrainConfig
+from biggan.config import Config, DataConfig, ModelConfig, TrainConfig
 from biggan.data.prepare.job import plan, prepare
 
 

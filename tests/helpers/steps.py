@@ -10,10 +10,10 @@ from ranks import on_ranks
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biggan.config.tree import Config, from_dict
+from biggan.config import Config, from_dict
 from biggan.data import open_source, training_batches
 from biggan.distributed.ranks import rank, synchronized_batchnorm, world_size
-from biggan.networks.spectral_norm import BatchNorm, collecting, move_running_statistics
+from biggan.networks.batchnorm import BatchNorm, collecting, move_running_statistics
 from biggan.run.directory import RunDirectory
 from biggan.training.optimizers import make_adam
 from biggan.training.state import TrainingState

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from biggan.config.tree import Config, DataConfig
+from biggan.config import Config, DataConfig
 from biggan.data.ids import hold_out
 from biggan.data.images import Images, Source
 from biggan.data.labels import first_of_each, most_common

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from biggan import rng
-from biggan.config.tree import LatentConfig
+from biggan.config import LatentConfig
 from biggan.data.images import to_uint8
 from biggan.errors import UserError
 from biggan.evaluation.standing import sampling_copy
-from biggan.networks.generator import Generator
+from biggan.networks import build_generator
+from biggan.networks.base import GeneratorNetwork
 from biggan.objective.latents import sample_latents, truncated_latents
 from biggan.run.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from biggan.run.directory import class_names_of
@@ -32,7 +33,7 @@ BATCH = 64
 @tf32(False)
 @torch.no_grad()
 def class_images(
-    G: Generator,
+    G: GeneratorNetwork,
     classes: Sequence[int],
     per_class: int,
     *,
@@ -121,7 +122,7 @@ def save_picture(picture: Image, target: Path) -> Path:
     return target
 
 
-def load_generator(checkpoint: Checkpoint, *, raw: bool = False) -> Generator:
+def load_generator(checkpoint: Checkpoint, *, raw: bool = False) -> GeneratorNetwork:
     """The averaged generator of a checkpoint, or with `raw` the generator itself.
 
     Raises `UserError` where the checkpoint does not hold it.
@@ -131,7 +132,7 @@ def load_generator(checkpoint: Checkpoint, *, raw: bool = False) -> Generator:
         what = "weights of the generator" if raw else "averaged weights"
         way = "" if raw else " Give --raw to use the generator's own."
         raise UserError(f"{checkpoint.path} holds no {what} (tensors named {prefix}...).{way}")
-    network = Generator(checkpoint.config.model, checkpoint.config.speed)
+    network = build_generator(checkpoint.config)
     network.load_state_dict(
         {name.removeprefix(prefix): tensor for name, tensor in checkpoint.tensors.items() if name.startswith(prefix)}
     )

@@ -17,7 +17,7 @@ from biggan.evaluation.features.registry import Embedded, embed_images
 from biggan.evaluation.generate import LatentSpec
 from biggan.evaluation.pictures.grids import draw_grid
 from biggan.evaluation.scores import class_fids, class_spread_shares
-from biggan.networks.generator import Generator
+from biggan.networks.base import GeneratorNetwork, shared_embedding
 from biggan.networks.spectral_norm import normalized
 from biggan.objective.latents import sample_latents, truncated_latents
 
@@ -31,20 +31,19 @@ CHUNK = 1024
 
 
 @torch.no_grad()
-def images_of(sampler: Generator, z: Tensor, c: Tensor) -> np.ndarray:
+def images_of(sampler: GeneratorNetwork, z: Tensor, c: Tensor) -> np.ndarray:
     """uint8 images (N, R, R, 3) of latents (N, z_dim) and classes (N,) or class embeddings (N, dim)."""
     device = next(sampler.parameters()).device
     with normalized(sampler, iterate=False):
-        if c.dtype == torch.int64 and sampler.embedding is not None:
-            c = sampler.embedding(c.to(device))
+        draw = sampler if c.dtype == torch.int64 else sampler.synthesize
         parts = [
-            to_uint8(sampler.synthesize(z_part.to(device), c_part.to(device)))
+            to_uint8(draw(z_part.to(device), c_part.to(device)))
             for z_part, c_part in zip(z.split(64), c.split(64), strict=True)
         ]
     return np.concatenate(parts)
 
 
-def _latents(sampler: Generator, draw: LatentSpec, count: int, purpose: str) -> Tensor:
+def _latents(sampler: GeneratorNetwork, draw: LatentSpec, count: int, purpose: str) -> Tensor:
     random = rng.generator(draw.seed, f"pictures/{purpose}")
     if draw.truncation is None:
         return sample_latents(draw.distribution, random, count, sampler.z_dim, draw.step)
@@ -56,13 +55,13 @@ def _chosen(classes: int, count: int) -> list[int]:
     return sorted({int(c) for c in np.linspace(0, classes - 1, min(count, classes)).round()})
 
 
-def _of_all(sampler: Generator, shown: int) -> str:
+def _of_all(sampler: GeneratorNetwork, shown: int) -> str:
     """To be said where not every class is shown."""
     return "" if shown == sampler.classes else f"; {shown} of {sampler.classes} classes"
 
 
 @torch.no_grad()
-def interpolations(sampler: Generator, draw: LatentSpec, names: Sequence[str], title: str) -> Image:
+def interpolations(sampler: GeneratorNetwork, draw: LatentSpec, names: Sequence[str], title: str) -> Image:
     """Between two latents of one class; between two (z, c) pairs (Figure 8); between classes at one z (Figure 9).
 
     Each row goes from its left end to its right in equal steps of z, and of the shared class embedding c.
@@ -78,8 +77,8 @@ def interpolations(sampler: Generator, draw: LatentSpec, names: Sequence[str], t
         return torch.lerp(a.repeat_interleave(STEPS, 0), b.repeat_interleave(STEPS, 0), share.to(a.device))
 
     panels = {"z to z', one class": images_of(sampler, between(z0, z1), left.repeat_interleave(STEPS))}
-    if sampler.embedding is not None:
-        c0, c1 = (sampler.embedding(c.to(device)) for c in (left, right))
+    if getattr(sampler, "embedding", None) is not None:
+        c0, c1 = (shared_embedding(sampler)(c.to(device)) for c in (left, right))
         panels["(z, c) to (z', c')"] = images_of(sampler, between(z0, z1), between(c0, c1))
         panels["c to c', z fixed"] = images_of(sampler, z0.repeat_interleave(STEPS, 0), between(c0, c1))
     rows = [f"{names[a]} to {names[b]}" for a, b in zip(left, right, strict=True)]
@@ -89,7 +88,7 @@ def interpolations(sampler: Generator, draw: LatentSpec, names: Sequence[str], t
 
 
 def truncation_strips(
-    sampler: Generator, draw: LatentSpec, names: Sequence[str], title: str, per_class: int = 5
+    sampler: GeneratorNetwork, draw: LatentSpec, names: Sequence[str], title: str, per_class: int = 5
 ) -> Image:
     """The same draws truncated at 2, 1, 0.5 and 0.04 (Figure 2a), classes by rows."""
     classes = torch.tensor(_chosen(sampler.classes, ROWS))
@@ -122,7 +121,7 @@ def nearest_places(queries: Tensor, rows: Sequence[Tensor], k: int) -> Tensor:
 
 def nearest_neighbours(
     evaluator: Evaluator,
-    sampler: Generator,
+    sampler: GeneratorNetwork,
     train: Images,
     draw: LatentSpec,
     names: Sequence[str],
@@ -154,7 +153,12 @@ def _flat(images: np.ndarray) -> Tensor:
 
 
 def class_difficulty(
-    evaluator: Evaluator, sampler: Generator, embedded: Embedded, draw: LatentSpec, names: Sequence[str], title: str
+    evaluator: Evaluator,
+    sampler: GeneratorNetwork,
+    embedded: Embedded,
+    draw: LatentSpec,
+    names: Sequence[str],
+    title: str,
 ) -> Image:
     """Samples of the easiest and the most difficult classes (Figure 7), by the FID within each.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from biggan import bench
-from biggan.config.tree import Config, DataConfig, ModelConfig, TrainConfig
+from biggan.config import Config, DataConfig, ModelConfig, TrainConfig
 from biggan.data import ImageArray
 from biggan.training.state import TrainingState
 from biggan.training.step import Updater
@@ -87,7 +87,7 @@ def test_a_slow_loader_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["--model.ch", "4", "--train.batch", "4", "--seconds", "0.1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["preset"], found["batch"], found["d_steps"], found["data"]) == ("jar", 4, 1, "digits")
+    assert (found["preset"], found["batch"], found["d_steps"], found["data"]) == ("digits", 4, 1, "digits")
 
 
 def test_the_table_of_a_preset_whose_files_were_not_given(capsys: pytest.CaptureFixture[str]) -> None:

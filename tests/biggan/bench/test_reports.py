@@ -13,7 +13,7 @@ from biggan import bench
 from biggan.bench import ablate, gpu, growth, tables
 from biggan.bench.machine import matrix_rate, peak_of_tensors
 from biggan.bench.traffic import count_traffic
-from biggan.config.tree import Config, SpeedConfig
+from biggan.config import Config, SpeedConfig
 from biggan.networks.resampling import Resampling
 
 TINY = ["--model.resolution=8", "--model.ch=4", "--train.batch=4", "--device=cpu"]
@@ -57,13 +57,13 @@ def test_a_rig_switches_the_same_weights(tiny: Callable[..., Config]) -> None:
         for network in updater.state.networks().values():
             blocks = [m.resample for m in network.modules() if isinstance(getattr(m, "resample", None), Resampling)]
             assert blocks
-            assert all((b.narrow, b.merged) == (speed.narrow_skips, speed.merged_resampling) for b in blocks), name
+            assert all((b.narrow, b.merged) == (speed.narrow_skips, speed.fused_resampling) for b in blocks), name
             assert network.batched_power_iteration == speed.batched_power_iteration
         assert updater.config.speed == speed
 
 
 def test_ablation_of_a_tiny_run(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench.main(["--ablate", "jar", *TINY, "--rounds", "1", "--json"]) == 0
+    assert bench.main(["--ablate", "digits", *TINY, "--rounds", "1", "--json"]) == 0
     (case,) = json.loads(capsys.readouterr().out)["cases"]
     assert set(case["variants"]) >= set(ablate.variants())
     plain = case["variants"][ablate.PLAIN]
@@ -106,13 +106,13 @@ def test_exponents_of_an_exact_law() -> None:
 
 def test_growth_leaves_out_what_would_take_too_long(capsys: pytest.CaptureFixture[str]) -> None:
     grid = ((2, 4), (8, 16), (2, 4))  # the smallest in which all three exponents show
-    found = growth.grow(["jar", "--device=cpu"], rounds=1, log=quiet, grid=grid)
+    found = growth.grow(["digits", "--device=cpu"], rounds=1, log=quiet, grid=grid)
     assert len(found["cells"]) == 8
     assert all(cell["step_seconds"] > 0 for cell in found["cells"])
     # Operations: exactly as many times as many images, about the square of the channels.
     assert found["exponents"]["flop"]["batch"] == pytest.approx(1)
     assert 1.5 < found["exponents"]["flop"]["ch"] < 2.1
-    short = growth.grow(["jar", "--device=cpu"], rounds=1, log=quiet, most_seconds=0.0, grid=((2,), (8,), (2, 4)))
+    short = growth.grow(["digits", "--device=cpu"], rounds=1, log=quiet, most_seconds=0.0, grid=((2,), (8,), (2, 4)))
     assert [cell.get("left_out") for cell in short["cells"]] == [None, "> 0 s"]
     assert short["exponents"]["step_seconds"] is None
     for report in (found, short):
@@ -136,7 +136,7 @@ def test_bytes_of_a_product_and_none_of_a_view() -> None:
 
 
 def test_the_report_of_a_gpu_runs_on_any_device(capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["jar", "--model.resolution=8", "--model.ch=4"]
+    argv = ["digits", "--model.resolution=8", "--model.ch=4"]
     found = gpu.report(argv, rounds=1, log=quiet, batches=(2, 4), device="cpu", speed=SpeedConfig(channels_last=True))
     assert [step["batch"] for step in found["batches"]] == [2, 4]
     assert found["largest_batch"] == 4
@@ -158,8 +158,8 @@ def test_the_report_of_a_gpu_runs_on_any_device(capsys: pytest.CaptureFixture[st
         (["--ablate", "--rounds", "0"], "--rounds is 0"),
         (["--ablate", "--only", "channel_last"], "did you mean 'channels_last'"),
         (["--growth", "--rounds", "0"], "--rounds is 0"),
-        (["--growth", "jar", "cifar10"], "this report is of one preset"),
-        (["jar", "--only", "all"], "go with --ablate"),
+        (["--growth", "digits", "cifar10"], "this report is of one preset"),
+        (["digits", "--only", "all"], "go with --ablate"),
         (["--gpu-report", "--rounds", "0"], "--rounds is 0"),
     ],
 )
@@ -176,5 +176,5 @@ def test_no_gpu_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 @pytest.mark.gpu
 def test_the_report_of_a_gpu() -> None:
-    found = gpu.report(["jar"], rounds=2, log=quiet, batches=(32, 64))
+    found = gpu.report(["digits"], rounds=2, log=quiet, batches=(32, 64))
     assert found["batches"][0]["peak_bytes"] > 0

@@ -17,7 +17,7 @@ from tiny import TINY as TINY_OPTIONS
 from biggan.bench.evaluation import measure
 from biggan.cli.evaluate import eval_main
 from biggan.cli.train import train_main
-from biggan.config.tree import to_dict
+from biggan.config import to_dict
 from biggan.errors import UserError
 from biggan.evaluation.bias import bias_warning, fid_bias
 from biggan.evaluation.generate import LatentSpec, generate

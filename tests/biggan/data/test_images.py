@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from biggan.config.tree import Config, DataConfig
+from biggan.config import Config, DataConfig
 from biggan.data import PositionalSampler, open_source, training_batches
 from biggan.data.images import to_float, to_uint8
 from biggan.data.sources.digits import load_digits

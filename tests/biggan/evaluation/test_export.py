@@ -125,7 +125,7 @@ def test_samples_made_otherwise_are_not_mixed(
     [
         (["--num", "0"], "--num is 0, expected at least 1"),
         (["--truncation", "0"], "truncation threshold is 0.0"),
-        (["--classes", "1"], "leave --classes"),
+        (["--classes", "1"], "Omit --classes"),
         (["--out", "x.tar"], "--out is x.tar: with --num, expected a name that ends in .npz"),
     ],
 )

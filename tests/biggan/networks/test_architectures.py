@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from biggan.config.tree import ModelConfig
+from biggan.config import ModelConfig
 from biggan.errors import UserError
 from biggan.networks.architectures import TABLE
 from biggan.networks.discriminator import Discriminator
@@ -80,7 +80,7 @@ def test_every_row_builds_and_fits_together(family: str, resolution: int) -> Non
     [
         {"resolution": 16},
         {"resolution": 8, "shared_embedding": False, "skip_z": False},
-        {"resolution": 16, "spectral_norm_G": False, "hidden_D": "in"},
+        {"resolution": 16, "spectral_norm_G": False, "conv1_width_D": "in"},
         {"resolution": 32, "attention_G": [16], "attention_D": [16], "ch": 4},
         {"resolution": 32, "family": "biggan-deep", "attention_G": [8, 16], "ch": 4},
     ],

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from biggan.config.tree import Config, ModelConfig, SpeedConfig, from_dict
+from biggan.config import Config, ModelConfig, SpeedConfig, from_dict
 from biggan.networks.discriminator import Discriminator
 from biggan.networks.generator import Generator
 from biggan.networks.initialization import initialize

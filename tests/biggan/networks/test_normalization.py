@@ -9,25 +9,24 @@ import pytest
 import torch
 from torch import nn
 
-from biggan.config.tree import ModelConfig
+from biggan.config import ModelConfig
 from biggan.evaluation.standing import sampling_copy
 from biggan.networks.batched_spectral_norm import normalized_weights
-from biggan.networks.blocks import LayerFactory, NonLocalBlock
-from biggan.networks.generator import Generator
-from biggan.networks.initialization import initialize
-from biggan.networks.spectral_norm import (
+from biggan.networks.batchnorm import (
     Affine,
     AffineBatchNorm,
     BatchNorm,
     ConditionalAffine,
     ConditionalBatchNorm,
-    SNConv2d,
-    SNLinear,
     collecting,
     move_running_statistics,
-    normalized,
     not_collecting,
 )
+from biggan.networks.blocks import NonLocalBlock
+from biggan.networks.factory import LayerFactory
+from biggan.networks.generator import Generator
+from biggan.networks.initialization import initialize
+from biggan.networks.spectral_norm import SNConv2d, SNLinear, normalized
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 from tiny import assert_same_state
 
 from biggan.cli.train import train_main
-from biggan.config.tree import Config, ModelConfig
+from biggan.config import Config, ModelConfig
 from biggan.networks import resampling
 from biggan.networks.discriminator import Discriminator
 from biggan.networks.generator import Generator
@@ -97,7 +97,7 @@ def test_a_dry_run_names_the_largest_micro_batch(capsys: pytest.CaptureFixture[s
 
 
 REDUCED = {
-    "merged": {"speed": {"precision": "bfloat16", "merged_resampling": True}},
+    "merged": {"speed": {"precision": "bfloat16", "fused_resampling": True}},
     "clamped": {"speed": {"precision": "float16"}, "model": {"clamp_G": {"value": 1.0, "mode": "forward"}}},
 }
 
@@ -107,7 +107,7 @@ def test_reduced_precision_is_estimated_time_and_again(
     case: str, tiny: Callable, play: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Shapes without numbers leave nothing behind for what trains in the same process, nor trip over what that left."""
-    monkeypatch.setattr(resampling, "pays", lambda *_: True)
+    monkeypatch.setattr(resampling, "is_faster_fused", lambda *_: True)
     monkeypatch.setattr(resampling, "_MATRICES", {})
     config = tiny(steps=1, **REDUCED[case])
     first = estimate(config)

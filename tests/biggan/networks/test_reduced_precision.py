@@ -13,11 +13,11 @@ from torch import nn
 
 from biggan.cli.sample import sample_main
 from biggan.cli.train import train_main
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.data import open_source, training_batches
-from biggan.networks.autocast import LossScaler, step_unless
-from biggan.networks.spectral_norm import BatchNorm, collecting
+from biggan.networks.batchnorm import BatchNorm, collecting
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
+from biggan.training.loss_scaling import LossScaler, step_unless
 from biggan.training.state import TrainingState
 from biggan.training.step import Updater
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from biggan.config.tree import ModelConfig, SpeedConfig
+from biggan.config import ModelConfig, SpeedConfig
 from biggan.networks import resampling
 from biggan.networks.discriminator import Discriminator
 from biggan.networks.generator import Generator
@@ -16,14 +16,14 @@ from biggan.networks.initialization import initialize
 from biggan.networks.reparametrization import Conv2d
 from biggan.networks.resampling import convolve_and_downsample, downsample, upsample, upsample_and_convolve
 
-PAYS = resampling.pays
-FAST = {"narrow_skips": True, "merged_resampling": True, "channels_last": True}
+PAYS = resampling.is_faster_fused
+FAST = {"narrow_skips": True, "fused_resampling": True, "channels_last": True}
 
 
 @pytest.fixture(autouse=True)
 def _merged_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """These networks are too small for it to pay."""
-    monkeypatch.setattr(resampling, "pays", lambda *_: True)
+    monkeypatch.setattr(resampling, "is_faster_fused", lambda *_: True)
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -108,11 +108,11 @@ def test_every_switch_is_off_by_default() -> None:
 
 
 def test_maps_of_few_pixels_are_convolved_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resampling, "pays", PAYS)
+    monkeypatch.setattr(resampling, "is_faster_fused", PAYS)
     called = []
     for name in ("upsample_and_convolve", "convolve_and_downsample"):
         monkeypatch.setattr(resampling, name, lambda *_, name=name: called.append(name))
-    up, down = (resampling.Resampling(kind, "nearest", SpeedConfig(merged_resampling=True)) for kind in ("up", "down"))
+    up, down = (resampling.Resampling(kind, "nearest", SpeedConfig(fused_resampling=True)) for kind in ("up", "down"))
     narrow, wide = Conv2d(3, 4, 3, padding=1), Conv2d(3, 30000, 3, padding=1)
     for conv, shape, expected in (
         (narrow, (32, 3, 4, 4), True),

@@ -10,15 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from biggan.config.tree import ClampConfig, Config, RegularizerConfig, SigmaConfig, from_dict, to_dict
+from biggan.config import ClampConfig, Config, RegularizerConfig, SigmaConfig, from_dict, to_dict
 from biggan.errors import UserError
 from biggan.evaluation.pictures.grids import load_generator
 from biggan.evaluation.standing import sampling_copy
 from biggan.networks.reparametrization import matrix_names
-from biggan.networks.sigma_control import Clamp, project
-from biggan.networks.singular import sigma_and_target, start_shape, top_two
+from biggan.networks.sigma_control import Clamp, WarmStarts, project, sigma_and_target, start_shape, top_two
 from biggan.networks.spectral_norm import SpectrallyNormalized, normalized
-from biggan.networks.warm_starts import WarmStarts
 from biggan.objective.weight_penalties import penalties
 from biggan.run.folding import fold_spectral_norm
 from biggan.training.estimate import estimate

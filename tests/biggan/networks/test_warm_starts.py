@@ -14,10 +14,10 @@ from tiny import assert_same_state
 from biggan.cli.options import parse
 from biggan.cli.sample import sample_main
 from biggan.cli.train import train_main
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.data.images import to_float
 from biggan.errors import UserError
-from biggan.networks.singular import top_two
+from biggan.networks.sigma_control import top_two
 from biggan.objective.gradient_penalties import Batch, between
 from biggan.objective.latents import truncated_latents
 from biggan.rng import generator
@@ -80,16 +80,16 @@ def test_a_clamp_turned_on_at_a_resume_starts_from_drawn_vectors(tiny, play: Pla
 def test_what_did_not_converge_is_computed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     import dataclasses
 
-    from biggan.networks import singular
+    from biggan.networks import sigma_control
 
-    honest = singular.top_singular_values_batch
+    honest = sigma_control.top_singular_values_batch
 
     def guess(*arguments: object, **settings: object) -> list:
         return [
             dataclasses.replace(one, values=one.values * 2, converged=False) for one in honest(*arguments, **settings)
         ]
 
-    monkeypatch.setattr(singular, "top_singular_values_batch", guess)
+    monkeypatch.setattr(sigma_control, "top_singular_values_batch", guess)
     W = torch.randn(6, 9, generator=torch.Generator().manual_seed(0))
     (found,) = top_two([W], [None])
     torch.testing.assert_close(found.values, torch.linalg.svdvals(W)[:2])
@@ -150,7 +150,7 @@ def test_truncation_follows_the_law_of_training(tmp_path: Path, capsys: pytest.C
     [
         (
             ["--model.norm_G=weight", "--model.clamp_G.value=0.9", "--model.clamp_G.mode=project"],
-            "WeightNorm takes away",
+            "no effect under WeightNorm",
         ),
         (
             ["--model.norm_G=weight", "--regularizers.sigma_G.strength=1", "--regularizers.sigma_G.target=1"],

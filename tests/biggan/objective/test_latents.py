@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from biggan import rng
-from biggan.config.tree import LatentConfig
+from biggan.config import LatentConfig
 from biggan.errors import UserError
 from biggan.objective.latents import LATENTS, sample_latents, truncated_normal
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from biggan import rng
-from biggan.config.tree import Config, LossConfig, RegularizerConfig, from_dict
+from biggan.config import Config, LossConfig, RegularizerConfig, from_dict
 from biggan.data import open_source, training_batches
 from biggan.errors import UserError
 from biggan.networks.reparametrization import matrix_names

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from tiny import assert_same_state
 
-from biggan.config.tree import CheckpointConfig, to_dict
+from biggan.config import CheckpointConfig, to_dict
 from biggan.errors import UserError
 from biggan.run.checkpoint import CheckpointError, checkpoint_paths, newest_checkpoint, read_checkpoint, save_checkpoint
 from biggan.run.retention import CheckpointStore, retained

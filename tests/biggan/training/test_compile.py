@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.data import open_source, training_batches
 from biggan.networks import resampling
 from biggan.run.session import config_notes
@@ -48,13 +48,13 @@ def test_a_penalized_D_is_not_compiled(tiny: Callable[..., Config]) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("_fresh_compiler")
-@pytest.mark.parametrize("speed", [{}, {"merged_resampling": True, "narrow_skips": True}], ids=["plain", "merged"])
+@pytest.mark.parametrize("speed", [{}, {"fused_resampling": True, "narrow_skips": True}], ids=["plain", "merged"])
 def test_compiled_steps_are_the_same_in_whole_graphs(
     tiny: Callable[..., Config], play: Callable, speed: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four uses (G with and without a graph, D in its own update and in G's), no break, nothing compiled again."""
     changes = {"train": {"d_steps": 1}, "model": {"norm_D": "none"}}
-    monkeypatch.setattr(resampling, "pays", lambda *_: True)  # in so small networks too
+    monkeypatch.setattr(resampling, "is_faster_fused", lambda *_: True)  # in so small networks too
     counters = torch._dynamo.utils.counters
     found = {}
     for compiled in (False, True):

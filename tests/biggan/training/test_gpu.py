@@ -9,7 +9,7 @@ import torch
 from tiny import assert_same_state
 
 from biggan.cli.train import train_main
-from biggan.config.tree import from_dict
+from biggan.config import from_dict
 from biggan.data import open_source, training_batches
 from biggan.data.prefetch import prefetched
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
@@ -58,7 +58,7 @@ def test_the_same_draws_as_on_a_cpu(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_nothing_in_an_update_waits_for_the_device(precision: str) -> None:
     """The one wait of a step is the transfer of its numbers, at its end."""
-    config = from_dict({"device": "cuda", "speed": {"precision": precision, "merged_resampling": True}})
+    config = from_dict({"device": "cuda", "speed": {"precision": precision, "fused_resampling": True}})
     state = TrainingState(config, "cuda")
     updater = Updater(config, state, lambda *_: None, lambda *_: None)
     batches = prefetched(training_batches(config, open_source(config), 0), torch.device("cuda"))

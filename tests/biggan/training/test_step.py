@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from biggan.config.tree import AdamConfig, EMAConfig, LossConfig, ModelConfig, RegularizerConfig
+from biggan.config import AdamConfig, EMAConfig, LossConfig, ModelConfig, RegularizerConfig
 from biggan.data import open_source, training_batches
 from biggan.errors import UserError
 from biggan.networks.generator import Generator

@@ -11,15 +11,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from biggan.config.tree import Config, ModelConfig, from_dict, to_dict
+from biggan.config import Config, ModelConfig, from_dict, to_dict
 from biggan.data import open_source, training_batches
 from biggan.errors import UserError
-from biggan.networks.blocks import DBlock, LayerFactory
+from biggan.networks.batchnorm import BatchNorm, ConditionalBatchNorm
+from biggan.networks.blocks import DBlock
 from biggan.networks.discriminator import Discriminator
+from biggan.networks.factory import LayerFactory
 from biggan.networks.generator import Generator
 from biggan.networks.initialization import initialize
 from biggan.networks.resampling import upsample_bilinear
-from biggan.networks.spectral_norm import BatchNorm, ConditionalBatchNorm
 from biggan.run.checkpoint import read_checkpoint, save_checkpoint
 from biggan.run.session import config_notes
 from biggan.training.estimate import estimate
@@ -38,8 +39,8 @@ SWITCHES: dict[str, tuple[str, dict, int, int, str]] = {
     "batchnorm in D": ("model", {"norm_D": "batch"}, 0, 6 * 2 * W, "D"),
     "conditional batchnorm in D": ("model", {"norm_D": "conditional"}, 0, 6 * 2 * W * CLASSES, "D"),
     "embedding shared with D": ("model", {"share_embedding_with_D": True}, 0, 32 * W - CLASSES * W, "D"),
-    "filters of 5 in G": ("model", {"filter_G": 5}, (25 - 9) * CONVS_3X3["G"], 0, "G"),
-    "filters of 7 in D": ("model", {"filter_D": 7}, 0, (49 - 9) * CONVS_3X3["D"], "D"),
+    "filters of 5 in G": ("model", {"kernel_size_G": 5}, (25 - 9) * CONVS_3X3["G"], 0, "G"),
+    "filters of 7 in D": ("model", {"kernel_size_D": 7}, 0, (49 - 9) * CONVS_3X3["D"], "D"),
     "dilation in G": ("model", {"dilation_G": 2}, 0, 0, "G"),
     "dilation in D": ("model", {"dilation_D": 3}, 0, 0, "D"),
     "bilinear": ("model", {"upsampling": "bilinear"}, 0, 0, "G"),
@@ -192,7 +193,7 @@ def test_objectives_change_the_training(name: str, play: Play, plain: dict[str, 
 @pytest.mark.parametrize(
     "change",
     [
-        {"norm_G": "weight", "filter_G": 5},
+        {"norm_G": "weight", "kernel_size_G": 5},
         {"norm_G": "none", "upsampling": "bilinear"},
         {"norm_D": "conditional", "double_depth": True},
         {"share_embedding_with_D": True, "projection": "mlp", "dilation_D": 2},
@@ -341,8 +342,8 @@ def test_extra_blocks_take_the_condition_of_the_block_they_follow() -> None:
 def test_choices_are_checked_however_a_configuration_is_made() -> None:
     with pytest.raises(UserError, match=r"model.norm_G is 'bach', expected one of batch, .*did you mean 'batch'"):
         configuration("model", {"norm_G": "bach"})
-    with pytest.raises(UserError, match=r"model\.filter_D is 4, expected one of 3, 5, 7"):
-        configuration("model", {"filter_D": 4})
+    with pytest.raises(UserError, match=r"model\.kernel_size_D is 4, expected one of 3, 5, 7"):
+        configuration("model", {"kernel_size_D": 4})
 
 
 def test_estimate_counts_the_pass_of_a_gradient_penalty_and_checks_layers() -> None:

@@ -10,8 +10,9 @@ import torch
 from tiny import TINY
 
 import spectra
-from biggan.cli.options import parse, preset_names, preset_text
+from biggan.cli.options import parse
 from biggan.cli.train import train_main
+from biggan.config.presets import preset_chain, preset_names, preset_text
 from spectra.linalg.tf32 import is_allowed, tf32
 
 NEWER = hasattr(torch.backends, "fp32_precision")
@@ -122,4 +123,5 @@ def test_a_resume_under_another_value_is_refused_and_said(tmp_path: Path, capsys
 def test_presets_for_a_gpu_say_what_they_choose(name: str) -> None:
     config = parse([name]).config()
     assert config.speed.tf32 is False
-    assert ("tf32: false #" in preset_text(name)) == (config.device == "auto")
+    texts = " ".join(map(preset_text, preset_chain(name)))
+    assert ("tf32: false #" in texts) == (config.device == "auto")

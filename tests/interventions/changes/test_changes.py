@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import assert_same_state
 
-from biggan.config.tree import Config, differences, from_dict, to_dict
+from biggan.config import Config, differences, from_dict, to_dict
 from biggan.errors import UserError
 from biggan.run.checkpoint import save_checkpoint
 from biggan.run.folding import load_state
@@ -20,6 +20,7 @@ from interventions.branch.branch import Branch, open_branch, plan_branch
 from interventions.branch.parent import Parent, find_parent
 from interventions.branch.timeline import Timed, make_timeline
 from interventions.changes import CHANGES, make_change
+from interventions.changes.base import with_fields
 
 OF_FIELDS = {
     ("freeze", "D"): {"train.freeze": "D"},
@@ -335,3 +336,9 @@ class Shrink(Change, name="shrink-for-a-test"):
             make_change(f"{file}:Shrnk", 1)
     finally:
         CHANGES.pop("shrink-for-a-test", None)
+
+
+@pytest.mark.parametrize("given", ["model.filter_G=5", {"field": "model.filter_G", "value": 5}])
+def test_a_plan_may_name_a_field_by_its_earlier_name(given: Any) -> None:
+    assert make_change("set", given).fields(Config()) == {"model.kernel_size_G": 5}
+    assert with_fields(Config(), {"model.filter_G": 5}).model.kernel_size_G == 5

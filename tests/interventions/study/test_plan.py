@@ -17,7 +17,7 @@ from tiny import TINY, assert_same_state
 
 from biggan.cli.options import parse
 from biggan.cli.train import train_main
-from biggan.config.tree import to_dict
+from biggan.config import to_dict
 from biggan.errors import UserError
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint, save_checkpoint
 from biggan.run.directory import RunDirectory

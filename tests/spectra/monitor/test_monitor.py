@@ -360,7 +360,7 @@ def test_no_save_resume_or_signal_moves_a_recorded_bit(tmp_path: Path, monkeypat
     assert train_main([*start["whole"], "--steps=8", "--checkpoint.every=100"]) == 0
     assert train_main([*start["often"], "--steps=5", "--checkpoint.every=1", "--checkpoint.keep=2"]) == 0
     assert train_main(["--resume", str(runs["often"]), "--steps=8", "--quiet"]) == 0
-    session = open_new(parse([*start["signalled"], "--steps=8", "--checkpoint.every=6"]).config(), "jar")
+    session = open_new(parse([*start["signalled"], "--steps=8", "--checkpoint.every=6"]).config(), "digits")
     assert train_session(session, quiet=True, further=[Signal(3)]) == "interrupted"
     assert train_main(["--resume", str(runs["signalled"]), "--quiet"]) == 0
     whole, *others = (recorded(run) for run in runs.values())

@@ -16,7 +16,7 @@ import pytest
 import torch
 from pictures import configuration, encode, pack, picture, write_folder, write_parquet
 
-from biggan.config.tree import Config
+from biggan.config import Config
 from biggan.data import Position, Source, open_source, training_batches
 from biggan.data.decode import square
 from biggan.data.sources.registry import open_data
