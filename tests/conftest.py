@@ -22,6 +22,11 @@ from biggan.training.state import TrainingState
 from biggan.training.trainer import Trainer
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--cases N` runs a slice of a campaign."""
+    parser.addoption("--cases", type=int, default=None, metavar="N", help="cases of a campaign (default: all of them)")
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
