@@ -268,6 +268,7 @@ PLAIN_TYPES = {
     "<class 'float'>": "a number",
     "<class 'bool'>": "true or false",
     "list[int]": "a list of whole numbers such as [32,64]",
+    "<class 'dict'>": "names with numbers such as {NAME: 1e-4}",
 }
 
 

@@ -1,5 +1,5 @@
 """Penalties on the gradient of D with respect to images. A new one is one function, and one line in
-`GRADIENT_PENALTIES` (the package's __init__).
+`GRADIENT_PENALTIES` (registries.py).
 
 Each makes a pass of its own through D, with the normalized weights and the dropout masks of the update. A mean over
 images: under accumulation the means of the micro-batches average to that of the batch.
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from biggan.config import Config
 from biggan.errors import check_known
 from biggan.networks.batchnorm import not_collecting
-from biggan.objective import GRADIENT_PENALTIES
 from biggan.objective.losses import make_loss
+from biggan.objective.registries import GRADIENT_PENALTIES
 
 
 @dataclass(frozen=True)
