@@ -138,10 +138,8 @@ def public_names(path: Path) -> set[str]:
 TWICE: set[str] = {
     "BATCH",
     "BATCHES",
-    "Batch",
     "CHUNK",
     "COMMANDS",
-    "CONTROL",
     "Checkpoint",
     "CheckpointError",
     "Clamp",
@@ -153,7 +151,6 @@ TWICE: set[str] = {
     "KINDS",
     "Log",
     "Loss",
-    "Moments",
     "NAME",
     "NETWORKS",
     "PLAIN",
@@ -175,7 +172,6 @@ TWICE: set[str] = {
     "read_checkpoint",
     "report",
     "resolve",
-    "uniform",
     "weight_matrices",
 }
 """Names that are still defined in two modules. It may only shrink."""

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from biggan.config import Config
 from biggan.errors import check_known
 from biggan.networks.batchnorm import not_collecting
-from biggan.objective import GRADIENT_PENALTIES
 from biggan.objective.losses import make_loss
+from biggan.objective.registries import GRADIENT_PENALTIES
 
 
 @dataclass(frozen=True)

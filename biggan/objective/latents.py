@@ -11,7 +11,7 @@ import torch
 
 from biggan.config import LatentConfig
 from biggan.errors import UserError, check_known
-from biggan.objective import LATENTS
+from biggan.objective.registries import LATENTS
 
 Draw = Callable[[np.random.Generator, int, int], np.ndarray]
 """Draws float32 latents (count, dim) from a generator."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from biggan.config import LossConfig
 from biggan.errors import check_known
-from biggan.objective import LOSSES
+from biggan.objective.registries import LOSSES
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,7 @@ from biggan.errors import check_known
 from biggan.networks.base import shared_embedding
 from biggan.networks.reparametrization import matrix_names
 from biggan.networks.sigma_control import WarmStarts, chosen_layers, sigma_and_target
-from biggan.objective import WEIGHT_PENALTIES
+from biggan.objective.registries import WEIGHT_PENALTIES
 
 
 def weight_matrices(network: nn.Module) -> list[Tensor]:
