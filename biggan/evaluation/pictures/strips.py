@@ -37,7 +37,7 @@ def images_of(sampler: GeneratorNetwork, z: Tensor, c: Tensor) -> np.ndarray:
     with normalized(sampler, iterate=False):
         draw: Callable[[Tensor, Tensor], Tensor] = sampler
         if c.dtype != torch.int64:
-            draw = sampler.synthesize  # type: ignore[assignment]  # which a G with an embedding has
+            draw = getattr(sampler, "synthesize")  # noqa: B009 - which a G with an embedding has
         parts = [
             to_uint8(draw(z_part.to(device), c_part.to(device)))
             for z_part, c_part in zip(z.split(64), c.split(64), strict=True)
