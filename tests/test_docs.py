@@ -13,7 +13,9 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 def listed() -> dict[str, set[str]]:
     """Folder -> the modules that docs/tree.md lists in it."""
-    rows = re.findall(r"^\| `([\w/]+/)` \| ([^|]*) \|", (ROOT / "docs/tree.md").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `([\w/]+/)` \| ([^|]*) \|", (ROOT / "docs/tree.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     return {folder: set(re.findall(r"`(\w+)`", files)) for folder, files in rows}
 
 
