@@ -1,4 +1,4 @@
-"""What is minimized: losses, penalties, and the distribution of z, each by name."""
+"""What is minimized: losses, penalties, and the distribution of z, each found by name (registries.py)."""
 
 from biggan.objective.registries import GRADIENT_PENALTIES, LATENTS, LOSSES, WEIGHT_PENALTIES
 

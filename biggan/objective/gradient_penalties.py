@@ -1,5 +1,5 @@
 """Penalties on the gradient of D with respect to images. A new one is one function, and one line in
-`GRADIENT_PENALTIES` (the package's __init__).
+`GRADIENT_PENALTIES` (registries.py).
 
 Each makes a pass of its own through D, with the normalized weights and the dropout masks of the update. A mean over
 images: under accumulation the means of the micro-batches average to that of the batch.

@@ -1,5 +1,5 @@
 """The latent distributions (Appendix E) and truncation (Section 3.1). A new one is one function, and one line in
-`LATENTS` (the package's __init__).
+`LATENTS` (registries.py).
 """
 
 from __future__ import annotations

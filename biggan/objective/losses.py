@@ -1,4 +1,4 @@
-"""The adversarial losses. A new one is one class with two methods, and one line in `LOSSES` (the package's __init__).
+"""The adversarial losses. A new one is one class with two methods, and one line in `LOSSES` (registries.py).
 
 Logits are 1-D tensors, one entry an image; every loss is a mean over them. D's parts are named, so that both can be
 drawn on one scale: `loss/D_real` and `loss/D_fake` add up to D's loss.

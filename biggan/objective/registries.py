@@ -1,4 +1,4 @@
-"""The losses, penalties and distributions of z, each by name.
+"""The losses, penalties and latent distributions by name.
 
 A new one is one class or function, and one line here. `--help` and error messages take their names from here.
 """

@@ -1,4 +1,4 @@
-"""Penalties on a network's raw weights. A new one is one function, and one line in `WEIGHT_PENALTIES` (__init__).
+"""Penalties on a network's raw weights. A new one is one function, and one line in `WEIGHT_PENALTIES` (registries.py).
 
 All but weight decay of the shared embedding act on the weights of two or more dimensions as out x rest matrices, class
 embeddings excepted: convolutions, linear layers, and the projections of a condition to BatchNorm's gains and biases.

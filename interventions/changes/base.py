@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from biggan.training.state import TrainingState
 
 Network = Literal["G", "D"]
-Networks = Literal["G", "D", "both"]
+NetworkChoice = Literal["G", "D", "both"]
 Amount = float | str
 """A number, or `x2`, `/2`: what it was, times or divided by a number."""
 

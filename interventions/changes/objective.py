@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from biggan.config import Config
-from interventions.changes.base import Amount, Change, Network, Networks, amount, each, value_of
+from interventions.changes.base import Amount, Change, Network, NetworkChoice, amount, each, value_of
 from interventions.changes.optimization import OneNumber
 
 
@@ -43,7 +43,7 @@ class L2(Change, name="l2", paper="Section 4.2"):
     """The strength of the penalty on squared weights, of G, D or both (the paper: D)."""
 
     value: Amount
-    network: Networks = "D"
+    network: NetworkChoice = "D"
 
     def fields(self, config: Config) -> dict[str, Any]:
         names = [f"regularizers.l2_{network}" for network in each(self.network)]
@@ -56,7 +56,7 @@ class Orthogonal(Change, name="orthogonal", paper="Section 3.1, eq. 2 and 3; Sec
 
     value: Amount
     form: Literal["off_diagonal", "full"] | None = None
-    network: Networks = "G"
+    network: NetworkChoice = "G"
 
     def fields(self, config: Config) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -124,7 +124,7 @@ class SpectralNorm(Change, name="spectral-norm", paper="Section 4.1: with or wit
     """
 
     switch: Literal["on", "off"]
-    network: Networks = "both"
+    network: NetworkChoice = "both"
 
     def fields(self, config: Config) -> dict[str, Any]:
         return {f"model.spectral_norm_{network}": self.switch == "on" for network in each(self.network)}

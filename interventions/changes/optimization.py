@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from biggan.config import Config
-from interventions.changes.base import Amount, Change, Network, Networks, amount, each, value_of, whole
+from interventions.changes.base import Amount, Change, Network, NetworkChoice, amount, each, value_of, whole
 
 if TYPE_CHECKING:
     from biggan.training.state import TrainingState
@@ -28,7 +28,7 @@ class LearningRate(Change, name="lr", paper="Appendix G.1; sweep in I"):
     """The learning rate of G, D or both: a number, or x2, /2."""
 
     value: Amount
-    network: Networks = "both"
+    network: NetworkChoice = "both"
 
     def fields(self, config: Config) -> dict[str, Any]:
         names = [f"optim.{network}.lr" for network in each(self.network)]
@@ -41,7 +41,7 @@ class Betas(Change, name="betas", paper="Appendix G.1; sweep in I"):
 
     beta1: float
     beta2: float | None = None
-    network: Networks = "both"
+    network: NetworkChoice = "both"
 
     def fields(self, config: Config) -> dict[str, Any]:
         given = {"beta1": self.beta1} | ({} if self.beta2 is None else {"beta2": self.beta2})
@@ -59,7 +59,7 @@ class ZeroMoments(Change, name="moments", paper="Appendix G.1"):
 
     which: Literal["first", "second", "both"] = "both"
     count: Literal["kept", "reset"] = "kept"
-    network: Networks = "both"
+    network: NetworkChoice = "both"
 
     def operate(self, state: TrainingState, config: Config) -> dict[str, Any]:
         keys = {"first": ["exp_avg"], "second": ["exp_avg_sq"], "both": ["exp_avg", "exp_avg_sq"]}[self.which]
@@ -121,7 +121,7 @@ class Clip(Change, name="clip", paper="Appendix H"):
 
     total: float | None = None
     tensor: float | None = None
-    network: Networks = "both"
+    network: NetworkChoice = "both"
 
     def fields(self, config: Config) -> dict[str, Any]:
         given = {"clip_global": self.total, "clip_tensor": self.tensor}

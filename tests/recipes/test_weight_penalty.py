@@ -70,6 +70,7 @@ def test_an_option_and_a_file_set_it(tmp_path: Path) -> None:
     [
         ("{l11: 1}", "unknown regularizers.weight_penalties_G 'l11'; did you mean 'l1'?"),
         ("{l2: 1}", "weight_penalties_G names l2, which has a field of its own: use l2_G"),
+        ("5", "regularizers.weight_penalties_G is '5', expected names with numbers such as {NAME: 1e-4}"),
         ("{l1: -1}", "regularizers.weight_penalties_G is -1.0, expected at least 0"),
     ],
 )
