@@ -97,7 +97,7 @@ def test_a_dry_run_names_the_largest_micro_batch(capsys: pytest.CaptureFixture[s
 
 
 REDUCED = {
-    "merged": {"speed": {"precision": "bfloat16", "fused_resampling": True}},
+    "fused": {"speed": {"precision": "bfloat16", "fused_resampling": True}},
     "clamped": {"speed": {"precision": "float16"}, "model": {"clamp_G": {"value": 1.0, "mode": "forward"}}},
 }
 

@@ -21,7 +21,7 @@ FAST = {"narrow_skips": True, "fused_resampling": True, "channels_last": True}
 
 
 @pytest.fixture(autouse=True)
-def _merged_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fused_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """These networks are too small for it to pay."""
     monkeypatch.setattr(resampling, "is_faster_fused", lambda *_: True)
 
@@ -32,7 +32,7 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (4, 4)])
-def test_merged_upsampling_is_upsampling_and_convolution(size: tuple[int, int]) -> None:
+def test_fused_upsampling_is_upsampling_and_convolution(size: tuple[int, int]) -> None:
     x, weight, bias = drawn(3, 5, *size), drawn(7, 5, 3, 3, seed=1), drawn(7, seed=2)
     plain = F.conv2d(upsample(x), weight, bias, padding=1)
     torch.testing.assert_close(upsample_and_convolve(x, weight, bias), plain, rtol=1e-12, atol=1e-12)
@@ -40,7 +40,7 @@ def test_merged_upsampling_is_upsampling_and_convolution(size: tuple[int, int]) 
 
 
 @pytest.mark.parametrize("size", [(2, 2), (4, 10), (8, 8)])
-def test_merged_pooling_is_convolution_and_pooling(size: tuple[int, int]) -> None:
+def test_fused_pooling_is_convolution_and_pooling(size: tuple[int, int]) -> None:
     x, weight, bias = drawn(3, 5, *size), drawn(7, 5, 3, 3, seed=1), drawn(7, seed=2)
     plain = downsample(F.conv2d(x, weight, bias, padding=1))
     torch.testing.assert_close(convolve_and_downsample(x, weight, bias), plain, rtol=1e-12, atol=1e-12)

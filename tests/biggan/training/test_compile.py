@@ -49,7 +49,7 @@ def test_a_penalized_D_is_not_compiled(tiny: Callable[..., Config]) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("_fresh_compiler")
-@pytest.mark.parametrize("speed", [{}, {"fused_resampling": True, "narrow_skips": True}], ids=["plain", "merged"])
+@pytest.mark.parametrize("speed", [{}, {"fused_resampling": True, "narrow_skips": True}], ids=["plain", "fused"])
 def test_compiled_steps_are_the_same_in_whole_graphs(
     tiny: Callable[..., Config], play: Callable, speed: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
