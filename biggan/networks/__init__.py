@@ -48,14 +48,14 @@ def build_networks(config: Config) -> Networks:
 
 
 def build_generator(config: Config) -> GeneratorNetwork:
-    """G alone; see `build_networks`."""
+    """Only G; see `build_networks`."""
     network = imported(_family(config).G)(config.model, config.speed)
     _check(network, "G", config)
     return network
 
 
 def build_discriminator(config: Config) -> DiscriminatorNetwork:
-    """D alone; see `build_networks`."""
+    """Only D; see `build_networks`."""
     network = imported(_family(config).D)(config.model, config.speed)
     _check(network, "D", config)
     return network

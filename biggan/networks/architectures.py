@@ -3,7 +3,7 @@
 A row reads as the paper prints it: `up 16->8` is a residual block that doubles the resolution and takes 16 ch
 channels to 8 ch; `conv` is a plain 3x3 convolution; a block that is neither up nor down keeps the resolution; `rgb`
 is the image. A new architecture is a new row here. Where the printed tables mislead, the printed parameter counts
-decide (tests/test_architectures.py holds them).
+decide (tests/biggan/networks/test_architectures.py holds them).
 """
 
 from __future__ import annotations
@@ -201,7 +201,8 @@ def _check_conditioning(model: ModelConfig, plan: Plan) -> None:
         )
     if model.projection_hidden is not None and model.projection != "mlp":
         raise UserError(
-            "model.projection_hidden is the hidden width of model.projection mlp, which is linear. Set both."
+            "model.projection_hidden is set, and model.projection is linear, without a hidden layer. Set "
+            "model.projection to mlp, or omit model.projection_hidden."
         )
     if model.skip_z and not model.shared_embedding:
         raise UserError(
