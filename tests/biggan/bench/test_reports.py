@@ -57,7 +57,7 @@ def test_a_rig_switches_the_same_weights(tiny: Callable[..., Config]) -> None:
         for network in updater.state.networks().values():
             blocks = [m.resample for m in network.modules() if isinstance(getattr(m, "resample", None), Resampling)]
             assert blocks
-            assert all((b.narrow, b.merged) == (speed.narrow_skips, speed.fused_resampling) for b in blocks), name
+            assert all((b.narrow, b.fused) == (speed.narrow_skips, speed.fused_resampling) for b in blocks), name
             assert network.batched_power_iteration == speed.batched_power_iteration
         assert updater.config.speed == speed
 
