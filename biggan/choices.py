@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from biggan.config import Config, flatten, to_dict
-from biggan.errors import UserError, check_known
+from biggan.data.sources.registry import SOURCES
+from biggan.errors import check_known
 from biggan.networks import FAMILIES
 from biggan.objective import GRADIENT_PENALTIES, LATENTS, LOSSES, WEIGHT_PENALTIES
+from spectra.extensions import load_extensions
 from spectra.monitor.probes import PROBES
 
 CHOICES: dict[str, Iterable[str]] = {
     "model.family": FAMILIES,
+    "data.source": SOURCES,
     "loss.name": LOSSES,
     "latents.distribution": LATENTS,
     "regularizers.weight_penalties_G": WEIGHT_PENALTIES,
@@ -24,15 +27,9 @@ CHOICES: dict[str, Iterable[str]] = {
 
 def check_names(config: Config) -> None:
     """Raise `UserError` for a name that is in no registry, with the nearest right one."""
+    load_extensions()
     values = flatten(to_dict(config))
     for field, known in CHOICES.items():
         value = values[field]
         for name in value if isinstance(value, (Mapping, list)) else [] if value is None else [value]:
             check_known(name, known, field)
-    if config.spectra.probes is not None:
-        from spectra.monitor.probes import find_probes
-
-        try:
-            find_probes(config.spectra.probes)
-        except ValueError as error:
-            raise UserError(f"spectra.probes: {error}.") from error

@@ -13,12 +13,18 @@ from tiny import TINY_CONFIG
 
 from biggan.cli.train import train_main
 from biggan.config import Config, from_dict
-from biggan.data import open_source, training_batches
+from biggan.data.loader import training_batches
+from biggan.data.sources.opening import open_source
 from biggan.evaluation.evaluator import Evaluator
 from biggan.run.directory import RunDirectory
 from biggan.run.session import open_new
 from biggan.training.state import TrainingState
 from biggan.training.trainer import Trainer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--cases N` runs a slice of a campaign."""
+    parser.addoption("--cases", type=int, default=None, metavar="N", help="cases of a campaign (default: all of them)")
 
 
 @pytest.fixture(autouse=True)

@@ -135,7 +135,7 @@ class Rig:
     """One training state for each memory layout, and an updater for each variant: only switches alternate."""
 
     def __init__(self, config: Config) -> None:
-        from biggan.data import training_batches
+        from biggan.data.loader import training_batches
 
         self.config, self.sync = config, synchronizer(config)
         self.source, _ = open_data(config)

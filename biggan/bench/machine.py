@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from biggan.config import Config
-    from biggan.data import Source
+    from biggan.data.images import Source
 
 SYNTHETIC = 2048  # images in memory where a preset's files were not given
 LEAST_TIMED = 3
@@ -46,7 +46,8 @@ def open_data(config: Config) -> tuple[Source, str]:
     """The configuration's data; where its files were not given, random pixels in memory, and it says so."""
     import numpy as np
 
-    from biggan.data import ImageArray, Source, open_source
+    from biggan.data.images import ImageArray, Source
+    from biggan.data.sources.opening import open_source
 
     if config.data.path is not None or config.data.source == "digits":
         return open_source(config), config.data.path or config.data.source

@@ -18,7 +18,7 @@ from biggan.bench.machine import (
 
 if TYPE_CHECKING:
     from biggan.config import Config
-    from biggan.data import Source
+    from biggan.data.images import Source
     from biggan.training.step import Updater
 
 
@@ -61,8 +61,7 @@ def measure(config: Config, *, seconds: float = 5.0, most: int = 50) -> dict[str
 
 def _time_loader(config: Config, source: Source, seconds: float) -> dict[str, float]:
     """The loader alone, as fast as it goes, after its first batches."""
-    from biggan.data import training_batches
-    from biggan.data.loader import worker_count
+    from biggan.data.loader import training_batches, worker_count
 
     batches = training_batches(config, source, 0)
     for _ in range(2 + 2 * worker_count(config)):  # what workers had fetched in advance is not counted
@@ -78,7 +77,7 @@ def count_flop(config: Config, source: Source, updater: Updater) -> dict[str, in
     """Floating-point operations of matrix products and convolutions in one update of D, one of G, and a whole step."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from biggan.data import training_batches
+    from biggan.data.loader import training_batches
 
     batch = next(training_batches(config, source, 0))
     counts = {}
@@ -96,7 +95,7 @@ def _time_steps(
     """Whole steps fed by the loader, as in training: means over the timed ones, each part up to the device's end."""
     from statistics import fmean, median
 
-    from biggan.data import training_batches
+    from biggan.data.loader import training_batches
 
     batches = training_batches(config, source, 0)
     waits: list[float] = []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from biggan.cli.app import EXIT_DONE, Parser, add_version, guarded
 from biggan.errors import UserError
+from biggan.evaluation.registry import SCORES
 
 if TYPE_CHECKING:
     from biggan.evaluation.job import Job
@@ -129,9 +130,9 @@ def _discriminator(job: Job) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="biggan-eval",
-        description="Score a generator: averaged weights under standing statistics, unless said. Every number is "
-        "printed and stored with the features and their digest, the reference split, the number of samples, "
-        "truncation, standing passes and weights that it was made with.",
+        description=f"Score a generator by {', '.join(SCORES)}. Uses the averaged weights under standing statistics "
+        "unless told otherwise. Every number is printed and stored with the features and their digest, the reference "
+        "split, the number of samples, truncation, standing passes and weights that it was made with.",
         epilog="Under torchrun every process makes its share of the samples to be scored. Exit codes: 0 done, 2 bad "
         "input, 1 anything else.",
     )

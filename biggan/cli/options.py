@@ -30,6 +30,7 @@ from biggan.config.presets import (
     read_yaml,
 )
 from biggan.errors import UserError, check_known
+from spectra.extensions import load_extensions
 from spectra.nearest import nearest
 
 if TYPE_CHECKING:
@@ -178,6 +179,7 @@ def _help_texts(argv: list[str]) -> dict[str, str]:
     descriptions = _strings_below_fields()
     metadata = {name: field.metadata for name, field in fields()}
     texts = {}
+    load_extensions()
     for name, kind in _classes(Config):
         known = f": {', '.join(names)}" if (names := list(CHOICES.get(name, ()))) else ""
         description = descriptions[kind, name.split(".")[-1]]

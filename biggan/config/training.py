@@ -14,7 +14,8 @@ class DataConfig(Section):
     """Where images come from."""
 
     source: str = setting("digits")
-    """`digits` (1,797 come with the package), `folder` (sub-folders are classes), `parquet`, `packed`, or `auto`."""
+    """The kind of data at `path`: 1,797 digits that come with the package, a folder whose sub-folders are classes,
+    parquet files, what `biggan-data prepare` packed, or whichever of these is there."""
     path: str | None = setting(None, numbers=False)
     """Place of the source's files, or a directory made by `biggan-data prepare`; not used by digits."""
     flip: bool = setting(False)

@@ -14,7 +14,7 @@ import torch
 import torch.distributed
 
 from biggan.config import Config
-from biggan.data import open_source
+from biggan.data.sources.opening import open_source
 from biggan.errors import UserError
 from biggan.evaluation.bias import bias_warning
 from biggan.evaluation.discriminator import DiscriminatorScores, discriminator_scores, draw_discriminator_scores

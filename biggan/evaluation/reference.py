@@ -13,7 +13,7 @@ from torch import Tensor
 from biggan import rng
 from biggan.config import Config
 from biggan.data.images import Images, Source
-from biggan.data.sources.registry import arrange, open_data
+from biggan.data.sources.opening import arrange, open_data
 from biggan.errors import UserError
 from biggan.evaluation.features import cache
 from biggan.evaluation.features.registry import Embedded, FeatureNetwork, embed_images, join

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from biggan.evaluation.features.registry import Embedded
 from biggan.evaluation.reference import Moments, Reference
+from biggan.evaluation.registry import SCORES, Score
 
 IS_PARTS, IS_PART, KID_SUBSETS, KID_SIZE = 10, 10, 20, 1000
 PRECISION_K, DENSITY_K = 3, 5
@@ -209,36 +208,16 @@ def _distances(points: Tensor, others: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield first, torch.cdist(points[first : first + ROWS], others)
 
 
-@dataclass(frozen=True)
-class Score:
-    """One number of a set of images."""
-
-    compute: Callable[[Embedded, Any], float]
-    better: int
-    """1: larger is better; -1: smaller is."""
-    quick: bool = False
-    """Whether it is cheap enough to be computed in training."""
-    needs: str = ""
-    """`logits`, `own_classes` (the logits' classes are the data's), `by_class` (moments a class), or nothing."""
-    least: tuple[int, int] = (1, 1)
-    """How many samples and how many real images it takes."""
-    each: bool = False
-    """Whether it takes two samples of every class."""
-
-
-SCORES: dict[str, Score] = {
-    "fid": Score(fid, -1, quick=True, least=(2, 2)),
-    "is": Score(inception_score, 1, quick=True, needs="logits", least=(2 * IS_PART, 0)),
-    "kid": Score(kid, -1, least=(2, 2)),
-    "precision": Score(precision, 1, least=(1, PRECISION_K + 1)),
-    "recall": Score(recall, 1, least=(PRECISION_K + 1, 1)),
-    "density": Score(density, 1, least=(1, DENSITY_K + 1)),
-    "coverage": Score(coverage, 1, least=(1, DENSITY_K + 1)),
-    "intra_fid": Score(intra_fid, -1, needs="by_class", each=True),
-    "spread_share": Score(spread_share, 1, quick=True),
-    "class_accuracy": Score(class_accuracy, 1, quick=True, needs="own_classes"),
-}
-"""Name -> the score, in the order in which tables show them."""
+FID = Score(fid, -1, quick=True, least=(2, 2))
+IS = Score(inception_score, 1, quick=True, needs="logits", least=(2 * IS_PART, 0))
+KID = Score(kid, -1, least=(2, 2))
+PRECISION = Score(precision, 1, least=(1, PRECISION_K + 1))
+RECALL = Score(recall, 1, least=(PRECISION_K + 1, 1))
+DENSITY = Score(density, 1, least=(1, DENSITY_K + 1))
+COVERAGE = Score(coverage, 1, least=(1, DENSITY_K + 1))
+INTRA_FID = Score(intra_fid, -1, needs="by_class", each=True)
+SPREAD_SHARE = Score(spread_share, 1, quick=True)
+CLASS_ACCURACY = Score(class_accuracy, 1, quick=True, needs="own_classes")
 
 
 def compute_scores(samples: Embedded, real: Reference, names: Iterable[str] | None = None) -> dict[str, float]:

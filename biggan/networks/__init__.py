@@ -32,19 +32,19 @@ FAMILIES: dict[str, Family] = {
 """`model.family`: name -> its networks. The SA-GAN and SN-GAN baselines are settings of `biggan`."""
 
 
-class Networks(NamedTuple):
+class NetworkPair(NamedTuple):
     """The two networks of a run."""
 
     G: GeneratorNetwork
     D: DiscriminatorNetwork
 
 
-def build_networks(config: Config) -> Networks:
+def build_networks(config: Config) -> NetworkPair:
     """G and D as the configuration describes them; their weights are not yet those of its seed (see `initialize`).
 
     Raises `UserError` for an unknown family, and for a configuration that the family cannot be built from.
     """
-    return Networks(build_generator(config), build_discriminator(config))
+    return NetworkPair(build_generator(config), build_discriminator(config))
 
 
 def build_generator(config: Config) -> GeneratorNetwork:

@@ -13,7 +13,8 @@ import torch
 
 from biggan.choices import check_names
 from biggan.config import Config, differences, flatten, to_dict
-from biggan.data import Source, open_source
+from biggan.data.images import Source
+from biggan.data.sources.opening import open_source
 from biggan.distributed.collectives import copy_from_main, from_main
 from biggan.distributed.consensus import all_ranks_or_none, check_alike
 from biggan.distributed.launch import launch_id, restarts

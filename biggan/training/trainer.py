@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from biggan.config import Config
-from biggan.data import Source, training_batches
+from biggan.data.images import Source
+from biggan.data.loader import training_batches
 from biggan.data.prefetch import prefetched
 from biggan.distributed.collectives import mean_over_ranks
 from biggan.distributed.consensus import check_copies

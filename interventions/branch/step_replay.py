@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from biggan.data import Source
+    from biggan.data.images import Source
     from biggan.training.state import TrainingState
     from biggan.training.trainer import Trainer
     from interventions.branch.timeline import Phase
@@ -103,7 +103,8 @@ def _recorded(run: Path, step: int) -> dict[str, float]:
 
 def _play(parent: Parent, step: int) -> tuple[Trainer, Any]:
     """A trainer in memory whose state is that after `step`, and its batches from there on."""
-    from biggan.data import open_source, training_batches
+    from biggan.data.loader import training_batches
+    from biggan.data.sources.opening import open_source
     from biggan.run.directory import RunDirectory
     from biggan.run.session import use_arithmetic
     from biggan.training.trainer import Trainer

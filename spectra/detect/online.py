@@ -9,7 +9,7 @@ from pathlib import Path
 from spectra.detect.finding import Finding
 from spectra.detect.registry import Detector, find_detectors
 from spectra.record.events import read_event_lines
-from spectra.record.segments import read_table
+from spectra.record.segments import check_is_run, read_table
 
 
 class Detectors:
@@ -84,8 +84,7 @@ def detect_run(run: str | Path) -> list[Finding]:
         FileNotFoundError: `run` is not a run directory.
     """
     run = Path(run)
-    if not (run / "events.jsonl").is_file() and not any((run / "records").glob("spectra-*.arrow")):
-        raise FileNotFoundError(f"{run} is not a run directory: it has no records/spectra-*.arrow and no events.jsonl")
+    check_is_run(run)
     without = {type(member) for member in left_out(run)}
     detectors = Detectors([member for member in find_detectors() if type(member) not in without])
     found = detectors.replay(run)

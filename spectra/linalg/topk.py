@@ -1,5 +1,5 @@
 """The top singular values of a matrix, exact to a stated tolerance. Section 4.1 of the paper: the three largest of
-each weight matrix are the most informative statistic of an approaching collapse.
+each weight matrix are the most informative statistic of approaching trouble.
 
 Four methods give the same answer at different cost:
 
@@ -128,9 +128,12 @@ def top_singular_values_batch(
         groups.setdefault((chosen, *_alike(i, matrix, chosen)), []).append(i)
     results: dict[int, TopSingularValues] = {}
     for (chosen, *_), members in groups.items():
-        solve = {"exact": _exact, "krylov": _krylov, "svds": _svds, "auto": _krylov_or_exact}[chosen]
-        count = min(k, *prepared[members[0]].shape)
-        found = solve([prepared[i] for i in members], count, tol, [starts[i] for i in members], max_blocks, seed)
+        mine, count = [prepared[i] for i in members], min(k, *prepared[members[0]].shape)
+        if chosen == "exact":
+            found = _exact(mine, count, tol)
+        else:
+            solve = {"krylov": _krylov, "svds": _svds, "auto": _krylov_or_exact}[chosen]
+            found = solve(mine, count, tol, [starts[i] for i in members], max_blocks, seed)
         results.update(zip(members, found, strict=True))
     return [results[i] for i in range(len(matrices))]
 
@@ -209,7 +212,7 @@ def _krylov_or_exact(
     found = _krylov(matrices, k, tol, starts, max_blocks, seed)
     late = [i for i, one in enumerate(found) if one.finite and not one.converged] if rescued else []
     if late:
-        exact = _exact([matrices[i] for i in late], k, tol, [None] * len(late), max_blocks, seed)
+        exact = _exact([matrices[i] for i in late], k, tol)
         for i, one in zip(late, exact, strict=True):
             found[i] = replace(one, passes=one.passes + found[i].passes)
     return found
@@ -255,9 +258,7 @@ def _from_outcome(matrix: Tensor | LinearOperator, outcome: KrylovOutcome) -> To
     )
 
 
-def _exact(
-    matrices: list, k: int, tol: float, starts: Sequence[StartVectors], max_blocks: int, seed: int
-) -> list[TopSingularValues]:
+def _exact(matrices: Sequence[Tensor | LinearOperator], k: int, tol: float) -> list[TopSingularValues]:
     dense = [matrix if isinstance(matrix, Tensor) else _densified(matrix) for matrix in matrices]
     scales = [largest_entry(matrix) for matrix in dense]
     usual = [i for i, scale in enumerate(scales) if 0 < scale < float("inf")]
@@ -338,7 +339,7 @@ def _one_svds(
     if not isinstance(matrix, Tensor):
         matrix = _densified(matrix)
     if min(matrix.shape) <= k:  # ARPACK wants both sides larger than k
-        return _exact([matrix], k, tol, [None], max_blocks, seed)[0]
+        return _exact([matrix], k, tol)[0]
     scale = largest_entry(matrix)
     if not 0 < scale < float("inf"):
         return _constant(matrix, k, 0.0 if scale == 0 else float("nan"), "svds")
@@ -351,7 +352,7 @@ def _one_svds(
     try:
         found = by_arpack(host, k, tol, first, seed)
     except ArpackError:  # no convergence, or a breakdown where very many values are equal; the result says "exact"
-        return _exact([matrix], k, tol, [None], max_blocks, seed)[0]
+        return _exact([matrix], k, tol)[0]
     left, values, right = (torch.from_numpy(np.ascontiguousarray(array)) for array in found[:3])
     values, passes = values.double(), found[3]
     subspace = right if matrix.shape[0] > matrix.shape[1] else left

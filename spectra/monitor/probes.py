@@ -311,7 +311,7 @@ class UpdateSizes(Probe):
 
 
 class ClassNorms(Probe):
-    """The length of each row of an embedding: collapsed classes' had grown (Appendix H).
+    """The length of each row of an embedding: those of classes that go wrong grow (Appendix H).
 
     Of one with more than `most` rows, whose rows would be most of the record, only the `ends` longest and shortest
     have their own numbers; the mean over all, `class_norm_mean`, is among the scalars.

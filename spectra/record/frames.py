@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spectra.record.events import read_events
-from spectra.record.segments import read_legend, read_table, segments
+from spectra.record.segments import check_is_run, read_legend, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,8 +42,7 @@ def load(run: str | Path) -> dict[str, pd.DataFrame]:
     """
     run = Path(run)
     table, events = read_table(run), read_events(run)
-    if not segments(run) and not (run / "events.jsonl").is_file():
-        raise FileNotFoundError(f"{run} is not a run directory: it has no records/spectra-*.arrow and no events.jsonl")
+    check_is_run(run)
     series = _Series(table, read_legend(run))
     return {
         "spectra": _spectra(series),

@@ -30,6 +30,12 @@ def segments(run: Path) -> list[Path]:
     return sorted((Path(run) / "records").glob("spectra-*.arrow"))
 
 
+def check_is_run(run: Path) -> None:
+    """Raise `FileNotFoundError` where a directory holds neither a record nor events."""
+    if not segments(run) and not (run / "events.jsonl").is_file():
+        raise FileNotFoundError(f"{run} is not a run directory: it has no records/spectra-*.arrow and no events.jsonl")
+
+
 class RecordWriter:
     """Appends (step, name, value) rows to one segment, and hands them to the system once a second.
 
@@ -121,7 +127,7 @@ def _check_unwritten(run: Path, start_step: int) -> None:
     if last is not None and last > start_step:
         raise ValueError(
             f"{run} holds the record of another run, or of a later part of this one: it reaches step {last}, and this "
-            f"one begins at {start_step}. Give a run directory of its own, or start_step={last} to go on"
+            f"one begins at {start_step}. Choose another run directory, or start_step={last} to go on"
         )
 
 

@@ -1,6 +1,6 @@
 """Is a value that is reported as converged ever wrong? Thousands of matrices on which an iteration could be misled.
 
-    pytest -m campaign -n 0 -s tests/campaigns/test_certificate.py
+    pytest -m campaign -n 0 -s tests/campaigns/test_certificate.py   # all; --cases 300 for a slice
 
 prints a table: kind of spectrum x method x tolerance, how many cases, how many converged, the worst error over the
 tolerance among these, and the violations, of which there must be none. The truth is LAPACK's in float64.
@@ -152,8 +152,8 @@ def table(found: dict[tuple[str, str, float], list[float]]) -> str:
 
 @pytest.mark.campaign
 @pytest.mark.timeout(7200)
-def test_no_value_is_wrong_that_is_called_converged() -> None:
-    found = run(MATRICES, seed=1)
+def test_no_value_is_wrong_that_is_called_converged(request: pytest.FixtureRequest) -> None:
+    found = run(request.config.getoption("--cases") or MATRICES, seed=1)
     print("\n" + table(found))
     assert not [(key, e) for key, errors in found.items() for e in errors if e > 1]
 

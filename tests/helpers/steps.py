@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan.config import Config, from_dict
-from biggan.data import open_source, training_batches
+from biggan.data.loader import training_batches
+from biggan.data.sources.opening import open_source
 from biggan.distributed.ranks import rank, synchronized_batchnorm, world_size
 from biggan.networks.batchnorm import BatchNorm, collecting, move_running_statistics
 from biggan.run.directory import RunDirectory

@@ -25,8 +25,8 @@ from biggan.data.prepare import workers
 from biggan.data.prepare.journal import Journal, lock
 from biggan.data.prepare.workers import RAW, Chunk
 from biggan.data.sources import packed
+from biggan.data.sources.opening import detect, keep_most_common, open_data, split_off
 from biggan.data.sources.packed import IMAGES, MANIFEST, WHOLE
-from biggan.data.sources.registry import detect, keep_most_common, open_data, split_off
 from biggan.errors import UserError
 from spectra.record.files import move, remove_partial, replacing, sync, write_text
 

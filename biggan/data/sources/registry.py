@@ -1,146 +1,39 @@
-"""The data sources by name, and what the configuration makes of them. A new one is one function in `SOURCES`."""
+"""The data sources by name. A new one is a function that opens it, and one line here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+from biggan.registry import Registry
 
-from biggan.config import Config, DataConfig
-from biggan.data.ids import hold_out
-from biggan.data.images import Images, Source
-from biggan.data.labels import first_of_each, most_common
-from biggan.data.sources.digits import load_digits
-from biggan.data.sources.encoded import EncodedImages, Split
-from biggan.data.sources.folder import open_folder
-from biggan.data.sources.hub_files import any_parquet
-from biggan.data.sources.packed import is_packed, open_packed
-from biggan.data.sources.parquet import open_parquet
-from biggan.errors import UserError, check_known
+if TYPE_CHECKING:
+    from biggan.data.images import Images
 
-Opened = tuple[Images, Images | None, tuple[str, ...]]
-"""Training images, validation images where the data has them, the classes' names."""
-
-
-def _encoded(read: Callable[[Path], tuple[Split, Split | None, tuple[str, ...]]]) -> Callable[[Path, int], Opened]:
-    """A source whose images are decoded as they are drawn."""
-
-    def open_at(path: Path, resolution: int) -> Opened:
-        train, val, classes = read(path)
-        return EncodedImages(train, resolution), None if val is None else EncodedImages(val, resolution), classes
-
-    return open_at
-
-
-def _open_digits(path: Path, resolution: int) -> Opened:
-    digits = load_digits(resolution)
-    return digits.train, digits.val, digits.classes
+    Opened = tuple[Images, Images | None, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """How images are opened: `open(path, resolution)`. A source without files comes with a package and has no path."""
+    """How images are opened.
+
+    `open(path, resolution)` gives the training images, the validation images where the data has such a split, and the
+    classes' names. A source without files comes with its package, and is given an empty path.
+    """
 
     open: Callable[[Path, int], Opened]
     has_files: bool = True
 
 
-SOURCES: dict[str, DataSource] = {
-    "digits": DataSource(_open_digits, has_files=False),
-    "folder": DataSource(_encoded(open_folder)),
-    "parquet": DataSource(_encoded(open_parquet)),
-    "packed": DataSource(open_packed),
-}
-"""What `data.source` may name, beside `auto`, which looks what lies at the path."""
-
-
-def open_source(config: Config) -> Source:
-    """The data that the configuration names, at the model's resolution.
-
-    Raises `UserError` for an unknown source or a path that is not there, and where the model has another number of
-    classes than the data.
-    """
-    train, val, classes = open_data(config.data.source, config.data.path, config.model.resolution)
-    source = arrange(train, val, classes, config.data)
-    if len(source.classes) != config.model.classes:
-        raise UserError(
-            f"the data ({config.data.path or config.data.source}) has {len(source.classes)} classes, and model.classes "
-            f"is {config.model.classes}. Give --model.classes {len(source.classes)}, or other data."
-        )
-    return source
-
-
-def open_data(source: str, path: str | None, resolution: int) -> Opened:
-    """The images of a source as they are. Prepared data is taken for what it is, whatever source it was made from."""
-    check_known(source, ["auto", *SOURCES], "data.source")
-    if source in SOURCES and not SOURCES[source].has_files:
-        if path is not None:
-            raise UserError(
-                f"data.path is {path}, and data.source is {source}, which has no files. Give --data.source auto (or "
-                f"folder, parquet) to read that path, or omit --data.path."
-            )
-        return SOURCES[source].open(Path(), resolution)
-    place = _existing(source, path)
-    kind = detect(place) if source == "auto" or is_packed(place) else source
-    if kind == "folder" and place.is_file():
-        raise UserError(f"{place} is a file, expected a folder with one sub-folder a class, or a .parquet file.")
-    if kind == "packed" and not is_packed(place):
-        raise UserError(f"{place} holds no prepared data. Make it with biggan-data prepare SOURCE --out {place}.")
-    if kind != "parquet" and source == "folder" and detect(place) == "parquet":
-        raise UserError(f"{place} holds parquet files, and data.source is folder. Give --data.source parquet, or auto.")
-    return SOURCES[kind].open(place, resolution)
-
-
-def detect(path: Path) -> str:
-    """`packed`, `parquet` or `folder`: what lies at `path`."""
-    if path.is_file():
-        return "parquet" if path.suffix == ".parquet" else "folder"
-    if is_packed(path):
-        return "packed"
-    return "parquet" if any_parquet(path) else "folder"
-
-
-def arrange(train: Images, val: Images | None, classes: tuple[str, ...], config: DataConfig) -> Source:
-    """Hold out validation images, keep the most common classes, limit and flip the training images.
-
-    Images keep their order, who is held out is a matter of each image's own, and classes are counted over both
-    splits together, so what was done in preparing need not be done in training, and the other way round.
-    """
-    if val is None:
-        train, val = split_off(train, config.val_fraction)
-    if config.top_classes is not None:
-        train, val, classes = keep_most_common(train, val, classes, config.top_classes)
-    if config.train_per_class is not None:
-        train = train.subset(first_of_each(train.all_labels, classes, config.train_per_class))
-    assert val is not None  # there was one, or it was split off
-    return Source(train.subset(np.arange(len(train)), flip=config.flip), val, classes)
-
-
-def keep_most_common(train: Images, val: Images | None, classes: tuple[str, ...], count: int) -> Opened:
-    """Only the `count` classes most common in both splits together, renumbered in their old order (Section 5.2).
-
-    Images that keep no label are left out. Of equally common classes the first are kept.
-    """
-    kept = most_common([images.all_labels for images in (train, val) if images is not None], len(classes), count)
-    train = train.subset(*train.all_labels.keep(kept, len(classes)))
-    if val is not None:
-        val = val.subset(*val.all_labels.keep(kept, len(classes)))
-        if not len(val):
-            raise UserError(f"no validation image is of the {count} classes kept. Give a larger data.top_classes.")
-    return train, val, tuple(classes[c] for c in kept)
-
-
-def split_off(images: Images, share: float) -> tuple[Images, Images]:
-    """Training and validation images, the latter a fixed random share of each class."""
-    places, held = hold_out(images.ids, share)
-    return images.subset(places), images.subset(held)
-
-
-def _existing(source: str, path: str | None) -> Path:
-    if path is None:
-        raise UserError(f"data.source is {source}, which needs files, and data.path is not set. Give --data.path PATH.")
-    if not Path(path).exists():
-        raise UserError(f"data.path is {path}, where nothing is. Give the path of the data.")
-    return Path(path)
+SOURCES: Registry[DataSource] = Registry(
+    {
+        "auto": "biggan.data.sources.opening:AUTO",
+        "digits": "biggan.data.sources.opening:DIGITS",
+        "folder": "biggan.data.sources.opening:FOLDER",
+        "parquet": "biggan.data.sources.opening:PARQUET",
+        "packed": "biggan.data.sources.opening:PACKED",
+    }
+)
+"""`data.source`. `auto` is whichever of the others lies at the path."""

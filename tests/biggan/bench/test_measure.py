@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from biggan import bench
 from biggan.config import Config, DataConfig, ModelConfig, TrainConfig
-from biggan.data import ImageArray
+from biggan.data.images import ImageArray
 from biggan.training.state import TrainingState
 from biggan.training.step import Updater
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from biggan.config import Config, DataConfig
-from biggan.data import PositionalSampler, open_source, training_batches
 from biggan.data.images import to_float, to_uint8
+from biggan.data.loader import training_batches
+from biggan.data.sampler import PositionalSampler
 from biggan.data.sources.digits import load_digits
+from biggan.data.sources.opening import open_source
 
 
 def test_digits_are_scikit_learns() -> None:

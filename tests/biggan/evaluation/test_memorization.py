@@ -11,7 +11,7 @@ import torch
 from scipy.stats import norm
 from tiny import assert_same_state
 
-from biggan.data import open_source
+from biggan.data.sources.opening import open_source
 from biggan.evaluation.memorization import (
     auc,
     discriminator_logits,

@@ -13,7 +13,8 @@ from biggan.errors import UserError
 from biggan.evaluation import scores
 from biggan.evaluation.features.registry import Embedded, FeatureNetwork
 from biggan.evaluation.reference import Moments, Reference
-from biggan.evaluation.scores import SCORES, class_leakage, compute_scores, frechet_distance
+from biggan.evaluation.registry import SCORES
+from biggan.evaluation.scores import class_leakage, compute_scores, frechet_distance
 
 CLASSES = 3
 

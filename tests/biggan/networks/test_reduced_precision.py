@@ -14,7 +14,8 @@ from torch import nn
 from biggan.cli.sample import sample_main
 from biggan.cli.train import train_main
 from biggan.config import Config
-from biggan.data import open_source, training_batches
+from biggan.data.loader import training_batches
+from biggan.data.sources.opening import open_source
 from biggan.networks.batchnorm import BatchNorm, collecting
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
 from biggan.training.loss_scaling import LossScaler, step_unless

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from biggan import rng
 from biggan.config import Config, LossConfig, RegularizerConfig, from_dict
-from biggan.data import open_source, training_batches
+from biggan.data.loader import training_batches
+from biggan.data.sources.opening import open_source
 from biggan.errors import UserError
 from biggan.networks.reparametrization import matrix_names
 from biggan.networks.spectral_norm import SpectrallyNormalized, normalized

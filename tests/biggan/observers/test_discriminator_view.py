@@ -8,7 +8,8 @@ import pytest
 import torch
 from tiny import assert_same_state
 
-from biggan.data import open_source, training_batches
+from biggan.data.loader import training_batches
+from biggan.data.sources.opening import open_source
 from biggan.distributed.ranks import BatchShard
 from biggan.networks.spectral_norm import normalized
 from biggan.observers.discriminator_view import DiscriminatorView

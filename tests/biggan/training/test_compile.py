@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from biggan.config import Config
-from biggan.data import open_source, training_batches
+from biggan.data.loader import training_batches
+from biggan.data.sources.opening import open_source
 from biggan.networks import resampling
 from biggan.run.session import config_notes
 from biggan.training.state import TrainingState

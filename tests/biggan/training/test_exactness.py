@@ -13,7 +13,8 @@ import torch
 from tiny import assert_same_state
 
 from biggan.cli.train import train_main
-from biggan.data import open_source, training_batches
+from biggan.data.loader import training_batches
+from biggan.data.sources.opening import open_source
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
 from biggan.run.retention import CheckpointStore
 from biggan.training.observer import Observer

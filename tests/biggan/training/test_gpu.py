@@ -10,8 +10,9 @@ from tiny import assert_same_state
 
 from biggan.cli.train import train_main
 from biggan.config import from_dict
-from biggan.data import open_source, training_batches
+from biggan.data.loader import training_batches
 from biggan.data.prefetch import prefetched
+from biggan.data.sources.opening import open_source
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
 from biggan.training.state import TrainingState
 from biggan.training.step import Updater

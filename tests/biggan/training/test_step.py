@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from biggan.config import AdamConfig, EMAConfig, LossConfig, ModelConfig, RegularizerConfig
-from biggan.data import open_source, training_batches
+from biggan.data.loader import training_batches
+from biggan.data.sources.opening import open_source
 from biggan.errors import UserError
 from biggan.networks.generator import Generator
 from biggan.networks.initialization import initialize

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from biggan.config import Config, ModelConfig, from_dict, to_dict
-from biggan.data import open_source, training_batches
+from biggan.data.loader import training_batches
+from biggan.data.sources.opening import open_source
 from biggan.errors import UserError
 from biggan.networks.batchnorm import BatchNorm, ConditionalBatchNorm
 from biggan.networks.blocks import DBlock

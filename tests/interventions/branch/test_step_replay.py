@@ -9,8 +9,8 @@ import torch
 from tiny import TINY
 
 from biggan.cli.train import train_main
-from biggan.data import open_source
 from biggan.data.sampler import PositionalSampler
+from biggan.data.sources.opening import open_source
 from biggan.run.directory import RunDirectory
 from interventions.branch.step_replay import replay_step
 from interventions.cli.main import main

@@ -78,7 +78,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of three steps, in no run directory."""
     from tiny import TINY_CONFIG as TINY
 
-    from biggan.data import open_source, training_batches
+    from biggan.data.loader import training_batches
+    from biggan.data.sources.opening import open_source
     from biggan.run.directory import RunDirectory
     from biggan.training.trainer import Trainer
 

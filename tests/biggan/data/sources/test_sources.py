@@ -17,9 +17,10 @@ import torch
 from pictures import configuration, encode, pack, picture, write_folder, write_parquet
 
 from biggan.config import Config
-from biggan.data import Position, Source, open_source, training_batches
 from biggan.data.decode import square
-from biggan.data.sources.registry import open_data
+from biggan.data.images import Position, Source
+from biggan.data.loader import training_batches
+from biggan.data.sources.opening import open_data, open_source
 from biggan.errors import UserError
 
 

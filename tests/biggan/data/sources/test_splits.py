@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from pictures import configuration, encode, pack, picture, write_folder, write_parquet
 
-from biggan.data import Source, open_source
+from biggan.data.images import Source
 from biggan.data.sources.hub_files import by_split
+from biggan.data.sources.opening import open_source
 from biggan.errors import UserError
 
 
