@@ -20,7 +20,7 @@ _HOMES = {
     "interventions.compare.collect": ["compare_plan", "compare_runs", "table"],
     "interventions.compare.statistics": ["effects", "seed_variation"],
     "interventions.compare.lifetimes": ["survival", "survival_tests"],
-    "interventions.compare.figures": ["FIGURES"],
+    "interventions.compare.figures": ["COMPARISON_FIGURES"],
     "interventions.compare.report": ["print_report", "write_report"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -12,7 +12,7 @@ _HOMES = {
     "spectra.linalg.topk": ["TopSingularValues", "top_singular_values", "top_singular_values_batch"],
     "spectra.networks.matrices": ["NormalizedLayer", "WeightMatrix", "as_matrix", "weight_matrices"],
     "spectra.linalg.operators": ["ImageOperator", "LinearOperator", "convolution_operator"],
-    "spectra.networks.checkpoint_files": ["Checkpoint", "CheckpointError", "StoredWeight", "read_checkpoint"],
+    "spectra.networks.checkpoint_files": ["StoredWeight", "WeightFile", "WeightFileError", "read_weights"],
     "spectra.monitor.monitor": ["Monitor"],
     "spectra.monitor.probes": ["PROBES", "Probe", "Snapshot"],
     "spectra.monitor.schedule": ["Bursts", "Every", "Logarithmic"],

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from biggan.bench.machine import device_facts, ignore, matrix_rate, open_data, peak_of_tensors, synchronizer
+from biggan.bench.machine import device_facts, ignore, matrix_rate, open_bench_data, peak_of_tensors, synchronizer
 from biggan.bench.measure import count_flop, one_step
 from biggan.config import SpeedConfig
 from biggan.errors import UserError, check_known
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from biggan.config import Config
     from biggan.training.step import Updater
 
-Log = Callable[[str], None]
+_Log = Callable[[str], None]
 
-SMALL = ["--regularizers.orthogonal_G=0", "--data.workers=0"]
+_SMALL = ["--regularizers.orthogonal_G=0", "--data.workers=0"]
 CASES: dict[str, dict[str, list[str]]] = {
     "digits": {"cpu": [], "cuda": []},
-    "cifar10": {"cpu": [*SMALL, "--train.batch=8"], "cuda": [*SMALL, "--train.batch=64"]},
-    "imagenet128": {"cpu": [*SMALL, "--train.batch=8", "--train.d_steps=1"], "cuda": [*SMALL, "--train.batch=64"]},
+    "cifar10": {"cpu": [*_SMALL, "--train.batch=8"], "cuda": [*_SMALL, "--train.batch=64"]},
+    "imagenet128": {"cpu": [*_SMALL, "--train.batch=8", "--train.d_steps=1"], "cuda": [*_SMALL, "--train.batch=64"]},
 }
 """Preset -> its options here. What does not grow with the batch is left out of small ones as far as it can be."""
 
-PLAIN, ALL, BUT, BESIDE = "plain", "all", "all but ", "bfloat16"
+_PLAIN, ALL, BUT, BESIDE = "plain", "all", "all but ", "bfloat16"
 SWITCHES = [field.name for field in dataclasses.fields(SpeedConfig) if field.default is False]
 SWITCHES.remove("compile")  # too slow to begin with to be one of many
 
 
 def ablate(
-    argv: Sequence[str], *, rounds: int, log: Log, compiled: bool = False, only: Sequence[str] = ()
+    argv: Sequence[str], *, rounds: int, log: _Log, compiled: bool = False, only: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Every case's variants; see `ablate_case`. `argv`: presets (all of `CASES` where none), options for all.
 
@@ -46,7 +46,7 @@ def ablate(
     wanted = variants(compiled=compiled)
     for name in only:
         check_known(name, wanted, "variant in --only:")
-    wanted = {name: speed for name, speed in wanted.items() if not only or name in (PLAIN, *only)}
+    wanted = {name: speed for name, speed in wanted.items() if not only or name in (_PLAIN, *only)}
     found = []
     for preset, options in cases(argv):
         first = parse([preset, *options]).config()
@@ -59,7 +59,7 @@ def ablate(
     return {"report": "ablation", "cases": found}
 
 
-def _say(log: Log, preset: str, words: str) -> None:
+def _say(log: _Log, preset: str, words: str) -> None:
     log(f"{preset}: {words}")
 
 
@@ -86,7 +86,7 @@ def variants(*, compiled: bool = False) -> dict[str, SpeedConfig]:
     plain = SpeedConfig()
     everything = dataclasses.replace(plain, **dict.fromkeys(SWITCHES, True))  # type: ignore[arg-type]
     return {
-        PLAIN: plain,
+        _PLAIN: plain,
         **{name: dataclasses.replace(plain, **{name: True}) for name in SWITCHES},  # type: ignore[arg-type]
         **({"compile": SpeedConfig(compile=True)} if compiled else {}),
         ALL: everything,
@@ -100,7 +100,7 @@ def variants(*, compiled: bool = False) -> dict[str, SpeedConfig]:
     }
 
 
-def ablate_case(config: Config, first: dict[str, SpeedConfig], *, rounds: int, log: Log) -> dict[str, Any]:
+def ablate_case(config: Config, first: dict[str, SpeedConfig], *, rounds: int, log: _Log) -> dict[str, Any]:
     """One configuration with each of these variants, the plain networks among them.
 
     Of each variant: medians over `rounds` steps of wall seconds and of this process's CPU seconds, and medians over the
@@ -138,7 +138,7 @@ class Rig:
         from biggan.data.loader import training_batches
 
         self.config, self.sync = config, synchronizer(config)
-        self.source, _ = open_data(config)
+        self.source, _ = open_bench_data(config)
         self.batches = training_batches(config, self.source, 0)
         self.states: dict[bool, Any] = {}
         self.updaters: dict[SpeedConfig, Updater] = {}
@@ -167,12 +167,12 @@ class Rig:
         """Operations of a step of the plain networks."""
         return count_flop(self.config, self.source, self.updater(SpeedConfig()))["flop_step"]
 
-    def rounds(self, chosen: dict[str, SpeedConfig], rounds: int, log: Log) -> Times:
+    def rounds(self, chosen: dict[str, SpeedConfig], rounds: int, log: _Log) -> _Times:
         """Timings of each variant, one a round."""
         for name, speed in chosen.items():
             log(f"{name}: a first step")
             self.warm(speed)
-        times: Times = {name: [] for name in chosen}
+        times: _Times = {name: [] for name in chosen}
         for index in range(1, rounds + 1):
             names = list(chosen) if index % 2 else list(reversed(chosen))
             for name in names:
@@ -211,16 +211,16 @@ class Timing:
     cpu: float
 
 
-Times = dict[str, list[Timing]]
+_Times = dict[str, list[Timing]]
 
 
-def _ratio(times: Times, of: str, to: str, clock: str) -> float:
+def _ratio(times: _Times, of: str, to: str, clock: str) -> float:
     """How many times faster `to` is than `of`, the median over rounds."""
     return median(getattr(a, clock) / getattr(b, clock) for a, b in zip(times[of], times[to], strict=True))
 
 
 def _summary(
-    times: Times, name: str, *, config: Config, clock: str, flop: int, rate: dict[str, float]
+    times: _Times, name: str, *, config: Config, clock: str, flop: int, rate: dict[str, float]
 ) -> dict[str, Any]:
     wall, cpu = (median(getattr(t, which) for t in times[name]) for which in ("wall", "cpu"))
     seconds = cpu if clock == "cpu" else wall
@@ -228,7 +228,7 @@ def _summary(
         "step_seconds": wall,
         "cpu_seconds": cpu,
         "images_per_second": config.train.batch * config.train.d_steps / seconds,
-        "faster": _ratio(times, PLAIN, name, clock),
-        "faster_wall": _ratio(times, PLAIN, name, "wall"),
+        "faster": _ratio(times, _PLAIN, name, clock),
+        "faster_wall": _ratio(times, _PLAIN, name, "wall"),
         "of_matrix_rate": flop / seconds / rate["matrix_flop_per_second"],
     }

@@ -36,7 +36,7 @@ def _bench(argv: list[str]) -> int:
     from biggan.evaluation.table import aligned
 
     options = [arguments.preset, *(["--data.path", arguments.data_path] if arguments.data_path else [])]
-    for line in aligned(measure(parse(options).config(), arguments.samples)):
+    for line in aligned(measure_evaluation(parse(options).config(), arguments.samples)):
         print(line)
     return EXIT_DONE
 
@@ -48,7 +48,7 @@ def _sample(sampler: GeneratorNetwork, draw: LatentSpec, count: int) -> None:
         pass
 
 
-def measure(config: Config, counts: list[int]) -> list[dict[str, str]]:
+def measure_evaluation(config: Config, counts: list[int]) -> list[dict[str, str]]:
     """Rows of `what`, wall `seconds`, this process's `CPU seconds`, and `samples/s` where they are samples."""
     import torch
 

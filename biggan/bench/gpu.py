@@ -20,19 +20,19 @@ from biggan.errors import UserError
 if TYPE_CHECKING:
     from biggan.config import Config
 
-Log = Callable[[str], None]
+_Log = Callable[[str], None]
 
-BATCHES = (64, 128, 256, 512, 1024, 2048)
+_BATCHES = (64, 128, 256, 512, 1024, 2048)
 WATCH_EVERY = 10
 FASTEST = SpeedConfig(channels_last=True, precision="bfloat16")
 
 
-def report(
+def gpu_report(
     argv: Sequence[str],
     *,
     rounds: int,
-    log: Log,
-    batches: Sequence[int] = BATCHES,
+    log: _Log,
+    batches: Sequence[int] = _BATCHES,
     device: str = "cuda",
     speed: SpeedConfig = FASTEST,
 ) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _warm_and_time(config: Config, speed: SpeedConfig, rounds: int) -> tuple[int
 
 
 def _time_batches(
-    config: Config, speed: SpeedConfig, batches: Sequence[int], rounds: int, log: Log
+    config: Config, speed: SpeedConfig, batches: Sequence[int], rounds: int, log: _Log
 ) -> list[dict[str, Any]]:
     """A step's seconds and memory for each batch up to the first that does not fit."""
     import torch

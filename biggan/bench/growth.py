@@ -14,7 +14,7 @@ from biggan.bench.machine import device_facts
 if TYPE_CHECKING:
     from biggan.config import Config
 
-CHANNELS, RESOLUTIONS, BATCHES = (16, 32, 64, 96), (32, 64, 128), (2, 8, 32)
+CHANNELS, RESOLUTIONS, _BATCHES = (16, 32, 64, 96), (32, 64, 128), (2, 8, 32)
 MOST_SECONDS, MOST_BYTES = 60.0, 12 * 2**30
 SIZES = ("ch", "resolution", "batch")
 
@@ -25,7 +25,7 @@ def grow(
     rounds: int,
     log: Callable[[str], None],
     most_seconds: float = MOST_SECONDS,
-    grid: tuple[Sequence[int], Sequence[int], Sequence[int]] = (CHANNELS, RESOLUTIONS, BATCHES),
+    grid: tuple[Sequence[int], Sequence[int], Sequence[int]] = (CHANNELS, RESOLUTIONS, _BATCHES),
 ) -> dict[str, Any]:
     """Seconds and memory of a step (one D step, one G step) for every cell of `grid` (ch, resolution, batch).
 

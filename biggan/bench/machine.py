@@ -42,7 +42,7 @@ def device_facts(config: Config) -> dict[str, Any]:
     }
 
 
-def open_data(config: Config) -> tuple[Source, str]:
+def open_bench_data(config: Config) -> tuple[Source, str]:
     """The configuration's data; where its files were not given, random pixels in memory, and it says so."""
     import numpy as np
 

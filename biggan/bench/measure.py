@@ -11,7 +11,7 @@ from biggan.bench.machine import (
     device_facts,
     ignore,
     matrix_rate,
-    open_data,
+    open_bench_data,
     peak_memory,
     synchronizer,
 )
@@ -36,7 +36,7 @@ def measure(config: Config, *, seconds: float = 5.0, most: int = 50) -> dict[str
 
     config = dataclasses.replace(config, device=resolve_device(config.device))
     use_arithmetic(config)
-    source, origin = open_data(config)
+    source, origin = open_bench_data(config)
     state = TrainingState(config, config.device)
     updater = Updater(config, state, ignore, ignore)
     eager = dataclasses.replace(config, speed=dataclasses.replace(config.speed, compile=False))

@@ -11,14 +11,14 @@ from typing import Any
 from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser, add_version, guarded
 from biggan.errors import UserError
 
-KEPT = "What is packed is kept, and the same command goes on from there."
-STOPPED = f"stopped. {KEPT}"
+_KEPT = "What is packed is kept, and the same command goes on from there."
+STOPPED = f"stopped. {_KEPT}"
 
 
 def data_main(argv: list[str] | None = None) -> int:
     """`biggan-data`. Returns the exit code: 0 done, 2 bad input, 130 interrupted (work kept), 1 anything else."""
     argv = sys.argv[1:] if argv is None else argv
-    return guarded("biggan-data", _data, argv, stopped=STOPPED, stopped_code=EXIT_INTERRUPTED, kept=KEPT)
+    return guarded("biggan-data", _data, argv, stopped=STOPPED, stopped_code=EXIT_INTERRUPTED, kept=_KEPT)
 
 
 def _data(argv: list[str]) -> int:

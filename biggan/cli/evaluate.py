@@ -11,26 +11,26 @@ from biggan.errors import UserError
 from biggan.evaluation.registry import SCORES
 
 if TYPE_CHECKING:
-    from biggan.evaluation.job import Job
+    from biggan.evaluation.job import EvaluationJob
 
-KEPT = "What was evaluated before is kept."
+_KEPT = "What was evaluated before is kept."
 
 
 def eval_main(argv: list[str] | None = None) -> int:
     """`biggan-eval`. Returns the exit code: 0 done, 2 bad input, 1 anything else."""
     argv = sys.argv[1:] if argv is None else argv
-    return guarded("biggan-eval", _eval, argv, stopped=f"stopped. {KEPT}", kept=KEPT)
+    return guarded("biggan-eval", _eval, argv, stopped=f"stopped. {_KEPT}", kept=_KEPT)
 
 
 def _eval(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     _check(arguments)
-    from biggan.evaluation.job import Job
+    from biggan.evaluation.job import EvaluationJob
     from biggan.evaluation.shares import joined
     from spectra.linalg.tf32 import tf32
 
     with tf32(False), joined() as share:
-        job = Job.open(arguments, share)
+        job = EvaluationJob.open(arguments, share)
         if arguments.truncation_curve is not None:
             _curve(job, arguments.truncation_curve)
         elif arguments.discriminator:
@@ -71,7 +71,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"{' and '.join(asked)} are different tasks. Give one of them.")
 
 
-def _scores(job: Job) -> None:
+def _scores(job: EvaluationJob) -> None:
     table = job.scores()
     if job.share.is_main:
         print(table.in_words())
@@ -79,7 +79,7 @@ def _scores(job: Job) -> None:
             print(path)
 
 
-def _curve(job: Job, thresholds: list[float]) -> None:
+def _curve(job: EvaluationJob, thresholds: list[float]) -> None:
     from biggan.evaluation.table import aligned, short
 
     curve, paths = job.truncation_curve(thresholds)
@@ -103,7 +103,7 @@ def _curve(job: Job, thresholds: list[float]) -> None:
         print(path)
 
 
-def _discriminator(job: Job) -> None:
+def _discriminator(job: EvaluationJob) -> None:
     from biggan.evaluation.table import aligned
 
     found, paths = job.discriminator()

@@ -11,7 +11,7 @@ import torch
 from biggan.config import Config
 from biggan.evaluation.features.registry import Embedded, FeatureNetwork, Report, join, load_features
 from biggan.evaluation.generate import LatentSpec, generate
-from biggan.evaluation.reference import MOST_KEPT, Reference, Split, make_reference, open_complete_source
+from biggan.evaluation.reference import MOST_KEPT, Reference, SplitName, make_reference, open_complete_source
 from biggan.evaluation.scores import compute_scores, is_parts, kid_size
 from biggan.evaluation.shares import SampleShard, gathered
 from biggan.evaluation.standing import sampling_copy
@@ -28,7 +28,7 @@ class Settings:
     features: str
     digest: str
     """Of the feature network's weights."""
-    reference: Split
+    reference: SplitName
     reference_images: int
     samples: int
     truncation: float | None
@@ -71,7 +71,7 @@ class Evaluator:
         features: str = "classifier",
         *,
         weights: str | None = None,
-        reference: Split = "train",
+        reference: SplitName = "train",
         report: Report = print,
         device: str | torch.device = "cpu",
     ) -> Evaluator:

@@ -24,10 +24,10 @@ from biggan.evaluation.features.registry import Embedded
 from biggan.evaluation.generate import BLOCK, LatentSpec, block_count
 from biggan.evaluation.pictures.grids import load_generator
 from biggan.evaluation.pictures.strips import class_difficulty, interpolations, nearest_neighbours, truncation_strips
-from biggan.evaluation.reference import Split, make_reference, open_complete_source
+from biggan.evaluation.reference import SplitName, make_reference, open_complete_source
 from biggan.evaluation.scores import class_leakage, compute_scores, unknown_scores
 from biggan.evaluation.shares import SampleShard
-from biggan.evaluation.table import Row, ScoreTable, csv_text
+from biggan.evaluation.table import ScoreRow, ScoreTable, csv_text
 from biggan.evaluation.truncation import Curve, draw_curve, truncation_curve
 from biggan.networks import build_discriminator
 from biggan.observers.evaluation import to_json
@@ -38,13 +38,13 @@ from spectra.record.files import write_text
 MOST_LEAKAGE = 100  # classes up to which the leakage matrix is stored
 
 
-def report(text: str) -> None:
+def print_note(text: str) -> None:
     """Say what takes a while, apart from the results."""
     print(text, file=sys.stderr, flush=True)
 
 
 @dataclass
-class Job:
+class EvaluationJob:
     """What `biggan-eval` was asked to do, opened and checked."""
 
     paths: list[Path]
@@ -56,7 +56,7 @@ class Job:
     device: str
 
     @classmethod
-    def open(cls, arguments: Namespace, share: SampleShard) -> Job:
+    def open(cls, arguments: Namespace, share: SampleShard) -> EvaluationJob:
         """Find the checkpoints, the features and the real images. Raises `UserError` where one is missing."""
         given = Path(arguments.ckpt)
         paths, first = find_checkpoints(given, every=arguments.all)
@@ -76,7 +76,7 @@ class Job:
             arguments.features,
             weights=arguments.weights,
             reference=arguments.reference,
-            report=report if share.is_main else lambda text: None,
+            report=print_note if share.is_main else lambda text: None,
             device=device,
         )
         if share.ranks > 1:
@@ -105,18 +105,18 @@ class Job:
         for path in self.paths:
             table.add(self._row(read_checkpoint(path), strict=not many))
             if many and self.share.is_main:
-                report(f"{path.name} scored")
+                print_note(f"{path.name} scored")
         table.real = self.real_rows()
         return table
 
-    def _row(self, checkpoint: Checkpoint, *, strict: bool) -> Row:
+    def _row(self, checkpoint: Checkpoint, *, strict: bool) -> ScoreRow:
         embedded = self._embed(checkpoint, strict=strict)
         found = self._discriminator_scores(checkpoint, min(self.settings.samples, 1000)).memorization()
         leakage = None
         classes = self.config.model.classes
         if self.evaluator.reference.own_classes and classes <= MOST_LEAKAGE:
             leakage = class_leakage(embedded, classes).tolist()
-        return Row(
+        return ScoreRow(
             of=checkpoint.path.name,
             step=checkpoint.step,
             images=len(embedded),
@@ -134,18 +134,18 @@ class Job:
         sampler = self.evaluator.sampler(G, self.settings, checkpoint.step)
         return self.evaluator.embed(sampler, self.settings, checkpoint.step, self.share)
 
-    def real_rows(self) -> list[Row]:
+    def real_rows(self) -> list[ScoreRow]:
         """Both splits of real images, as many of each as samples are scored, or as there are (C.3)."""
         source = open_complete_source(self.config)
         rows = []
-        splits: list[Split] = ["train", "val"]
+        splits: list[SplitName] = ["train", "val"]
         for split in splits:
             subset = make_reference(self.evaluator.network, source, split, self.device).subset
             subset = subset.take(slice(0, self.settings.samples))
             if self.share.is_main:
                 for name, reason in unknown_scores(subset.labels, self.evaluator.reference).items():
-                    report(f"real {split}: {name} is nan: it {reason}")
-            rows.append(Row(f"real {split}", None, len(subset), compute_scores(subset, self.evaluator.reference)))
+                    print_note(f"real {split}: {name} is nan: it {reason}")
+            rows.append(ScoreRow(f"real {split}", None, len(subset), compute_scores(subset, self.evaluator.reference)))
         return rows
 
     def truncation_curve(self, thresholds: list[float]) -> tuple[Curve, list[Path]]:
@@ -160,7 +160,7 @@ class Job:
             thresholds,
             (real.scores.get("is", float("nan")), real.images),
             step=checkpoint.step,
-            report=lambda p: report(f"threshold {'none' if p.threshold is None else f'{p.threshold:.3g}'} scored"),
+            report=lambda p: print_note(f"threshold {'none' if p.threshold is None else f'{p.threshold:.3g}'} scored"),
         )
         stem = self._stem("truncation-curve", checkpoint)
         paths = [self._made(stem + ending) for ending in (".csv", ".json", ".png")]
@@ -255,9 +255,9 @@ class Job:
 def report_beforehand(evaluator: Evaluator, samples: int, unknown: Mapping[str, str]) -> None:
     """What is to be known of the scores of so few samples, before they are made."""
     if warning := bias_warning(evaluator.reference, samples):
-        report(warning)
+        print_note(warning)
     for name, reason in unknown.items():
-        report(f"{name} will be nan: it {reason}")
+        print_note(f"{name} will be nan: it {reason}")
 
 
 def find_checkpoints(given: Path, *, every: bool) -> tuple[list[Path], Checkpoint]:

@@ -17,7 +17,7 @@ from biggan.data.images import Images, to_float
 from biggan.networks.base import DiscriminatorNetwork
 from biggan.networks.spectral_norm import normalized
 
-BATCH = 256
+_BATCH = 256
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def in_eval_mode(D: DiscriminatorNetwork) -> Iterator[None]:
 
 
 @torch.no_grad()
-def discriminator_logits(D: DiscriminatorNetwork, images: Tensor, labels: Tensor, *, batch: int = BATCH) -> Tensor:
+def discriminator_logits(D: DiscriminatorNetwork, images: Tensor, labels: Tensor, *, batch: int = _BATCH) -> Tensor:
     """D's logits (N,), on its own device, of images (N, 3, R, R) in [-1, 1] and labels (N,), in eval mode.
 
     Nothing of D moves: no power iteration, no running statistic, no mode, no gradient. `batch` images at a time.
@@ -45,7 +45,7 @@ def discriminator_logits(D: DiscriminatorNetwork, images: Tensor, labels: Tensor
         return torch.cat([D(x.to(device), y.to(device)) for x, y in parts])
 
 
-def input_gradient_norms(D: DiscriminatorNetwork, images: Tensor, labels: Tensor, *, batch: int = BATCH) -> Tensor:
+def input_gradient_norms(D: DiscriminatorNetwork, images: Tensor, labels: Tensor, *, batch: int = _BATCH) -> Tensor:
     """|grad_x D(x)| of each image, (N,): what R1 (eq. 5) would see, in eval mode and leaving D as it was."""
     device = next(D.parameters()).device
     norms = []

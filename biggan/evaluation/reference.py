@@ -21,7 +21,7 @@ from biggan.evaluation.features.registry import Embedded, FeatureNetwork, embed_
 MOST_KEPT = 10_000  # features of so many real images are kept, for scores that compare single images
 MOST_CLASS_BYTES = 2**30  # beyond this no second moments a class are kept
 
-Split = Literal["train", "val"]
+SplitName = Literal["train", "val"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Moments:
 class Reference:
     """One split of real images in the features of one network."""
 
-    split: Split
+    split: SplitName
     moments: Moments
     subset: Embedded
     """At most 10,000 of them in random order, drawn once for all; all of them where there are fewer."""
@@ -78,7 +78,7 @@ def open_complete_source(config: Config) -> Source:
 
 
 def make_reference(
-    network: FeatureNetwork, source: Source, split: Split = "train", device: str | torch.device = "cpu"
+    network: FeatureNetwork, source: Source, split: SplitName = "train", device: str | torch.device = "cpu"
 ) -> Reference:
     """The reference of a split, from the cache or computed now.
 
@@ -89,10 +89,10 @@ def make_reference(
     check_classes(images, source.classes, split)
     size = images.pixels([0]).shape[1]
     name = f"reference-{cache.key(4, network.name, network.digest, images.identity(), len(images), size, classes)}"
-    tensors = cache.load(name)
+    tensors = cache.load_cached(name)
     if tensors is None:
         tensors = _measure(network, images, classes, device)
-        cache.store(name, tensors)
+        cache.store_cached(name, tensors)
     by_class = tensors.get("class_outer")
     return Reference(
         split=split,

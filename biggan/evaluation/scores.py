@@ -21,7 +21,7 @@ from biggan.evaluation.registry import SCORES, Score
 
 IS_PARTS, IS_PART, KID_SUBSETS, KID_SIZE = 10, 10, 20, 1000
 PRECISION_K, DENSITY_K = 3, 5
-ROWS = 1000  # of a distance matrix at a time
+_ROWS = 1000  # of a distance matrix at a time
 
 
 class _Given(nn.Module):
@@ -204,8 +204,8 @@ def radii_of(points: Tensor, k: int) -> Tensor:
 
 
 def _distances(points: Tensor, others: Tensor) -> Iterator[tuple[int, Tensor]]:
-    for first in range(0, len(points), ROWS):
-        yield first, torch.cdist(points[first : first + ROWS], others)
+    for first in range(0, len(points), _ROWS):
+        yield first, torch.cdist(points[first : first + _ROWS], others)
 
 
 FID = Score(fid, -1, quick=True, least=(2, 2))

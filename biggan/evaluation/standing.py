@@ -16,7 +16,7 @@ from biggan.networks.spectral_norm import SpectrallyNormalized, normalized
 from biggan.objective.latents import sample_latents
 
 POWER_ITERATIONS = 50
-SMALL = 384  # up to this shorter side the singular vector is computed, which is faster than iterating
+_SMALL = 384  # up to this shorter side the singular vector is computed, which is faster than iterating
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def converge_sigma(network: nn.Module) -> None:
         if not isinstance(module, SpectrallyNormalized):
             continue
         matrix = module.mapped_weight().flatten(1)
-        if min(matrix.shape) > SMALL or not bool(torch.isfinite(matrix).all()):
+        if min(matrix.shape) > _SMALL or not bool(torch.isfinite(matrix).all()):
             module.converge_sigma(POWER_ITERATIONS)
         else:
             module.u.copy_(top_left_vector(matrix))

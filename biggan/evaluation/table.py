@@ -20,7 +20,7 @@ from spectra.record.files import write_text
 
 
 @dataclass
-class Row:
+class ScoreRow:
     """What is known of one checkpoint, or of one split of real images."""
 
     of: str
@@ -50,7 +50,7 @@ class Row:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Row:
+    def from_dict(cls, values: Mapping[str, Any]) -> ScoreRow:
         """A stored row."""
         numbers = {name: from_json(values.get(name, {})) for name in ("scores", "accuracies", "memorization")}
         own = {name: value for name, value in values.items() if name != "is_parts"}
@@ -65,8 +65,8 @@ class ScoreTable:
 
     settings: Settings
     folder: Path
-    rows: list[Row] = field(default_factory=list)
-    real: list[Row] = field(default_factory=list)
+    rows: list[ScoreRow] = field(default_factory=list)
+    real: list[ScoreRow] = field(default_factory=list)
 
     @property
     def stem(self) -> Path:
@@ -85,10 +85,10 @@ class ScoreTable:
         if path.is_file():
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["settings"] == settings.as_dict():
-                table.rows = [Row.from_dict(row) for row in stored["rows"]]
+                table.rows = [ScoreRow.from_dict(row) for row in stored["rows"]]
         return table
 
-    def add(self, row: Row) -> None:
+    def add(self, row: ScoreRow) -> None:
         """Put a row in its place, instead of an earlier one of the same name."""
         self.rows = [other for other in self.rows if other.of != row.of]
         self.rows.append(row)
@@ -130,7 +130,7 @@ class ScoreTable:
         return "\n".join(lines)
 
 
-def _shown(row: Row) -> dict[str, str]:
+def _shown(row: ScoreRow) -> dict[str, str]:
     start = {"": row.of, "images": f"{row.images:,}", "IS parts": str(is_parts(row.images))}
     accuracies = {f"D right on {name}": f"{value:.1%}" for name, value in row.accuracies.items()}
     memorization = {f"D {in_words(name)}": f"{value:.3f}" for name, value in row.memorization.items()}

@@ -9,6 +9,7 @@ from typing import cast
 from biggan.distributed.ranks import is_main, world_size
 from biggan.observers.discriminator_view import DiscriminatorView
 from biggan.observers.evaluation import Evaluation
+from biggan.observers.extension import register
 from biggan.observers.progress import Progress
 from biggan.observers.sample_grids import SampleGrids
 from biggan.observers.tensorboard import TensorBoard
@@ -59,6 +60,7 @@ def _observers(session: Session, further: Sequence[Observer], *, quiet: bool) ->
 
 
 def _monitor(session: Session) -> Monitor:
+    register()  # the detectors of a GAN, also where this package runs without being installed
     config, run = session.config, session.run
     return Monitor(
         session.state.networks() if config.monitor == "spectra" else {},

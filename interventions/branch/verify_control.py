@@ -28,7 +28,7 @@ OBSERVERS = {
 
 
 @dataclass
-class Comparison:
+class ControlComparison:
     """What was compared over which steps, and every difference found."""
 
     begin: int
@@ -72,9 +72,9 @@ class Comparison:
         return "\n".join(lines)
 
 
-def compare_with_parent(branch: Path, parent: Path, begin: int) -> Comparison:
+def compare_with_parent(branch: Path, parent: Path, begin: int) -> ControlComparison:
     """Compare the unchanged `branch` of step `begin` with the run `parent`, as far as both reach."""
-    found = Comparison(begin)
+    found = ControlComparison(begin)
     _note_versions(branch, parent, found)
     _compare_records(branch, parent, found)
     mine, theirs = all_checkpoints(branch), all_checkpoints(parent)
@@ -84,7 +84,7 @@ def compare_with_parent(branch: Path, parent: Path, begin: int) -> Comparison:
     return found
 
 
-def _note_versions(branch: Path, parent: Path, found: Comparison) -> None:
+def _note_versions(branch: Path, parent: Path, found: ControlComparison) -> None:
     """Bits are promised within one version of the program and of torch, on one machine."""
     import json
 
@@ -136,7 +136,7 @@ def _measured(run: Path) -> Callable[[str], bool]:
 
 
 def _leave_out_set_otherwise(
-    mine: pd.DataFrame, theirs: pd.DataFrame, branch: Path, parent: Path, found: Comparison
+    mine: pd.DataFrame, theirs: pd.DataFrame, branch: Path, parent: Path, found: ControlComparison
 ) -> list[pd.DataFrame]:
     """Both records without what an observer with other settings recorded: at other steps, or of other things."""
     both = [mine, theirs]
@@ -153,7 +153,7 @@ def _leave_out_set_otherwise(
     return both
 
 
-def _leave_out_unshared(mine: pd.DataFrame, theirs: pd.DataFrame, found: Comparison) -> list[pd.DataFrame]:
+def _leave_out_unshared(mine: pd.DataFrame, theirs: pd.DataFrame, found: ControlComparison) -> list[pd.DataFrame]:
     """Both records without the quantities that only one of them holds at all."""
     names = [set(record.index.unique("name")) for record in (mine, theirs)]
     for whose, only in (("branch", names[0] - names[1]), ("parent", names[1] - names[0])):
@@ -164,7 +164,7 @@ def _leave_out_unshared(mine: pd.DataFrame, theirs: pd.DataFrame, found: Compari
     return [record[record.index.get_level_values("name").isin(shared)] for record in (mine, theirs)]
 
 
-def _compare_records(branch: Path, parent: Path, found: Comparison) -> None:
+def _compare_records(branch: Path, parent: Path, found: ControlComparison) -> None:
     mine, theirs = _series(branch, found.begin), _series(parent, found.begin)
     if not len(mine) or not len(theirs):
         return
@@ -208,7 +208,7 @@ def _series(run: Path, begin: int) -> pd.DataFrame:
     return record.set_index(["step", "name"])
 
 
-def _compare_states(mine: Path, theirs: Path, step: int, found: Comparison) -> None:
+def _compare_states(mine: Path, theirs: Path, step: int, found: ControlComparison) -> None:
     import torch
 
     try:

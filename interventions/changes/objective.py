@@ -76,7 +76,7 @@ class Margin(OneNumber, name="margin", paper="Appendix G.2"):
 
 
 @dataclass(frozen=True)
-class Loss(Change, name="loss", paper="Appendix G.2"):
+class LossChange(Change, name="loss", paper="Appendix G.2"):
     """The loss by name: hinge, non_saturating, wasserstein."""
 
     loss: str

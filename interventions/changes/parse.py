@@ -13,7 +13,7 @@ import yaml
 from biggan.errors import UserError, check_known
 from spectra.nearest import nearest
 
-NETWORKS = ("G", "D", "both")
+_NETWORKS = ("G", "D", "both")
 WORDS = {float: "a number", int: "a whole number", str: "a text"}
 
 
@@ -43,9 +43,9 @@ def _by_name(value: Any, fields: list[str], name: str) -> dict[str, Any]:
         return _mapping(text, name)
     given: dict[str, Any] = {}
     head, equals, rest = text.partition("=")
-    if equals and head in NETWORKS and "network" in fields:
+    if equals and head in _NETWORKS and "network" in fields:
         given["network"], text = head, rest
-    elif text in NETWORKS and "network" in fields:
+    elif text in _NETWORKS and "network" in fields:
         return {"network": text}
     first = next((field for field in fields if field != "network"), "network")
     return given | ({first: text} if text else {})

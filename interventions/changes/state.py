@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Weights(Change, name="weights", paper=""):
+class TakeWeights(Change, name="weights", paper=""):
     """G or D from another checkpoint: weights, Spectral Normalization's vectors, statistics; with G its average.
 
     Adam's moments are taken with them (`take`), or stay (`keep`), or become zero (`zero`: count reset).

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from biggan.cli.app import EXIT_DONE, guarded
 
-STEPS = 60
+_STEPS = 60
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +28,9 @@ def _bench(argv: list[str]) -> int:
         prog="python -m interventions.cli.bench", allow_abbrev=False, description=(__doc__ or "").split(": ", 1)[1]
     )
     parser.add_argument("--ckpt", metavar="X", help="a run or checkpoint; default: a new run of digits, 4 steps")
-    parser.add_argument("--steps", type=int, default=STEPS, metavar="N", help=f"further steps of each branch ({STEPS})")
+    parser.add_argument(
+        "--steps", type=int, default=_STEPS, metavar="N", help=f"further steps of each branch ({_STEPS})"
+    )
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

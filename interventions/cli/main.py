@@ -6,9 +6,16 @@ import sys
 
 from biggan.cli.app import EXIT_DONE, guarded
 from biggan.errors import UserError
-from interventions.cli.options import PROGRAM, fields_as_set, make_parser, read_changes, refuse_options, split_groups
+from interventions.cli.options import (
+    PROGRAM,
+    fields_as_set,
+    make_intervene_parser,
+    read_changes,
+    refuse_options,
+    split_groups,
+)
 
-COMMANDS = ("compare", "replay")
+_COMMANDS = ("compare", "replay")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,12 +28,12 @@ def main(argv: list[str] | None = None) -> int:
 def _intervene(argv: list[str]) -> int:
     if argv[:1] == ["changes"]:
         return _list_changes()
-    if argv[:1] and argv[0] in COMMANDS:
+    if argv[:1] and argv[0] in _COMMANDS:
         from interventions.cli import commands
 
         return getattr(commands, argv[0])(argv[1:])
     groups = split_groups(fields_as_set(argv))
-    options = make_parser().parse_args([word for words in groups for word in words])
+    options = make_intervene_parser().parse_args([word for words in groups for word in words])
     if options.resume:
         others = ("--ckpt", "--at", "--before-collapse", "--out", "--control", "--dry-run", "--plan", "--seeds")
         refuse_options(options, others, "cannot go with --resume: the branch knows what it is")

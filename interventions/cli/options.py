@@ -20,13 +20,13 @@ DEFAULT_STEPS = 1000
 
 def refuse_options(options: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
     """Raise `UserError` where one of these options was given."""
-    silent = make_parser()
+    silent = make_intervene_parser()
     given = [n for n in names if getattr(options, d := n[2:].replace("-", "_")) != silent.get_default(d)]
     if given:
         raise UserError(f"{' and '.join(given)} {why}. Omit {'it' if len(given) == 1 else 'them'}.")
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_intervene_parser() -> argparse.ArgumentParser:
     """The parser of a branch's command line, one option a change."""
     from interventions.changes import CHANGES
 
@@ -154,7 +154,7 @@ def read_changes(groups: list[list[str]]) -> tuple[list[tuple[Any, int, int | No
     changes: list[tuple[Any, int, int | None]] = []
     settings: dict[str, Any] = {}
     for words in groups:
-        options = make_parser().parse_args(words)
+        options = make_intervene_parser().parse_args(words)
         given = vars(options)
         for path in options.change_file:
             load_file(path)

@@ -25,7 +25,7 @@ MOST_ENTRIES = 20
 
 def figures(comparison: Comparison) -> list[tuple[str, str]]:
     """(Title, picture as a data URI) of every figure that there are numbers for."""
-    drawn = [(title, draw(comparison)) for title, draw in FIGURES.items()]
+    drawn = [(title, draw(comparison)) for title, draw in COMPARISON_FIGURES.items()]
     return [(title, _data_uri(figure)) for title, figure in drawn if figure is not None]
 
 
@@ -82,7 +82,7 @@ def draw_survival(comparison: Comparison) -> Figure | None:
     return figure
 
 
-FIGURES: dict[str, Callable[[Comparison], Any]] = {
+COMPARISON_FIGURES: dict[str, Callable[[Comparison], Any]] = {
     "FID": draw_scores,
     "Spread within a class": draw_spread,
     "D's loss": draw_d_loss,

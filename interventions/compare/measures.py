@@ -22,7 +22,7 @@ LOSS_STEPS = 10
 ACCURACIES = ("accuracy/D_real", "accuracy/D_fake", "D/accuracy/train", "D/accuracy/val", "D/accuracy/fake")
 MEMORY = ("D/auc/train_val", "D/auc/real_fake", "D/auc/val_fake", "D/gap/train_val")
 """What D remembers, whatever its offset, of fixed images."""
-NETWORKS = ("G", "D")
+_NETWORKS = ("G", "D")
 STORED = "outcome.json"
 """The numbers of the whole record, which lie beside a thinned one."""
 
@@ -40,7 +40,7 @@ def record_numbers(scalars: pd.DataFrame, sigmas: pd.DataFrame, begin: int) -> t
     numbers: Numbers = _losses(after) | _accuracies(after)
     layers: dict[str, str | None] = {}
     sigmas = sigmas[sigmas["step"] > begin]
-    for network in NETWORKS:
+    for network in _NETWORKS:
         mine = sigmas[sigmas["network"] == network]
         for name, (value, layer) in {"growth": _growth(mine), "ratio": _ratio_at_end(mine)}.items():
             column = f"{network}_sigma0_growth" if name == "growth" else f"{network}_sigma_ratio_end"

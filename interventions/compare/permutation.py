@@ -19,13 +19,13 @@ MOST_SUMS = 100_000
 """Sums that are counted at most; more of them are not enumerated."""
 LEVEL = 0.05
 
-Stratum = tuple[Sequence[float], Sequence[float]]
+_Stratum = tuple[Sequence[float], Sequence[float]]
 """The changed runs' values of one base run, and the unchanged ones'."""
-Times = Sequence[tuple[float, bool]]
+_Times = Sequence[tuple[float, bool]]
 """(Time, whether it happened then) of each run; where it did not, the run was last seen without it at that time."""
 
 
-def rank_test(strata: Iterable[Stratum]) -> float:
+def rank_test(strata: Iterable[_Stratum]) -> float:
     """The exact two-sided p of the stratified rank test (Wilcoxon's, within base runs; van Elteren's with equal sizes).
 
     The statistic is the sum over base runs of the changed runs' ranks among all runs of their base run. Equal values,
@@ -158,12 +158,12 @@ class LogRank:
     method: str
 
 
-def logrank_test(changed: Times, unchanged: Times) -> LogRank:
+def logrank_test(changed: _Times, unchanged: _Times) -> LogRank:
     """The log-rank test of two groups, by permutation wherever that can be counted."""
     return stratified_logrank_test([(changed, unchanged)])
 
 
-def stratified_logrank_test(strata: Iterable[tuple[Times, Times]], most: int = MOST_SUMS) -> LogRank:
+def stratified_logrank_test(strata: Iterable[tuple[_Times, _Times]], most: int = MOST_SUMS) -> LogRank:
     """The log-rank test stratified by base run: who is at risk is counted within each, and who was changed is permuted
     within each. Exact under the null hypothesis where base runs censor changed and unchanged runs alike."""
     strata = list(strata)
@@ -181,7 +181,7 @@ def stratified_logrank_test(strata: Iterable[tuple[Times, Times]], most: int = M
     return LogRank(excess, variance, asymptotic, "asymptotic")
 
 
-def logrank_scores(times: Times) -> list[Fraction]:
+def logrank_scores(times: _Times) -> list[Fraction]:
     """Each run's log-rank score: 1 if it happened to it, less the hazard (Nelson and Aalen's) that it lived through.
 
     They add up to 0, and a group's scores to its O - E.
@@ -194,7 +194,7 @@ def logrank_scores(times: Times) -> list[Fraction]:
     return [int(happened) - lived[time] for time, happened in times]
 
 
-def _logrank_variance(changed: Times, unchanged: Times) -> Fraction:
+def _logrank_variance(changed: _Times, unchanged: _Times) -> Fraction:
     variance, both = Fraction(0), [*changed, *unchanged]
     for time in {time for time, happened in both if happened}:
         n, mine = (sum(one >= time for one, _ in group) for group in (both, changed))

@@ -144,7 +144,7 @@ EFFECTS = (
     "where both collapsed in every pair."
 )
 SURVIVAL = (
-    "Collapse by spectra.detect. n: runs, all seeds and all unchanged continuations of the same base runs; p by "
+    "Collapse by biggan.judge_collapse. n: runs, all seeds and all unchanged continuations of the same base runs; p by "
     "permutation within base runs (exact) wherever that can be counted. A run without a collapse is censored at the "
     "last step at which one could still have been seen to begin. Numbers that became NaN or Inf for good are a "
     "collapse; runs that were collapsed at the branching point are left out. Curves: Kaplan-Meier, one run a base run."

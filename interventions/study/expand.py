@@ -17,8 +17,8 @@ from interventions.branch.timeline import Timed, make_timeline, source_file
 from interventions.changes import load_file, make_change, with_fields
 from interventions.study.plan import CONTROL, PLAIN, Entry, Plan, PlannedChange
 
-FORMAT = "interventions-plan-2"
-FIRST_FORMAT = "interventions-plan-1"
+_FORMAT = "interventions-plan-2"
+_FIRST_FORMAT = "interventions-plan-1"
 """Of plans laid out before seeds had a field of their own: it stood in the entry's name."""
 SEED_STRIDE = 1000
 
@@ -93,7 +93,7 @@ class Resolved:
 
     def as_json(self) -> dict[str, Any]:
         """What plan.json holds."""
-        return json.loads(json.dumps({"format": FORMAT, **asdict(self)}))
+        return json.loads(json.dumps({"format": _FORMAT, **asdict(self)}))
 
 
 def resolve(
@@ -316,9 +316,9 @@ def load_resolved(folder: Path) -> Resolved:
 
 def load_json(values: Mapping[str, Any]) -> Resolved:
     """What `as_json` made."""
-    if values.get("format") not in (FORMAT, FIRST_FORMAT):
-        raise UserError(f"plan.json has the format {values.get('format')!r}, expected {FORMAT!r}.")
-    jobs = map(_of_first_format, values["jobs"]) if values["format"] == FIRST_FORMAT else values["jobs"]
+    if values.get("format") not in (_FORMAT, _FIRST_FORMAT):
+        raise UserError(f"plan.json has the format {values.get('format')!r}, expected {_FORMAT!r}.")
+    jobs = map(_of_first_format, values["jobs"]) if values["format"] == _FIRST_FORMAT else values["jobs"]
     return Resolved(
         plan=values["plan"],
         title=values["title"],

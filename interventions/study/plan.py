@@ -26,7 +26,7 @@ from biggan.errors import UserError, check_known
 from interventions.changes import Change
 
 CONTROL, PLAIN = "control", "plain"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def read_plan(name: str) -> Plan:
     except yaml.YAMLError as error:
         raise UserError(f"the plan {name} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(values, Mapping) or not isinstance(values.get("entries"), Mapping):
-        raise UserError(f"the plan {name} has no entries: expected a mapping with `entries: NAME: changes: [...]`.")
+        raise UserError(f"the plan {name} has no entries: expected a mapping with `entries: _NAME: changes: [...]`.")
     for key in values:
         check_known(key, ["title", "seeds", "figures", "settings", "entries"], f"key of the plan {name}:")
     entries = [entry for key, value in values["entries"].items() for entry in _entries(name, str(key), value)]
@@ -124,7 +124,7 @@ def _entries(plan: str, name: str, value: Any) -> Iterator[Entry]:
     for combination in itertools.product(*each.values()):
         chosen = dict(zip(each, combination, strict=True))
         full = _filled(name, chosen)
-        if not NAME.fullmatch(full) or full in (CONTROL, PLAIN) or "-seed-" in full:
+        if not _NAME.fullmatch(full) or full in (CONTROL, PLAIN) or "-seed-" in full:
             raise UserError(f"'{full}' cannot be an entry's name: letters, digits, . _ + -, and none of a plan's own.")
         changes = tuple(_change(one, chosen, where) for one in value.get("changes") or ())
         if not changes:

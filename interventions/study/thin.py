@@ -16,7 +16,7 @@ from pathlib import Path
 from biggan.cli.app import EXIT_DONE, guarded
 from biggan.errors import UserError
 
-KEPT = ("loss/", "accuracy/", "gradient_norm/")
+_KEPT = ("loss/", "accuracy/", "gradient_norm/")
 KEPT_WHOLE = ("D/accuracy/", "D/auc/", "D/gap/")  # of fixed images, now and then: few already
 SPECTRA = ("sigma0/", "sigma1/")
 
@@ -78,7 +78,7 @@ def thin_run(run: Path, out: Path, begin: int, every: int, spectra_every: int) -
     ends = [record["step"].min(), record["step"].max(), *measured[:1], *measured[-1:]]
     last = record["step"].max()  # the first and last steps stay whole: means over them are compared
     at_an_end = (record["step"] <= begin + LOSS_STEPS) | (record["step"] > last - LOSS_STEPS)
-    dense = names.str.startswith(KEPT) & ((record["step"] % every == 0) | record["step"].isin(ends) | at_an_end)
+    dense = names.str.startswith(_KEPT) & ((record["step"] % every == 0) | record["step"].isin(ends) | at_an_end)
     dense |= names.str.startswith(KEPT_WHOLE)
     sparse = names.str.startswith(SPECTRA) & ((record["step"] % spectra_every == 0) | record["step"].isin(ends))
     frames = dict.fromkeys(("sigma0", "sigma1"), "spectra")

@@ -23,7 +23,7 @@ FORMATS: dict[str, tuple[str, ...]] = {}
 metadata begins, and how the names of the networks' tensors begin. An extension (`spectra.extensions`) adds them."""
 
 
-class CheckpointError(ValueError):
+class WeightFileError(ValueError):
     """A file cannot be read as a checkpoint; the message says what came, what was expected and how to fix it."""
 
 
@@ -51,7 +51,7 @@ class StoredWeight:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class WeightFile:
     """A file's weights in network order.
 
     Attributes:
@@ -65,7 +65,7 @@ class Checkpoint:
     metadata: dict[str, str]
 
 
-def read_checkpoint(path: str | Path, everything: bool = False) -> Checkpoint:
+def read_weights(path: str | Path, everything: bool = False) -> WeightFile:
     """The weights in a file.
 
     Args:
@@ -73,20 +73,20 @@ def read_checkpoint(path: str | Path, everything: bool = False) -> Checkpoint:
         everything: also the optimizers' state and, of the trainer's own checkpoints, the averaged weights.
 
     Raises:
-        CheckpointError: no such file, not a checkpoint, a pickle that would have to run code, or no weights in it.
+        WeightFileError: no such file, not a checkpoint, a pickle that would have to run code, or no weights in it.
     """
     path = Path(path)
     if not path.is_file():
         what = "is a directory" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"{path} {what}: expected a checkpoint (.safetensors, or .pt as torch.save writes it)")
+        raise WeightFileError(f"{path} {what}: expected a checkpoint (.safetensors, or .pt as torch.save writes it)")
     read = _read_safetensors if _is_safetensors(path) or path.suffix == ".safetensors" else _read_pickle
     weights, left_out, metadata = read(path, everything)
     if not weights:
         rest = f"; {left_out} of its tensors were left out, --all shows them" if left_out else ""
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path} holds no weight matrix: no floating-point tensor of two or more dimensions was found{rest}"
         )
-    return Checkpoint(weights, left_out, metadata)
+    return WeightFile(weights, left_out, metadata)
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -102,7 +102,7 @@ def _read_safetensors(path: Path, everything: bool) -> tuple[list[StoredWeight],
     try:
         file = safe_open(str(path), framework="pt", device="cpu")
     except SafetensorError as error:
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path} is no whole safetensors file ({error}): it is probably cut off or damaged. Copy it again, or "
             "give another checkpoint"
         ) from error
@@ -143,9 +143,9 @@ def _read_pickle(path: Path, everything: bool) -> tuple[list[StoredWeight], int,
             warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(_explain(path, str(error))) from error
+        raise WeightFileError(_explain(path, str(error))) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path} is not a whole checkpoint: it is neither safetensors nor what torch.save writes, or it was cut "
             "off. Copy it again, or give another checkpoint"
         ) from error

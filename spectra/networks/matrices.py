@@ -20,7 +20,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from spectra.linalg.operators import CONVOLUTIONS, ImageOperator, convolution_operator
 
-KINDS: dict[type[nn.Module], str] = {
+_KINDS: dict[type[nn.Module], str] = {
     nn.Linear: "linear",
     nn.Conv1d: "conv1d",
     nn.Conv2d: "conv2d",
@@ -60,7 +60,7 @@ class WeightMatrix:
 
     Attributes:
         name: of the layer, dotted; of the parameter where a layer has several.
-        kind: one of `KINDS`' values, or "unknown".
+        kind: one of `_KINDS`' values, or "unknown".
         layer_type: the layer's class.
         depth: position among its network's weights, from 0.
         network: the name under which the network was given, or "".
@@ -174,7 +174,7 @@ def _of_one(network: str, module: nn.Module) -> list[WeightMatrix]:
     for depth, (name, layer, weight, others) in enumerate(entries.values()):
         raw = weight.raw()
         rows, columns = as_matrix(raw.detach(), weight.transposed).shape
-        kind = next((kind for known, kind in KINDS.items() if isinstance(layer, known)), "unknown")
+        kind = next((kind for known, kind in _KINDS.items() if isinstance(layer, known)), "unknown")
         layer_type = type(layer).__name__.removeprefix("Parametrized")
         shape = (rows, columns)
         found.append(WeightMatrix(name, kind, layer_type, depth, network, shape, layer, tuple(others), weight))

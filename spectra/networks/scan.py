@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from spectra.linalg.operators import convolution_operator
 from spectra.linalg.topk import top_singular_values
-from spectra.networks.checkpoint_files import StoredWeight, as_transposed, read_checkpoint
+from spectra.networks.checkpoint_files import StoredWeight, as_transposed, read_weights
 from spectra.networks.matrices import as_matrix
 
 SORT_KEYS = ("network", "name", "sigma", "ratio", "frobenius", "stable_rank")
@@ -116,7 +116,7 @@ def scan(
     """The spectrum of every weight in a checkpoint file, and how many tensors were left out.
 
     Args:
-        path: a checkpoint; see `spectra.read_checkpoint` for what it may be and what is left out.
+        path: a checkpoint; see `spectra.read_weights` for what it may be and what is left out.
         k, method, tol: as `spectra.top_singular_values`.
         everything: leave nothing out.
         operator: also compute the spectrum as a linear map of every convolution with as many axes as its size.
@@ -131,7 +131,7 @@ def scan(
     """
     if sort not in SORT_KEYS:
         raise ValueError(f"sort is one of {', '.join(SORT_KEYS)}; got {sort!r}")
-    checkpoint = read_checkpoint(path, everything)
+    checkpoint = read_weights(path, everything)
     weights = _with_transposed(checkpoint.weights, transposed)
     if operator is not None:
         _check_size(operator.size, weights)

@@ -55,7 +55,7 @@ class Reporter(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class PreparationJob:
     """What is to be packed, and where."""
 
     source: str
@@ -102,7 +102,9 @@ class Job:
         ]
 
 
-def plan(source: str, out: Path, resolution: int, *, top_classes: int | None, val_fraction: float | None) -> Job:
+def plan(
+    source: str, out: Path, resolution: int, *, top_classes: int | None, val_fraction: float | None
+) -> PreparationJob:
     """Look at the source and say what is to be done. Raises `UserError`; nothing is written."""
     path = Path(source)
     if source == "digits" and not path.exists():
@@ -121,10 +123,10 @@ def plan(source: str, out: Path, resolution: int, *, top_classes: int | None, va
         train, val, classes = keep_most_common(train, val, classes, top_classes)
     splits = {WHOLE: train} if val is None else {"train": train, "val": val}
     options = {"top_classes": top_classes, "val_fraction": val_fraction}
-    return Job(source, Path(os.path.abspath(out)), resolution, splits, classes, options)
+    return PreparationJob(source, Path(os.path.abspath(out)), resolution, splits, classes, options)
 
 
-def prepare(job: Job, *, processes: int, skip_broken: bool, reporter: Reporter) -> dict[str, Any]:
+def prepare(job: PreparationJob, *, processes: int, skip_broken: bool, reporter: Reporter) -> dict[str, Any]:
     """Pack everything, or what an earlier call left to do; return the manifest.
 
     The manifest's `skipped` lists broken images (with `skip_broken`; else the first ones found are a `UserError`).
@@ -144,7 +146,7 @@ def prepare(job: Job, *, processes: int, skip_broken: bool, reporter: Reporter) 
     return packed.read_manifest(job.out)
 
 
-def _make(job: Job, identity: str, *, processes: int, skip_broken: bool, reporter: Reporter) -> None:
+def _make(job: PreparationJob, identity: str, *, processes: int, skip_broken: bool, reporter: Reporter) -> None:
     """Everything in the staging folder, but its journal, which is gone when all is whole."""
     journal = _open_journal(job, identity)
     try:
@@ -173,7 +175,7 @@ def _move(staging: Path, out: Path) -> None:
         ) from error
 
 
-def finished(job: Job, identity: str | None = None) -> dict[str, Any] | None:
+def finished(job: PreparationJob, identity: str | None = None) -> dict[str, Any] | None:
     """The manifest where `out` holds this very job's output; None where it is free. Raises where it is taken."""
     out = job.out
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
@@ -197,14 +199,14 @@ def finished(job: Job, identity: str | None = None) -> dict[str, Any] | None:
 
 def _only_to_rename(staging: Path, identity: str) -> bool:
     """Whether a preparation was killed between its last two moves. Raises `UserError` for a folder of someone else."""
-    if not staging.exists() or not any(staging.iterdir()) or (staging / journals.NAME).exists():
+    if not staging.exists() or not any(staging.iterdir()) or (staging / journals._NAME).exists():
         return False
     if (staging / MANIFEST).exists() and packed.read_manifest(staging).get("identity") == identity:
         return True
     raise UserError(f"{staging} is in the way: this preparation did not make it. Move it, or choose another --out.")
 
 
-def _open_journal(job: Job, identity: str) -> Journal:
+def _open_journal(job: PreparationJob, identity: str) -> Journal:
     """The journal of this job, its files allocated. An unfinished preparation of something else is refused."""
     journal = Journal(job.staging)
     aim = {"source": os.path.abspath(job.source), "resolution": job.resolution, "options": job.options}
@@ -229,7 +231,7 @@ def _open_journal(job: Job, identity: str) -> Journal:
     return journal
 
 
-def _check_room(job: Job, *, skip_broken: bool) -> None:
+def _check_room(job: PreparationJob, *, skip_broken: bool) -> None:
     """Raise `UserError` where the disk is too small: closing the gaps of broken images copies one split at a time."""
     place = next(folder for folder in job.staging.parents if folder.exists())
     needed, free = job.bytes, shutil.disk_usage(place).free
@@ -244,7 +246,9 @@ def _check_room(job: Job, *, skip_broken: bool) -> None:
         )
 
 
-def _pack(job: Job, journal: Journal, *, processes: int, skip_broken: bool, reporter: Reporter) -> list[BrokenOne]:
+def _pack(
+    job: PreparationJob, journal: Journal, *, processes: int, skip_broken: bool, reporter: Reporter
+) -> list[BrokenOne]:
     """Pack the chunks that are not done; return the broken images."""
     known = {(entry["split"], entry["start"], entry["stop"]) for entry in journal.entries}
     left = [chunk for chunk in job.chunks() if (chunk.split, chunk.start, chunk.stop) not in known]
@@ -268,7 +272,7 @@ def _pack(job: Job, journal: Journal, *, processes: int, skip_broken: bool, repo
     return broken
 
 
-def _refuse(broken: list[BrokenOne], job: Job, journal: Journal) -> None:
+def _refuse(broken: list[BrokenOne], job: PreparationJob, journal: Journal) -> None:
     if broken:
         listed = "; ".join(f"{name}: {reason}" for _, _, name, reason in broken[:5])
         more = f"; and {len(broken) - 5} more beside these" if len(broken) > 5 else ""
@@ -278,7 +282,7 @@ def _refuse(broken: list[BrokenOne], job: Job, journal: Journal) -> None:
         )
 
 
-def _finish(job: Job, identity: str, broken: list[BrokenOne]) -> None:
+def _finish(job: PreparationJob, identity: str, broken: list[BrokenOne]) -> None:
     """Close the gaps of broken images, write labels and, last, the manifest."""
     splits = {}
     remove_partial(job.staging)
@@ -297,7 +301,7 @@ def _finish(job: Job, identity: str, broken: list[BrokenOne]) -> None:
         digests = {file: packed.digest_of(folder / file) for file in files}
         splits[name] = {"images": len(kept), "digests": digests}
     manifest = {
-        "format": packed.FORMAT,
+        "format": packed._FORMAT,
         "source": os.path.abspath(job.source) if Path(job.source).exists() else job.source,
         "identity": identity,
         "resolution": job.resolution,

@@ -10,7 +10,7 @@ from biggan.errors import UserError
 from biggan.run.files import Lock
 from spectra.record.files import flush
 
-NAME = "done.jsonl"
+_NAME = "done.jsonl"
 
 
 def lock(folder: Path) -> Lock:
@@ -36,7 +36,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / NAME
+        self.path = folder / _NAME
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115 - one line after another

@@ -10,7 +10,7 @@ from biggan.data.sources.walk import walk
 from biggan.errors import UserError
 
 TRAIN = "train"
-KINDS = {
+_KINDS = {
     "train": TRAIN,
     "training": TRAIN,
     "validation": "validation",
@@ -23,7 +23,7 @@ KINDS = {
 """What each split word means."""
 
 # A word stands alone or beside digits, dashes, dots or underscores: `cifar-train`, not `pretrained`.
-WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(KINDS, key=len, reverse=True))})(?![a-z])", re.IGNORECASE)
+WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(_KINDS, key=len, reverse=True))})(?![a-z])", re.IGNORECASE)
 SHARD = re.compile(r"(.*?)-?(\d{5})-of-(\d{5})")
 EXPECTED = "Expected names such as train-00000-of-00001.parquet and validation-... or test-..., or folders named so."
 
@@ -78,7 +78,7 @@ def _kind(file: Path, root: Path) -> str | None:
     """`train`, `validation` or `test`, or None where no name says which."""
     folders = () if file == root else file.relative_to(root).parts[:-1]
     for name in (file.stem, *reversed(folders)):
-        kinds = {KINDS[word.lower()] for word in WORD.findall(name)}
+        kinds = {_KINDS[word.lower()] for word in WORD.findall(name)}
         if len(kinds) > 1:
             raise UserError(f"{file} is of more than one split by its name: {', '.join(sorted(kinds))}. {EXPECTED}")
         if kinds:

@@ -28,7 +28,7 @@ MANIFEST, IMAGES, LABELS, LISTS = "manifest.json", "images.npy", "labels.npy", "
 IDS = "origins.npy"
 SPLITS = ("train", "val")
 WHOLE = "."  # the only split of data without splits
-FORMAT = 2
+_FORMAT = 2
 REMAKE = "Make it again with biggan-data prepare."
 
 
@@ -94,8 +94,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     try:
         manifest = json.loads(file.read_text())
-        if manifest["format"] != FORMAT:
-            raise UserError(f"{file} is of format {manifest['format']}, and this program reads {FORMAT}. {REMAKE}")
+        if manifest["format"] != _FORMAT:
+            raise UserError(f"{file} is of format {manifest['format']}, and this program reads {_FORMAT}. {REMAKE}")
         _check_fields(manifest)
     except FileNotFoundError as error:
         raise UserError(f"{path} has packed images and no {MANIFEST}, so it is not whole. {REMAKE}") from error

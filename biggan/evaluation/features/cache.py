@@ -35,7 +35,7 @@ def key(*parts: object) -> str:
     return found.hexdigest()
 
 
-def load(name: str) -> dict[str, Tensor] | None:
+def load_cached(name: str) -> dict[str, Tensor] | None:
     """The tensors kept under `name`; None where there are none, or where the file does not verify."""
     from safetensors import SafetensorError, safe_open
 
@@ -49,7 +49,7 @@ def load(name: str) -> dict[str, Tensor] | None:
     return tensors if digest(tensors, metadata) == metadata.get("digest") else None
 
 
-def store(name: str, tensors: Mapping[str, Tensor]) -> None:
+def store_cached(name: str, tensors: Mapping[str, Tensor]) -> None:
     """Keep `tensors` under `name`. Raises `UserError` where the folder cannot be written."""
     whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     metadata = {"name": name}

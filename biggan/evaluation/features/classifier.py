@@ -21,7 +21,7 @@ from biggan.data.images import Images, to_float
 from biggan.evaluation.features import cache
 
 RECIPE = 1  # part of the cache's key: a changed recipe is another classifier
-BATCH = 64
+_BATCH = 64
 RATE = 2e-3
 LARGE = 20_000  # from so many images on, fewer epochs, and on a GPU where there is one
 
@@ -57,12 +57,12 @@ def trained_classifier(train: Images, classes: int, report: Callable[[str], None
     name = f"classifier-{cache.key(RECIPE, train.identity(), len(train), resolution, classes)}"
     with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own
         network = Classifier(resolution, classes)
-    tensors = cache.load(name)
+    tensors = cache.load_cached(name)
     if tensors is None:
         report(f"training the classifier features on {len(train):,} images, once ...")
         began = time.monotonic()
         fit(network, train)
-        cache.store(name, network.state_dict())
+        cache.store_cached(name, network.state_dict())
         right = "" if val is None else f"; right on {accuracy(network, val):.1%} of {len(val):,} validation images"
         report(f"trained in {time.monotonic() - began:.1f} s{right}; kept in {cache.cache_folder()}")
     else:
@@ -74,7 +74,7 @@ def fit(network: Classifier, train: Images) -> None:
     """Adam at a rate that falls to zero, 20 epochs (8 for large data); the same bits each time on one machine."""
     large = len(train) >= LARGE
     device = torch.device("cuda" if large and torch.cuda.is_available() else "cpu")
-    steps = (8 if large else 20) * -(-len(train) // BATCH)
+    steps = (8 if large else 20) * -(-len(train) // _BATCH)
     draw_weights(network)
     network.to(device).train()
     with torch.enable_grad(), one_thread():
@@ -105,10 +105,10 @@ def draw_weights(network: Classifier) -> None:
 def _batches(count: int, steps: int) -> Iterator[np.ndarray]:
     epoch, left = 0, np.empty(0, dtype=np.int64)
     for _ in range(steps):
-        while len(left) < min(BATCH, count):
+        while len(left) < min(_BATCH, count):
             left = np.concatenate([left, rng.generator(0, "classifier/order", epoch).permutation(count)])
             epoch += 1
-        places, left = left[:BATCH], left[BATCH:]
+        places, left = left[:_BATCH], left[_BATCH:]
         yield places
 
 

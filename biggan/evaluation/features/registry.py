@@ -18,7 +18,7 @@ from biggan.evaluation.features.inception import load_inception
 from biggan.run.checkpoint import digest
 from spectra.nearest import nearest
 
-CHUNK = 256
+_CHUNK = 256
 Report = Callable[[str], None]
 
 
@@ -88,8 +88,8 @@ def join(parts: Iterable[Embedded]) -> Embedded:
 
 def embed_images(network: FeatureNetwork, images: Images, device: str | torch.device = "cpu") -> Iterable[Embedded]:
     """Chunks of a split, unflipped, in order."""
-    for first in range(0, len(images), CHUNK):
-        places = np.arange(first, min(first + CHUNK, len(images)))
+    for first in range(0, len(images), _CHUNK):
+        places = np.arange(first, min(first + _CHUNK, len(images)))
         pixels = to_float(torch.from_numpy(images.pixels(places))).to(device)
         yield network.embed(pixels, torch.from_numpy(images.labels[places]))
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 GAP = 2  # pixels between images
 HEADER = 44  # pixels for title and captions
 LEAST_SIDE = 48  # small images are enlarged to at least so many pixels
-BATCH = 64
+_BATCH = 64
 
 
 @tf32(False)
@@ -62,7 +62,7 @@ def class_images(
     y = torch.tensor(list(classes)).repeat_interleave(per_class)
     images = [
         to_uint8(network(z_part.to(device), y_part.to(device)))
-        for z_part, y_part in zip(z.split(BATCH), y.split(BATCH), strict=True)
+        for z_part, y_part in zip(z.split(_BATCH), y.split(_BATCH), strict=True)
     ]
     return np.concatenate(images).reshape(len(classes), per_class, G.resolution, G.resolution, 3)
 

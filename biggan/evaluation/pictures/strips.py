@@ -24,10 +24,10 @@ from biggan.objective.latents import sample_latents, truncated_latents
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-STEPS = 8
-ROWS = 10
+_STEPS = 8
+_ROWS = 10
 STRIP = (2.0, 1.0, 0.5, 0.04)  # Figure 2a
-CHUNK = 1024
+_CHUNK = 1024
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def images_of(sampler: GeneratorNetwork, z: Tensor, c: Tensor) -> np.ndarray:
     with normalized(sampler, iterate=False):
         draw: Callable[[Tensor, Tensor], Tensor] = sampler
         if c.dtype != torch.int64:
-            draw = sampler.synthesize  # type: ignore[assignment]  # which a G with an embedding has
+            draw = getattr(sampler, "synthesize")  # noqa: B009 - which a G with an embedding has
         parts = [
             to_uint8(draw(z_part.to(device), c_part.to(device)))
             for z_part, c_part in zip(z.split(64), c.split(64), strict=True)
@@ -69,22 +69,22 @@ def interpolations(sampler: GeneratorNetwork, draw: LatentSpec, names: Sequence[
     Each row goes from its left end to its right in equal steps of z, and of the shared class embedding c.
     """
     device = next(sampler.parameters()).device
-    left = torch.tensor(_chosen(sampler.classes, ROWS))
+    left = torch.tensor(_chosen(sampler.classes, _ROWS))
     right = left.roll(-1)
     count = len(left)
     z0, z1 = (_latents(sampler, draw, count, purpose) for purpose in ("left", "right"))
-    share = torch.linspace(0, 1, STEPS).repeat(count)[:, None]
+    share = torch.linspace(0, 1, _STEPS).repeat(count)[:, None]
 
     def between(a: Tensor, b: Tensor) -> Tensor:
-        return torch.lerp(a.repeat_interleave(STEPS, 0), b.repeat_interleave(STEPS, 0), share.to(a.device))
+        return torch.lerp(a.repeat_interleave(_STEPS, 0), b.repeat_interleave(_STEPS, 0), share.to(a.device))
 
-    panels = {"z to z', one class": images_of(sampler, between(z0, z1), left.repeat_interleave(STEPS))}
+    panels = {"z to z', one class": images_of(sampler, between(z0, z1), left.repeat_interleave(_STEPS))}
     if getattr(sampler, "embedding", None) is not None:
         c0, c1 = (shared_embedding(sampler)(c.to(device)) for c in (left, right))
         panels["(z, c) to (z', c')"] = images_of(sampler, between(z0, z1), between(c0, c1))
-        panels["c to c', z fixed"] = images_of(sampler, z0.repeat_interleave(STEPS, 0), between(c0, c1))
+        panels["c to c', z fixed"] = images_of(sampler, z0.repeat_interleave(_STEPS, 0), between(c0, c1))
     rows = [f"{names[a]} to {names[b]}" for a, b in zip(left, right, strict=True)]
-    shaped = {name: images.reshape(count, STEPS, *images.shape[1:]) for name, images in panels.items()}
+    shaped = {name: images.reshape(count, _STEPS, *images.shape[1:]) for name, images in panels.items()}
     about = f"interpolations, {title}; the first panel keeps the class at a row's left{_of_all(sampler, count)}"
     return draw_grid(shaped, rows, about)
 
@@ -93,7 +93,7 @@ def truncation_strips(
     sampler: GeneratorNetwork, draw: LatentSpec, names: Sequence[str], title: str, per_class: int = 5
 ) -> Image:
     """The same draws truncated at 2, 1, 0.5 and 0.04 (Figure 2a), classes by rows."""
-    classes = torch.tensor(_chosen(sampler.classes, ROWS))
+    classes = torch.tensor(_chosen(sampler.classes, _ROWS))
     panels = {}
     for threshold in STRIP:
         z = _latents(
@@ -140,8 +140,8 @@ def nearest_neighbours(
     floats = torch.from_numpy(samples).permute(0, 3, 1, 2).float().to(device).div(127.5).sub(1)
     features = evaluator.network.embed(floats, classes).features
     parts = [part.features for part in embed_images(evaluator.network, train, device)]
-    starts = range(0, len(train), CHUNK)
-    pixels = (_flat(train.pixels(np.arange(s, min(s + CHUNK, len(train))))) for s in starts)
+    starts = range(0, len(train), _CHUNK)
+    pixels = (_flat(train.pixels(np.arange(s, min(s + _CHUNK, len(train))))) for s in starts)
     by_pixels = nearest_places(_flat(samples), list(pixels), k)
     by_features = nearest_places(features, parts, k)
     panels = {"sample": samples[:, None]}

@@ -32,7 +32,7 @@ def quiet(words: str) -> None:
 
 def test_every_switch_is_one_variant() -> None:
     made = ablate.variants(compiled=True)
-    plain = dataclasses.asdict(made.pop(ablate.PLAIN))
+    plain = dataclasses.asdict(made.pop(ablate._PLAIN))
     assert plain == dataclasses.asdict(SpeedConfig())
     for name in {field.name for field in dataclasses.fields(SpeedConfig)} - {"precision"}:
         changed = {k for k, v in dataclasses.asdict(made[name]).items() if v != plain[k]}
@@ -66,7 +66,7 @@ def test_ablation_of_a_tiny_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["--ablate", "digits", *TINY, "--rounds", "1", "--json"]) == 0
     (case,) = json.loads(capsys.readouterr().out)["cases"]
     assert set(case["variants"]) >= set(ablate.variants())
-    plain = case["variants"][ablate.PLAIN]
+    plain = case["variants"][ablate._PLAIN]
     assert plain["faster"] == plain["faster_wall"] == 1
     assert case["clock"] == "cpu"
     for one in case["variants"].values():
@@ -137,7 +137,9 @@ def test_bytes_of_a_product_and_none_of_a_view() -> None:
 
 def test_the_report_of_a_gpu_runs_on_any_device(capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["digits", "--model.resolution=8", "--model.ch=4"]
-    found = gpu.report(argv, rounds=1, log=quiet, batches=(2, 4), device="cpu", speed=SpeedConfig(channels_last=True))
+    found = gpu.gpu_report(
+        argv, rounds=1, log=quiet, batches=(2, 4), device="cpu", speed=SpeedConfig(channels_last=True)
+    )
     assert [step["batch"] for step in found["batches"]] == [2, 4]
     assert found["largest_batch"] == 4
     for step in found["batches"]:
@@ -176,5 +178,5 @@ def test_no_gpu_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 @pytest.mark.gpu
 def test_the_report_of_a_gpu() -> None:
-    found = gpu.report(["digits"], rounds=2, log=quiet, batches=(32, 64))
+    found = gpu.gpu_report(["digits"], rounds=2, log=quiet, batches=(32, 64))
     assert found["batches"][0]["peak_bytes"] > 0

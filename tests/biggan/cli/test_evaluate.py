@@ -14,7 +14,7 @@ from PIL import Image
 from ranks import two_processes
 from tiny import TINY as TINY_OPTIONS
 
-from biggan.bench.evaluation import measure
+from biggan.bench.evaluation import measure_evaluation
 from biggan.cli.evaluate import eval_main
 from biggan.cli.train import train_main
 from biggan.config import to_dict
@@ -23,7 +23,7 @@ from biggan.evaluation.bias import bias_warning, fid_bias
 from biggan.evaluation.generate import LatentSpec, generate
 from biggan.evaluation.pictures.grids import load_generator
 from biggan.evaluation.standing import sampling_copy
-from biggan.evaluation.table import Row, ScoreTable
+from biggan.evaluation.table import ScoreRow, ScoreTable
 from biggan.evaluation.truncation import Curve, Point, parse_thresholds
 from biggan.run.checkpoint import read_checkpoint, save_checkpoint
 
@@ -167,7 +167,7 @@ def test_what_so_few_samples_do_not_tell_is_said_before_they_are_made(
 
 @pytest.mark.slow
 def test_the_bench_measures_sampling_and_evaluation(tiny) -> None:  # noqa: ANN001
-    rows = measure(tiny(), [64])
+    rows = measure_evaluation(tiny(), [64])
     assert [row[""].split(",")[0] for row in rows] == [
         "in training: raw and averaged", "standing statistics", "sampling", "biggan-eval",
     ]  # fmt: skip
@@ -289,7 +289,7 @@ def test_an_unwritable_place(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
 def test_nan_scores_are_stored_and_read_back(tmp_path: Path, load) -> None:  # noqa: ANN001
     settings = load().settings("raw", samples=1000, passes=1)
     table = ScoreTable.open(settings, tmp_path)
-    table.add(Row("step-00000001.safetensors", 1, 1000, {"fid": float("nan")}))
+    table.add(ScoreRow("step-00000001.safetensors", 1, 1000, {"fid": float("nan")}))
     table.save()
     again = ScoreTable.open(settings, tmp_path)
     assert np.isnan(again.rows[0].scores["fid"])
