@@ -137,7 +137,7 @@ TABLE: dict[tuple[str, int], Architecture] = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResolvedModel:
     """A model configuration with everything resolved that it leaves to the table."""
 
     architecture: Architecture
@@ -157,7 +157,7 @@ class Plan:
         return tuple(found)
 
 
-def resolve(model: ModelConfig) -> Plan:
+def resolve_model(model: ModelConfig) -> ResolvedModel:
     """The row of the table for `model`, its open fields filled in.
 
     Raises `UserError` where there is no such row, or where its parts cannot be joined.
@@ -169,7 +169,7 @@ def resolve(model: ModelConfig) -> Plan:
             f"these, or add a row to biggan/networks/architectures.py."
         )
     row = TABLE[model.family, model.resolution]
-    plan = Plan(
+    plan = ResolvedModel(
         row,
         z_dim=row.z_dim if model.z_dim is None else model.z_dim,
         embedding_dim=row.embedding_dim if model.embedding_dim is None else model.embedding_dim,
@@ -187,7 +187,7 @@ def resolve(model: ModelConfig) -> Plan:
     return plan
 
 
-def _check_conditioning(model: ModelConfig, plan: Plan) -> None:
+def _check_conditioning(model: ModelConfig, plan: ResolvedModel) -> None:
     needs_embedding = {
         "model.share_embedding_with_D": model.share_embedding_with_D,
         "model.projection: mlp": model.projection == "mlp",
@@ -222,7 +222,7 @@ def _check_conditioning(model: ModelConfig, plan: Plan) -> None:
             )
 
 
-def _check_attention(model: ModelConfig, plan: Plan) -> None:
+def _check_attention(model: ModelConfig, plan: ResolvedModel) -> None:
     for name, wanted in (("G", plan.attention_G), ("D", plan.attention_D)):
         blocks = plan.architecture.blocks(name)
         places = resolutions(blocks, BASE_RESOLUTION if name == "G" else model.resolution)

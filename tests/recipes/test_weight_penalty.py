@@ -14,14 +14,14 @@ from biggan.cli.options import parse
 from biggan.cli.train import train_main
 from biggan.config import differences, from_dict
 from biggan.objective import WEIGHT_PENALTIES
-from biggan.objective.weight_penalties import penalties, weight_matrices
+from biggan.objective.weight_penalties import penalized_matrices, penalties
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
 from biggan.training.state import TrainingState
 
 
 def l1(network: nn.Module) -> Tensor:
     """The sum of |W| over all weight matrices."""
-    return torch.stack([matrix.abs().sum() for matrix in weight_matrices(network)]).sum()
+    return torch.stack([matrix.abs().sum() for matrix in penalized_matrices(network)]).sum()
 
 
 @pytest.fixture(autouse=True)
