@@ -100,6 +100,6 @@ def _parser() -> argparse.ArgumentParser:
         add(f"--{name.replace('_', '-')}", action="store_true", help=f"report {text}")
     add("--compiled", action="store_true", help="with --ablate: also speed.compile (minutes before its first step)")
     add("--only", default="", metavar="NAME,...", help="with --ablate: these variants alone, and the plain networks")
-    add("--rounds", type=int, default=3, metavar="N", help="timed steps of each variant in a gpu_report (default 3)")
+    add("--rounds", type=int, default=3, metavar="N", help="timed steps of each variant in a report (default 3)")
     add("--json", action="store_true", help="print one JSON object")
     return parser

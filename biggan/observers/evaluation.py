@@ -53,9 +53,7 @@ class Evaluation(Observer):
             )
         self.detector = Collapse()
         settings = self._settings(self.evaluator, "raw").as_dict()
-        for event in trainer.run.events():
-            if event["event"] != "evaluation" or event.get("superseded") or event["step"] > start:
-                continue
+        for event in trainer.run.events_that_hold("evaluation", start):
             if event["settings"] == settings:
                 self._detect(event["step"], from_json(event["scores"]))
 

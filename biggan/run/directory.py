@@ -52,31 +52,37 @@ class RunDirectory:
             self._lock = None
 
     def facts(self) -> dict[str, Any]:
-        """What run.json says; empty where there is none."""
+        """What run.json says; empty where there is none. Raises `UserError` where it is damaged."""
         path = self.path / "run.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{path} is damaged ({error}). Put an earlier copy back, or move it away: the run goes on without what "
+                f"it says of versions, data and class names."
+            ) from error
 
     def _write_facts(self, facts: Mapping[str, Any]) -> None:
         write_text(self.path / "run.json", json.dumps(facts, indent=2) + "\n")
 
     def changed_facts(self, config: Config) -> dict[str, list[Any]]:
-        """What of run.json is otherwise now and may change bits: name -> [then, now]."""
+        """What differs now from run.json and may change bits: name -> [then, now]."""
         return other_facts(self.facts(), run_facts(config))
 
     def data_identity(self) -> dict[str, Any] | None:
-        """What run.json remembers of the data; None for a run from before that was written down."""
+        """What run.json says of the data; None for a run that does not say."""
         return self.facts().get("data")
 
     def continued_by(self, step: int) -> str | None:
-        """The command that a run at `step` is to be continued with, where its run.json says that it is another's.
+        """The command to continue a run at `step` with, where its run.json names another one than biggan-train.
 
-        So for a branch in which something is still to change.
+        That is so for a branch in which something is still to change.
         """
         found = self.facts().get("continued_by")
         return f"{found['command']} {self.path}" if found and step <= found["through"] else None
 
     def class_names(self) -> list[str] | None:
-        """The classes' names by their numbers; None for a run from before these were written down."""
+        """The classes' names by their numbers; None for a run that does not say."""
         return self.facts().get("class_names")
 
     def write_data_identity(self, identity: Mapping[str, Any], class_names: Sequence[str]) -> None:
@@ -127,6 +133,16 @@ class RunDirectory:
     def events(self) -> list[dict[str, Any]]:
         """What happened, in order; a line torn by a kill is left out."""
         return read_event_lines(self.path)
+
+    def events_that_hold(self, kind: str | None = None, through: int | None = None) -> list[dict[str, Any]]:
+        """The events that no resume has superseded, in order: all, or those of one kind, or those up to a step."""
+        return [
+            event
+            for event in self.events()
+            if not event.get("superseded")
+            and (kind is None or event["event"] == kind)
+            and (through is None or event["step"] <= through)
+        ]
 
     def supersede_events(self, step: int) -> None:
         """Mark the events after `step` as superseded, before a session resumes from there. None is lost."""

@@ -47,8 +47,8 @@ class CheckpointStore(Observer):
     Alarms that follow each other within the ring's length are one trouble and freeze once, but a collapse always
     freezes; of more than three frozen rings the oldest goes.
 
-    A collapse is said some evaluations after it began, by when a dense ring would have moved on. So one place of the
-    ring is for the newest state at or before the last evaluation without a doubt (an evaluation's `well_until`).
+    A collapse is detected some evaluations after it begins, when a dense ring would have moved on. So one place of the
+    ring is for the newest state at or before the last evaluation that was certainly sound (`well_until` in its event).
 
     With `checkpoint.best`, checkpoints/best.safetensors is the state whose averaged weights, those that are sampled
     from, have the lowest FID of all evaluations so far under the settings of the last one.
@@ -60,12 +60,10 @@ class CheckpointStore(Observer):
         self.folder = trainer.run.checkpoints
         self.saved: int | None = None
         self._finite: dict[Path, bool] = {}
-        alarms = [e["step"] for e in trainer.run.events() if e["event"] == "alarm" and not e.get("superseded")]
-        self._last_alarm = max(alarms, default=None)
+        self._last_alarm = max((event["step"] for event in trainer.run.events_that_hold("alarm")), default=None)
         self._well: int | None = None
-        for event in trainer.run.events():
-            if event["event"] == "evaluation" and event["step"] <= trainer.state.step and not event.get("superseded"):
-                self._consider(event)
+        for event in trainer.run.events_that_hold("evaluation", trainer.state.step):
+            self._consider(event)
         for folder in (trainer.run.path, self.folder):
             remove_partial(folder)
         rings = {path: int(path.name.removeprefix("frozen-")) for path in self.folder.glob("frozen-*")}
@@ -132,9 +130,8 @@ class CheckpointStore(Observer):
         path, now = self.folder / BEST, self.trainer.state.step
         if int(peek(path).get("step", -1)) > now:
             self._set_aside(path)
-        for event in self.trainer.run.events() if self.config.best else ():
-            if event["event"] == "evaluation" and event["step"] <= now and not event.get("superseded"):
-                self._best.consider(event)
+        for event in self.trainer.run.events_that_hold("evaluation", now) if self.config.best else ():
+            self._best.consider(event)
         if self._best.step == now and self._path(now).exists():  # killed before it was linked
             replace_link(self._path(now), path)
 
@@ -178,7 +175,7 @@ def may_be_saved(step: int, config: Config) -> bool:
 
 def ring_of(steps: Sequence[int], config: CheckpointConfig, well: int | None = None) -> list[int]:
     """The steps of the ring, of those that exist, in order: the newest `ring_keep`, or one fewer and the newest state
-    at or before `well`, the last evaluation without a doubt, where these do not hold it."""
+    at or before `well`, the last evaluation that was certainly sound, where these do not hold it."""
     if not config.ring_every:
         return []
     ring = [step for step in steps if step % config.ring_every == 0][-config.ring_keep :]

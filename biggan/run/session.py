@@ -159,7 +159,7 @@ def run_to_continue(out: str | None, preset: str) -> Path | None:
     for path in ([Path(out)] if out else sorted(Path("runs").glob(f"{preset}*"))) if is_main() else ():
         try:
             launch = RunDirectory(path).facts().get("launch")
-        except (OSError, ValueError):
+        except (OSError, UserError):
             continue
         if launch and launch == launch_id():
             found = path

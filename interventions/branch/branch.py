@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.config import Config, differences
 from biggan.errors import UserError
+from biggan.run.directory import RunDirectory
 from interventions.branch.parent import Parent
 from interventions.branch.timeline import Applied, Phase, Timed, Timeline, applied_from_json, make_timeline, open_ended
 
@@ -149,13 +150,8 @@ def open_branch(branch: Branch) -> Session:
         facts["inherited_changes"] = [one.as_json() for one in branch.inherited]
     if (boundary := branch.timeline.last_boundary) is not None:
         facts["continued_by"] = {"command": "biggan-intervene --resume", "through": boundary}
-    before = [] if parent.run is None else parent.run.events()
-    events = [
-        event | {"inherited": True}
-        for event in before
-        if event["step"] <= parent.step and event["event"] not in OF_SESSIONS
-        if not event.get("superseded")
-    ]
+    before = [] if parent.run is None else parent.run.events_that_hold(through=parent.step)
+    events = [event | {"inherited": True} for event in before if event["event"] not in OF_SESSIONS]
     config = dataclasses.replace(first.config, out=str(branch.out))
     identity = parent.facts.get("data") if not _data_differs(parent.checkpoint.config, config) else None
     past = None if parent.run is None else parent.run.path
@@ -192,18 +188,15 @@ def _finish(path: Path, step: int) -> None:
     from biggan.run.directory import RunDirectory, make_event
 
     run = RunDirectory(path)
-    if not any(event["event"] == "finished" and not event.get("superseded") for event in run.events()):
+    if not run.events_that_hold("finished"):
         run.append_event(make_event("finished", step))
 
 
 def read_facts(run: Path) -> dict[str, Any]:
     """A run's run.json. Raises `UserError` where this is not a run directory."""
-    import json
-
-    place = run / "run.json"
-    if not place.is_file():
-        raise UserError(f"{run} is not a run directory: it has no run.json.")
-    return json.loads(place.read_text(encoding="utf-8"))
+    if facts := RunDirectory(run).facts():
+        return facts
+    raise UserError(f"{run} is not a run directory: it has no run.json.")
 
 
 def _train_phases(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ def find_parent(place: str | Path, *, at: int | None = None, before_collapse: in
     else:
         checkpoint = read_checkpoint(place)
     run = run_of(checkpoint.path)
-    facts = json.loads((run.path / "run.json").read_text(encoding="utf-8")) if run is not None else {}
+    facts = run.facts() if run is not None else {}
     return Parent(checkpoint, run, facts)
 
 

@@ -65,7 +65,7 @@ def _check_comparable(branch: Branch) -> None:
     parent = branch.parent
     if parent.run is None:
         return
-    events = [e["step"] for e in parent.run.events() if not e.get("superseded")]
+    events = [event["step"] for event in parent.run.events_that_hold()]
     last = max([*all_checkpoints(parent.run.path), *events], default=parent.step)
     if last <= parent.step:
         raise UserError(

@@ -50,7 +50,7 @@ def run_job(folder: str | Path, key: str) -> str:
 
 def ended(out: Path, job: Job) -> bool:
     """Whether the run has come to its end: its last step, or non-finite numbers that it was told to stop at."""
-    events = [event for event in RunDirectory(out).events() if not event.get("superseded")]
+    events = RunDirectory(out).events_that_hold()
     return bool(events) and events[-1]["event"] in ("finished", "stopped")
 
 

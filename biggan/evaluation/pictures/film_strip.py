@@ -11,8 +11,7 @@ from biggan.errors import UserError
 from biggan.evaluation.pictures.grids import class_images, draw_grid, load_generator, save_picture
 from biggan.observers.collapse_of_run import collapse_of
 from biggan.run.checkpoint import read_checkpoint, step_of
-from biggan.run.directory import class_names_of
-from spectra.record.events import read_event_lines
+from biggan.run.directory import RunDirectory, class_names_of
 
 TELLING = ("alarm", "spike")  # what a strip is drawn around without a step or a collapse, the first kind first
 
@@ -89,7 +88,7 @@ def checkpoints_of(run: Path) -> dict[int, Path]:
 
 
 def _telling_step(run: Path, last: int) -> int:
-    events = [event for event in read_event_lines(run) if not event.get("superseded")]
+    events = RunDirectory(run).events_that_hold()
     if (collapse := collapse_of(events)) is not None:
         return collapse.onset
     for kind in TELLING:

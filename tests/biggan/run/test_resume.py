@@ -219,3 +219,25 @@ def test_opening_a_run_supersedes_what_lies_after_its_state(finished: Path) -> N
     later = [event for event in session.run.events() if event["step"] > 2]
     assert later
     assert all(event.get("superseded") for event in later)
+
+
+def test_a_damaged_run_json_is_named(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (finished / "run.json").write_text('{"version": "0.')
+    assert train_main(["--resume", str(finished), "--steps=4", "--quiet"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "run.json is damaged" in error
+    assert "move it away" in error
+    (finished / "run.json").unlink()
+    assert train_main(["--resume", str(finished), "--steps=4", "--quiet"]) == 0
+
+
+def test_events_that_hold_are_those_no_resume_superseded(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    for kind, step in (("started", 0), ("evaluation", 2), ("alarm", 3), ("evaluation", 4)):
+        run.append_event({"event": kind, "step": step})
+    run.supersede_events(3)
+    run.append_event({"event": "evaluation", "step": 6})
+    assert [event["step"] for event in run.events()] == [0, 2, 3, 4, 6]
+    assert [event["step"] for event in run.events_that_hold()] == [0, 2, 3, 6]
+    assert [event["step"] for event in run.events_that_hold("evaluation")] == [2, 6]
+    assert [event["step"] for event in run.events_that_hold("evaluation", through=5)] == [2]
