@@ -11,8 +11,11 @@ from typing import Any
 _HOMES = {
     "biggan.config": ["Config", "ModelConfig", "differences", "from_dict", "to_dict"],
     "biggan.errors": ["UserError"],
+    "biggan.networks": ["FAMILIES", "Family", "build_networks"],
+    "biggan.networks.base": ["DiscriminatorNetwork", "GeneratorNetwork"],
     "biggan.networks.generator": ["Generator"],
     "biggan.networks.discriminator": ["Discriminator"],
+    "biggan.objective": ["GRADIENT_PENALTIES", "LATENTS", "LOSSES", "WEIGHT_PENALTIES"],
     "biggan.training.state": ["TrainingState"],
     "biggan.run.folding": ["fold_spectral_norm"],
     "biggan.run.checkpoint": ["Checkpoint", "newest_checkpoint", "read_checkpoint", "save_checkpoint"],

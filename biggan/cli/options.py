@@ -246,6 +246,10 @@ def _typed(parser: ArgumentParser, values: Mapping[str, Any], where: str) -> dic
             _note(f"in {where}: {given} is now called {name}")
         if value is None and name in sections:  # a heading with nothing below it
             continue
+        if name == "base":
+            raise UserError(
+                f"in {where}: base is for presets. Omit it, and give the preset {value} on the command line."
+            )
         check_known(name, known, f"field in {where}:")
         current[name] = value
     if not current:

@@ -21,7 +21,7 @@ class DataConfig(Section):
     flip: bool = setting(False)
     """Mirror each training image from left to right with probability one half each time it is drawn."""
     top_classes: int | None = setting(None, low=1)
-    """Keep only the N most common classes (Section 5.2), counted over both splits together; null: all classes."""
+    """Keep only the N most common classes (Section 5.2), counted over both splits; null: all classes."""
     val_fraction: float = setting(0.1, low=0.001, high=0.5)
     """Share of each class held out for validation where the data has no such split; the same images in all runs."""
     train_per_class: int | None = setting(None, low=1)

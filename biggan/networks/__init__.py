@@ -48,14 +48,14 @@ def build_networks(config: Config) -> NetworkPair:
 
 
 def build_generator(config: Config) -> GeneratorNetwork:
-    """G alone; see `build_networks`."""
+    """Only G; see `build_networks`."""
     network = imported(_family(config).G)(config.model, config.speed)
     _check(network, "G", config)
     return network
 
 
 def build_discriminator(config: Config) -> DiscriminatorNetwork:
-    """D alone; see `build_networks`."""
+    """Only D; see `build_networks`."""
     network = imported(_family(config).D)(config.model, config.speed)
     _check(network, "D", config)
     return network
@@ -72,7 +72,7 @@ def _check(network: nn.Module, name: str, config: Config) -> None:
     from torch.nn.modules.dropout import _DropoutNd
 
     from biggan.networks.base import shared_embedding
-    from biggan.networks.sigma_control import Clamp
+    from biggan.networks.sigma_control import SigmaClamp
 
     family = config.model.family
     for path, module in network.named_modules():
@@ -82,7 +82,7 @@ def _check(network: nn.Module, name: str, config: Config) -> None:
                 f"draws numbers in each forward. Use biggan.networks.batchnorm, or D's argument `mask` for dropout."
             )
     clamp = config.model.clamp_G if name == "G" else config.model.clamp_D
-    if clamp.on and clamp.mode == "forward" and not any(isinstance(module, Clamp) for module in network.modules()):
+    if clamp.on and clamp.mode == "forward" and not any(isinstance(module, SigmaClamp) for module in network.modules()):
         raise UserError(f"model.clamp_{name} is in mode forward, which the family {family} lacks. Use mode project.")
     if config.train.recompute and not hasattr(network, "blocks"):
         raise UserError(f"train.recompute is on, and {name} of the family {family} has no blocks. Turn it off.")

@@ -3,7 +3,7 @@
 A row reads as the paper prints it: `up 16->8` is a residual block that doubles the resolution and takes 16 ch
 channels to 8 ch; `conv` is a plain 3x3 convolution; a block that is neither up nor down keeps the resolution; `rgb`
 is the image. A new architecture is a new row here. Where the printed tables mislead, the printed parameter counts
-decide (tests/test_architectures.py holds them).
+decide (tests/biggan/networks/test_architectures.py holds them).
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ TABLE: dict[tuple[str, int], Architecture] = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResolvedModel:
     """A model configuration with everything resolved that it leaves to the table."""
 
     architecture: Architecture
@@ -157,7 +157,7 @@ class Plan:
         return tuple(found)
 
 
-def resolve(model: ModelConfig) -> Plan:
+def resolve_model(model: ModelConfig) -> ResolvedModel:
     """The row of the table for `model`, its open fields filled in.
 
     Raises `UserError` where there is no such row, or where its parts cannot be joined.
@@ -169,7 +169,7 @@ def resolve(model: ModelConfig) -> Plan:
             f"these, or add a row to biggan/networks/architectures.py."
         )
     row = TABLE[model.family, model.resolution]
-    plan = Plan(
+    plan = ResolvedModel(
         row,
         z_dim=row.z_dim if model.z_dim is None else model.z_dim,
         embedding_dim=row.embedding_dim if model.embedding_dim is None else model.embedding_dim,
@@ -187,7 +187,7 @@ def resolve(model: ModelConfig) -> Plan:
     return plan
 
 
-def _check_conditioning(model: ModelConfig, plan: Plan) -> None:
+def _check_conditioning(model: ModelConfig, plan: ResolvedModel) -> None:
     needs_embedding = {
         "model.share_embedding_with_D": model.share_embedding_with_D,
         "model.projection: mlp": model.projection == "mlp",
@@ -201,7 +201,8 @@ def _check_conditioning(model: ModelConfig, plan: Plan) -> None:
         )
     if model.projection_hidden is not None and model.projection != "mlp":
         raise UserError(
-            "model.projection_hidden is the hidden width of model.projection mlp, which is linear. Set both."
+            "model.projection_hidden is set, and model.projection is linear, without a hidden layer. Set "
+            "model.projection to mlp, or omit model.projection_hidden."
         )
     if model.skip_z and not model.shared_embedding:
         raise UserError(
@@ -221,7 +222,7 @@ def _check_conditioning(model: ModelConfig, plan: Plan) -> None:
             )
 
 
-def _check_attention(model: ModelConfig, plan: Plan) -> None:
+def _check_attention(model: ModelConfig, plan: ResolvedModel) -> None:
     for name, wanted in (("G", plan.attention_G), ("D", plan.attention_D)):
         blocks = plan.architecture.blocks(name)
         places = resolutions(blocks, BASE_RESOLUTION if name == "G" else model.resolution)

@@ -3,7 +3,7 @@
 A new family is one class derived from `GeneratorNetwork`, one from `DiscriminatorNetwork`, each made with
 (ModelConfig, SpeedConfig), and one line in `biggan.networks.FAMILIES`. What is named below is all that is required.
 
-- Every forward is a function of its arguments and of parameters and buffers alone: no dropout of its own, no draws.
+- Every forward is a function of its arguments, parameters and buffers: no dropout of its own, no random draws.
   Dropout in D comes as `mask`. A BatchNorm is one of `biggan.networks.batchnorm`, whose statistics move once an update.
 - Weights are drawn after construction (`initialize`): those of two or more dimensions by `model.init`; biases become
   zero; other one-dimensional parameters keep what the constructor gave them.

@@ -64,8 +64,8 @@ class _Divide(torch.autograd.Function):
             layout = torch.channels_last if is_channels_last(out) else torch.contiguous_format
             matrix = in_memory_order(g.contiguous(memory_format=layout))
             share = torch.dot(matrix.view(-1), in_memory_order(out).view(-1))
-            slope = torch.addr(matrix, u, v * -share).div_(sigma)
+            raw_gradient = torch.addr(matrix, u, v * -share).div_(sigma)
             if layout == torch.channels_last:
-                slope = slope.unflatten(1, (*out.shape[2:], out.shape[1])).permute(0, 3, 1, 2)
-            found.append(slope.view_as(out))
+                raw_gradient = raw_gradient.unflatten(1, (*out.shape[2:], out.shape[1])).permute(0, 3, 1, 2)
+            found.append(raw_gradient.view_as(out))
         return None, None, None, *found

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from biggan.config import ModelConfig, SpeedConfig
-from biggan.networks.architectures import Block, resolutions, resolve
+from biggan.networks.architectures import Block, resolutions, resolve_model
 from biggan.networks.autocast import in_full_precision, widened
 from biggan.networks.base import DiscriminatorNetwork, GeneratorNetwork, shared_embedding
 from biggan.networks.blocks import DBlock, DeepDBlock, NonLocalBlock, ProjectedEmbedding
@@ -23,7 +23,7 @@ class Discriminator(DiscriminatorNetwork):
 
     def __init__(self, model: ModelConfig, speed: SpeedConfig | None = None) -> None:
         super().__init__()
-        plan = resolve(model)
+        plan = resolve_model(model)
         blocks = plan.blocks("D")
         ch = model.width_D
         speed = speed or SpeedConfig()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from biggan.config import ModelConfig, SpeedConfig
-from biggan.networks.architectures import BASE_RESOLUTION, resolutions, resolve
+from biggan.networks.architectures import BASE_RESOLUTION, resolutions, resolve_model
 from biggan.networks.autocast import widened
 from biggan.networks.base import GeneratorNetwork
 from biggan.networks.blocks import DeepGBlock, GBlock, NonLocalBlock
@@ -27,7 +27,7 @@ class Generator(GeneratorNetwork):
 
     def __init__(self, model: ModelConfig, speed: SpeedConfig | None = None) -> None:
         super().__init__()
-        plan = resolve(model)
+        plan = resolve_model(model)
         blocks = plan.blocks("G")
         ch, self.z_dim, self.skip_z = model.width_G, plan.z_dim, model.skip_z
         self.resolution, self.classes = model.resolution, model.classes

@@ -22,7 +22,7 @@ from spectra.linalg.topk import top_singular_values, top_singular_values_batch
 COUNT = 2  # sigma_0, and sigma_1 for targets that are a ratio of it
 
 
-class Triplets(NamedTuple):
+class TopTwo(NamedTuple):
     """The largest singular values (k,) of a matrix (rows x columns), descending, left (rows, k) and right (columns, k).
 
     k is 2, or 1 for a matrix of one row or column. NaN where the matrix is not finite.
@@ -39,13 +39,13 @@ class Triplets(NamedTuple):
 
 
 def start_shape(matrix: Tensor) -> tuple[int, int]:
-    """The shape of `Triplets.short` for a matrix."""
+    """The shape of `TopTwo.short` for a matrix."""
     short = min(matrix.shape)
     return short, min(COUNT, short)
 
 
 @torch.no_grad()
-def top_two(matrices: Sequence[Tensor], starts: Sequence[Tensor | None]) -> list[Triplets]:
+def top_two(matrices: Sequence[Tensor], starts: Sequence[Tensor | None]) -> list[TopTwo]:
     """The two largest singular triplets of each matrix (rows x columns), constants, in its dtype and on its device.
 
     `starts` (see `start_shape`) holds for each the vectors of an earlier, similar matrix, or None. Exact to rounding
@@ -59,18 +59,18 @@ def top_two(matrices: Sequence[Tensor], starts: Sequence[Tensor | None]) -> list
     for one, matrix in zip(found, matrices, strict=True):
         if one.finite and not one.converged:  # training never uses an uncertain value
             one = top_singular_values(matrix.detach(), COUNT, method="exact")
-        triplets.append(Triplets(one.left.to(matrix), one.values.to(matrix), one.right.to(matrix)))
+        triplets.append(TopTwo(one.left.to(matrix), one.values.to(matrix), one.right.to(matrix)))
     return triplets
 
 
-def _unknown(matrix: Tensor) -> Triplets:
+def _unknown(matrix: Tensor) -> TopTwo:
     _, count = start_shape(matrix)
     left, right = (matrix.new_empty((side, count)) for side in matrix.shape)
-    return Triplets(left, matrix.new_empty((count,)), right)
+    return TopTwo(left, matrix.new_empty((count,)), right)
 
 
 def sigma_and_target(
-    matrix: Tensor, found: Triplets, target: float | None, ratio: float | None
+    matrix: Tensor, found: TopTwo, target: float | None, ratio: float | None
 ) -> tuple[Tensor, Tensor | float]:
     """sigma_0 = u0^T W v0, whose derivative in W is u0 v0^T, and its target: a number, or r * sg(sigma_1).
 
@@ -127,7 +127,7 @@ class WarmStarts:
         return cls(vectors, config.train.freeze)
 
     @torch.no_grad()
-    def top_two(self, name: str, layers: Mapping[str, Tensor]) -> dict[str, Triplets]:
+    def top_two(self, name: str, layers: Mapping[str, Tensor]) -> dict[str, TopTwo]:
         """The two largest singular triplets of raw weights of network "G" or "D", by layer.
 
         The vectors move to what was found, unless the network is frozen.
@@ -156,7 +156,7 @@ def sigma_controlled_layers(config: Config, name: str, network: nn.Module) -> di
     return found
 
 
-class Clamp(nn.Module):
+class SigmaClamp(nn.Module):
     """W - max(0, s0 - c) u0 v0^T (eq. 4), c a number or r * sg(s1).
 
     u0, v0 and c are constants to the gradient, as u and v are in Spectral Normalization: where s0 > c, the gradient
@@ -183,7 +183,7 @@ class Clamp(nn.Module):
 
 
 def clamp_layers(network: nn.Module, config: ClampConfig, where: str) -> None:
-    """Put a `Clamp` on the layers that `config` names; does nothing unless the mode is `forward`.
+    """Put a `SigmaClamp` on the layers that `config` names; does nothing unless the mode is `forward`.
 
     Raises `UserError` for an unknown layer.
     """
@@ -192,7 +192,7 @@ def clamp_layers(network: nn.Module, config: ClampConfig, where: str) -> None:
     for name, weight in chosen_layers(network, config.layers, ratio=config.ratio, where=where).items():
         layer = network.get_submodule(name)
         assert isinstance(layer, Reparametrized)
-        layer.add_map("clamp", Clamp(weight, config))
+        layer.add_map("clamp", SigmaClamp(weight, config))
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from biggan.networks.sigma_control import WarmStarts, chosen_layers, sigma_and_t
 from biggan.objective.registries import WEIGHT_PENALTIES
 
 
-def weight_matrices(network: nn.Module) -> list[Tensor]:
+def penalized_matrices(network: nn.Module) -> list[Tensor]:
     """The raw weights of two or more dimensions as out x rest matrices; class embeddings excepted."""
     return [weight.flatten(1) for weight in matrix_names(network).values()]
 
@@ -49,17 +49,17 @@ def fully_orthogonal(matrix: Tensor) -> Tensor:
 
 def orthogonal_penalty(network: nn.Module) -> Tensor:
     """The sum of `orthogonal` over the weight matrices (eq. 3)."""
-    return torch.stack([orthogonal(matrix) for matrix in weight_matrices(network)]).sum()
+    return torch.stack([orthogonal(matrix) for matrix in penalized_matrices(network)]).sum()
 
 
 def full_orthogonal_penalty(network: nn.Module) -> Tensor:
     """The sum of `fully_orthogonal` over the weight matrices (eq. 2)."""
-    return torch.stack([fully_orthogonal(matrix) for matrix in weight_matrices(network)]).sum()
+    return torch.stack([fully_orthogonal(matrix) for matrix in penalized_matrices(network)]).sum()
 
 
 def l2_penalty(network: nn.Module) -> Tensor:
     """The sum of |W|_F^2 over the weight matrices."""
-    return torch.stack([matrix.square().sum() for matrix in weight_matrices(network)]).sum()
+    return torch.stack([matrix.square().sum() for matrix in penalized_matrices(network)]).sum()
 
 
 def sigma_penalty(network: nn.Module, name: str, config: SigmaConfig, starts: WarmStarts) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from biggan.config import Config
 from biggan.errors import UserError
 from biggan.evaluation.standing import converge_sigma
-from biggan.networks.sigma_control import Clamp
+from biggan.networks.sigma_control import SigmaClamp
 from biggan.networks.spectral_norm import SpectrallyNormalized
 from biggan.run.checkpoint import Checkpoint
 from biggan.training.state import TrainingState
@@ -36,7 +36,7 @@ def fold_spectral_norm(state: TrainingState, network: str) -> dict[str, Tensor]:
     tensors = {name: tensor.clone() for name, tensor in state.tensors().items()}
     if not any(isinstance(module, SpectrallyNormalized) for module in own.modules()):
         raise UserError(f"{network} has no Spectral Normalization that could be folded into its weights.")
-    if any(isinstance(module, Clamp) and module.value is not None for module in own.modules()):
+    if any(isinstance(module, SigmaClamp) and module.value is not None for module in own.modules()):
         raise UserError(
             f"model.clamp_{network}.value clamps raw weights, whose scale changes when Spectral Normalization is "
             f"turned off. Clamp to a ratio of sigma_1, which has no scale, or turn clamping off first."

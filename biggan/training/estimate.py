@@ -84,7 +84,7 @@ def _count(network: nn.Module) -> int:
 def largest_micro_batch(config: Config, card: int, processes: int = 1) -> tuple[int, int, int] | None:
     """The largest micro-batch, over all processes, with which the configuration fits on cards of `card` bytes.
 
-    Returns it with its `train.accumulate` and the memory of one process; none where not even the smallest fits. `SPARE`
+    Returns it with its `train.accumulate` and the memory of one process; None where not even the smallest fits. `SPARE`
     of the card is left free. Micro-batches are of equal size, so only divisors of the batch are tried.
     """
     batch = config.train.batch

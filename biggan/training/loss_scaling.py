@@ -54,7 +54,7 @@ def step_unless(skip: Tensor, optimizer: torch.optim.Optimizer) -> None:
     del optimizer.found_inf  # type: ignore[attr-defined]
 
 
-class Snapshot:
+class TensorBackup:
     """Copies of `tensors`, to be put back where an update turns out to be skipped."""
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:

@@ -23,7 +23,7 @@ from biggan.objective.losses import make_loss
 from biggan.objective.weight_penalties import penalties
 from biggan.training.batch import BatchDraws
 from biggan.training.logits import logit_statistics
-from biggan.training.loss_scaling import Snapshot, step_unless
+from biggan.training.loss_scaling import TensorBackup, step_unless
 from biggan.training.optimizers import clip_gradients
 from biggan.training.state import TrainingState
 from spectra.linalg.tf32 import tf32
@@ -69,7 +69,7 @@ class Updater:
         state.G.recompute = state.D.recompute = config.train.recompute
         self.draws = BatchDraws(config, state)
         self.share, self.device = self.draws.share, self.draws.device
-        self.snapshot = Snapshot(())
+        self.snapshot = TensorBackup(())
         compiled = config.speed.compile
         self.forward_G = torch.compile(state.G, dynamic=False) if compiled else state.G
         compiled = compiled and not self.gradient_penalties  # compiled code has no second derivative
@@ -169,7 +169,7 @@ class Updater:
         self.state.optimizers[network].zero_grad(set_to_none=True)
         if network in self.state.loss_scalers:  # what an update moves beside the weights, in case it is skipped
             buffers = (buffer for net in self.state.networks().values() for buffer in net.buffers())
-            self.snapshot = Snapshot([*buffers, *self.state.warm_starts.vectors.values()])
+            self.snapshot = TensorBackup([*buffers, *self.state.warm_starts.vectors.values()])
 
     def _backward(self, network: str, index: int, loss: Tensor, on_weights: Stats) -> None:
         """Add the gradient of micro-batch `index`, and with the first one that of the penalties on weights.
@@ -221,6 +221,6 @@ class Updater:
             project(net, network, clamp, self.state.warm_starts)
             return
         step_unless(skip, optimizer)
-        weights = Snapshot(net.parameters() if clamp.on and clamp.mode == "project" else ())
+        weights = TensorBackup(net.parameters() if clamp.on and clamp.mode == "project" else ())
         project(net, network, clamp, self.state.warm_starts)
         weights.put_back_where(skip)

@@ -14,14 +14,14 @@ from biggan.cli.options import parse
 from biggan.cli.train import train_main
 from biggan.config import differences, from_dict
 from biggan.objective import WEIGHT_PENALTIES
-from biggan.objective.weight_penalties import penalties, weight_matrices
+from biggan.objective.weight_penalties import penalized_matrices, penalties
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
 from biggan.training.state import TrainingState
 
 
 def l1(network: nn.Module) -> Tensor:
     """The sum of |W| over all weight matrices."""
-    return torch.stack([matrix.abs().sum() for matrix in weight_matrices(network)]).sum()
+    return torch.stack([matrix.abs().sum() for matrix in penalized_matrices(network)]).sum()
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def test_it_is_trained_with_recorded_and_kept(tmp_path: Path) -> None:
     config = read_checkpoint(checkpoint_paths(run)[-1]).config
     assert config.regularizers.weight_penalties_D == {"l1": 1e-3}
     row = recorded(run).iloc[0]
-    assert row["penalty/D_l1"] == pytest.approx(1e-3 * float(l1(TrainingState(config).D)), rel=1e-5)
+    assert row["penalty/D_l1"] == pytest.approx(1e-3 * float(l1(TrainingState(config).D).detach()), rel=1e-5)
     assert row["penalty/D_l2"] > 0
     assert "penalty/G_l1" not in row
     assert train_main(["--resume", str(run), "--steps=3", "--quiet"]) == 0

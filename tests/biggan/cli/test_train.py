@@ -176,6 +176,7 @@ def test_a_misspelt_yaml_key_names_the_file_and_the_nearest(tmp_path: Path, caps
         (b"model: {ch: [3\n", "this is not YAML"),
         (b"\xff\xfe\x00", "cannot read --config"),
         (b"- 3\n", "in "),
+        (b"base: cifar10\n", "base is for presets. Omit it, and give the preset cifar10 on the command line"),
         (b"steps: many\n", "steps is 'many', expected a whole number"),
     ],
 )

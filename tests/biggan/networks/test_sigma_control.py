@@ -15,7 +15,7 @@ from biggan.errors import UserError
 from biggan.evaluation.pictures.grids import load_generator
 from biggan.evaluation.standing import sampling_copy
 from biggan.networks.reparametrization import matrix_names
-from biggan.networks.sigma_control import Clamp, WarmStarts, project, sigma_and_target, start_shape, top_two
+from biggan.networks.sigma_control import SigmaClamp, WarmStarts, project, sigma_and_target, start_shape, top_two
 from biggan.networks.spectral_norm import SpectrallyNormalized, normalized
 from biggan.objective.weight_penalties import penalties
 from biggan.run.folding import fold_spectral_norm
@@ -72,7 +72,7 @@ def test_top_two_of_a_large_matrix_from_wherever_it_starts(shape: tuple[int, int
         torch.testing.assert_close(found.values, wanted, rtol=1e-5, atol=0)
         (again,) = top_two([W], [start])
         assert torch.equal(again.left, found.left)
-    assert Clamp(W, ClampConfig(ratio=1.0))(W, iterate=True).shape == W.shape
+    assert SigmaClamp(W, ClampConfig(ratio=1.0))(W, iterate=True).shape == W.shape
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -117,7 +117,7 @@ def test_sigma_regularization(shape: tuple[int, int], target: dict) -> None:
 
 
 def clamped(W: Tensor, **config: float) -> Tensor:
-    return Clamp(W, ClampConfig(**config)).double()(W, iterate=False)
+    return SigmaClamp(W, ClampConfig(**config)).double()(W, iterate=False)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -144,7 +144,7 @@ def test_clamping_in_single_precision_to_1e_4() -> None:
         W = weight.detach().flatten(1)
         values = torch.linalg.svdvals(W.double())
         limit = 0.5 * (values[0] + values[min(1, len(values) - 1)] * (len(values) > 1)).item()
-        found = torch.linalg.svdvals(Clamp(W, ClampConfig(value=limit))(W, iterate=False).double())
+        found = torch.linalg.svdvals(SigmaClamp(W, ClampConfig(value=limit))(W, iterate=False).double())
         assert found[0].item() <= limit * (1 + 1e-4), name
         torch.testing.assert_close(found[1:], values[1:], rtol=1e-4, atol=1e-5)
 
@@ -286,7 +286,7 @@ def test_a_run_with_clamping_can_be_estimated_and_sampled(play: Play) -> None:
 
 def test_numbers_that_are_not_finite_go_through() -> None:
     W = torch.full((3, 4), math.nan)
-    assert torch.isnan(Clamp(W, ClampConfig(value=1.0))(W, iterate=False)).all()
+    assert torch.isnan(SigmaClamp(W, ClampConfig(value=1.0))(W, iterate=False)).all()
     network = OneLayer(W)
     (value,) = penalties(network, "G", RegularizerConfig(sigma_G=SigmaConfig(1.0, target=1.0))).values()
     assert torch.isnan(value)

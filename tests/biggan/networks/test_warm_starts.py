@@ -165,7 +165,7 @@ def test_truncation_follows_the_law_of_training(tmp_path: Path, capsys: pytest.C
             ],
             "layers is empty",
         ),
-        (["--model.projection_hidden=5"], "Set both"),
+        (["--model.projection_hidden=5"], "Set model.projection to mlp"),
         (
             ["--model.shared_embedding=false", "--model.skip_z=false", "--model.projection_spectral_norm=false"],
             "builds on G's shared class embedding",

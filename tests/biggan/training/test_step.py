@@ -16,7 +16,7 @@ from biggan.errors import UserError
 from biggan.networks.generator import Generator
 from biggan.networks.initialization import initialize
 from biggan.objective.losses import make_loss
-from biggan.objective.weight_penalties import orthogonal, penalties, weight_matrices
+from biggan.objective.weight_penalties import orthogonal, penalized_matrices, penalties
 from biggan.training.average import EMA
 from biggan.training.optimizers import make_adam
 from biggan.training.state import TrainingState
@@ -56,7 +56,7 @@ def test_orthogonal_regularization_against_eq_3(shape: tuple[int, int]) -> None:
 def test_penalties_leave_class_embeddings_and_vectors_alone() -> None:
     G = Generator(ModelConfig(resolution=8, ch=4))
     initialize(G, "normal", 0, "G")
-    matrices = weight_matrices(G)
+    matrices = penalized_matrices(G)
     names = [name for name, p in G.named_parameters() if p.ndim >= 2 and not name.startswith("embedding")]
     assert len(matrices) == len(names)
     total = sum(orthogonal(G.get_parameter(name).flatten(1)) for name in names)
