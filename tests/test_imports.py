@@ -141,3 +141,8 @@ def test_no_public_name_is_defined_twice() -> None:
         for name in public_names(ROOT / path):
             homes.setdefault(name, []).append(module)
     assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
+def test_a_file_is_read_in_one_sitting() -> None:
+    lengths = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in modules().values()}
+    assert {path: length for path, length in lengths.items() if length > 400} == {}

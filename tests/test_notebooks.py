@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
 
 
+@pytest.mark.slow
 def test_the_notebooks_run() -> None:
     """In one process of their own, since the kernels have theirs; one thread, as everywhere in the tests."""
     command = [sys.executable, "-m", "pytest", "--nbmake", "-n", "0", "-q", "-p", "no:cacheprovider", *NOTEBOOKS]

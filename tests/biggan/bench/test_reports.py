@@ -104,6 +104,7 @@ def test_exponents_of_an_exact_law() -> None:
     assert growth.fitted_exponents(cells[:2], "step_seconds") is None  # one batch size of each tells nothing
 
 
+@pytest.mark.slow
 def test_growth_leaves_out_what_would_take_too_long(capsys: pytest.CaptureFixture[str]) -> None:
     grid = ((2, 4), (8, 16), (2, 4))  # the smallest in which all three exponents show
     found = growth.grow(["digits", "--device=cpu"], rounds=1, log=quiet, grid=grid)

@@ -118,7 +118,10 @@ def compare_maps(name: str, parts: list[dict[str, Tensor]]) -> None:
         assert torch.equal(part["variance"], parts[0]["variance"])
 
 
-@pytest.mark.parametrize(("ranks", "runs"), [(2, WHOLE_RUNS), (3, RUNS)], ids=["2", "3"])
+@pytest.mark.parametrize(
+    ("ranks", "runs"),
+    [pytest.param(2, WHOLE_RUNS, id="2"), pytest.param(3, RUNS, id="3", marks=pytest.mark.slow)],
+)
 def test_ranks_agree_with_one_process(ranks: int, runs: dict[str, Any], tmp_path: Path) -> None:
     """2 x 16, and 11 + 11 + 10, against 32; every penalty under accumulation; a frozen network; BatchNorm alone."""
     one = {name: first_steps(**job) for name, job in runs.items()}
