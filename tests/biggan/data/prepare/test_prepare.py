@@ -122,8 +122,7 @@ def test_a_prepare_that_was_killed_goes_on(
 
     process = start("prepare", photos, "--resolution", 8, "--out", out, "--workers", 2, decode=slow)
     journal = staging / "done.jsonl"
-    deadline = time.monotonic() + 60
-    while not (journal.exists() and journal.read_text().count('"stop"') >= 4) and time.monotonic() < deadline:
+    while not (journal.exists() and journal.read_text().count('"stop"') >= 4):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
@@ -146,15 +145,13 @@ def test_workers_leave_when_their_parent_is_killed(tmp_path: Path) -> None:
     hang = lambda data: time.sleep(5)  # noqa: E731
     process = start("prepare", photos, "--resolution", 8, "--out", tmp_path / "out", "--workers", 2, decode=hang)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    deadline = time.monotonic() + 60
-    while len(found := children.read_text().split()) < 2 and time.monotonic() < deadline:
+    while len(found := children.read_text().split()) < 2:
         time.sleep(0.05)
     time.sleep(0.3)  # until they watch
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert len(found) == 2
-    deadline = time.monotonic() + 20
-    while any(_alive(child) for child in found) and time.monotonic() < deadline:
+    while any(_alive(child) for child in found):
         time.sleep(0.1)
     assert not any(_alive(child) for child in found)
 
@@ -311,11 +308,10 @@ def test_ctrl_c_keeps_what_is_packed(tmp_path: Path, capfd: pytest.CaptureFixtur
 
     process = start("prepare", photos, "--resolution", 8, "--out", tmp_path / "out", "--workers", 2, decode=slow)
     journal = tmp_path / "out.preparing" / "done.jsonl"
-    deadline = time.monotonic() + 60
-    while not (journal.exists() and '"stop"' in journal.read_text()) and time.monotonic() < deadline:
+    while not (journal.exists() and '"stop"' in journal.read_text()):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to workers too
-    process.join(20)
+    process.join()
     assert process.exitcode == 130
     error = " ".join(capfd.readouterr().err.split())
     assert "stopped. What is packed is kept, and the same command goes on" in error
