@@ -5,8 +5,7 @@ The public names below are imported on first use, so that `biggan-train --help` 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from spectra.public import lazy_names
 
 _HOMES = {
     "biggan.config": ["Config", "ModelConfig", "differences", "from_dict", "to_dict"],
@@ -42,20 +41,5 @@ _HOMES = {
     "biggan.observers.collapse_of_run": ["collapse_of", "same_settings", "settings_of"],
     "biggan.observers.dead_discriminator": ["DeadDiscriminator", "dead_discriminator"],
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from spectra.version import package_version
-
-        return package_version()
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'biggan' has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)

@@ -5,8 +5,7 @@ The public names below are imported on first use, so that `biggan-intervene --he
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from spectra.public import lazy_names
 
 _HOMES = {
     "interventions.changes": ["CHANGES", "Change", "make_change"],
@@ -23,20 +22,5 @@ _HOMES = {
     "interventions.compare.figures": ["COMPARISON_FIGURES"],
     "interventions.compare.report": ["print_report", "write_report"],
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from spectra.version import package_version
-
-        return package_version()
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'interventions' has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)

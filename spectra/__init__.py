@@ -5,8 +5,7 @@ The public names below are imported on first use, so that `import spectra` and `
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from spectra.public import lazy_names
 
 _HOMES = {
     "spectra.linalg.topk": ["TopSingularValues", "top_singular_values", "top_singular_values_batch"],
@@ -25,22 +24,6 @@ _HOMES = {
     "spectra.detect.online": ["detect_run"],
     "spectra.networks.scan": ["Convolution", "Spectrum", "scan"],
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = {"detect": "spectra.detect", "lightning": "spectra.monitor.integrations.lightning"}
 
-__all__ = sorted([*_HOME_OF, "detect", "lightning"])
-
-
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from spectra.version import package_version
-
-        return package_version()
-    if name in ("detect", "lightning"):
-        return import_module({"detect": "spectra.detect", "lightning": "spectra.monitor.integrations.lightning"}[name])
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'spectra' has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES, _MODULES)
