@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="python -m biggan.bench [PRESET ...] [--section.field VALUE ...] [--ablate | --growth | --gpu-report] "
         "[--json]",
         description="Measure training and loading speed of a configuration on this machine. Takes biggan-train's "
-        "presets and options; --ablate takes several presets, and options for all of them. Nothing is written.",
+        "presets and options; --ablate takes several presets, and applies the options to all. Nothing is written.",
     )
     add = parser.add_argument
     add("--seconds", type=float, default=5.0, metavar="S", help="time for each measurement (default 5)")
@@ -94,12 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=50,
         metavar="N",
-        help=f"at most so many steps (default 50, {LEAST_TIMED} at least)",
+        help=f"at most N timed steps (default 50; at least {LEAST_TIMED})",
     )
     for name, text in REPORTS.items():
         add(f"--{name.replace('_', '-')}", action="store_true", help=f"report {text}")
-    add("--compiled", action="store_true", help="with --ablate: also speed.compile (minutes before its first step)")
-    add("--only", default="", metavar="NAME,...", help="with --ablate: these variants alone, and the plain networks")
+    add("--compiled", action="store_true", help="with --ablate: also time speed.compile (compiling takes minutes)")
+    add("--only", default="", metavar="NAME,...", help="with --ablate: only these variants, and the plain networks")
     add("--rounds", type=int, default=3, metavar="N", help="timed steps of each variant in a report (default 3)")
     add("--json", action="store_true", help="print one JSON object")
     return parser
