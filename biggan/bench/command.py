@@ -13,9 +13,9 @@ from biggan.cli.app import EXIT_DONE, guarded
 from biggan.errors import UserError
 
 REPORTS = {
-    "ablate": "each switch of `speed` on and off, on three presets",
+    "ablate": "the speed with each switch of `speed` on and off, on three presets",
     "growth": "how a step's cost grows with channels, resolution and batch",
-    "gpu_report": "the roofline of one GPU, its largest batch, time against batch, what the monitor costs",
+    "gpu_report": "the roofline of one GPU, its largest batch, time against batch, the cost of the monitor",
 }
 
 
@@ -29,9 +29,9 @@ def _bench(argv: list[str]) -> int:
     arguments, rest = _parser().parse_known_args(argv)
     asked = [name for name in REPORTS if getattr(arguments, name)]
     if len(asked) > 1:
-        raise UserError(f"--{asked[0]} and --{asked[1].replace('_', '-')} are two reports. Give one of them.")
+        raise UserError(f"--{asked[0]} and --{asked[1].replace('_', '-')} are two reports. Give only one of them.")
     if (arguments.only or arguments.compiled) and asked != ["ablate"]:
-        raise UserError("--only and --compiled go with --ablate. Add it, or omit them.")
+        raise UserError("--only and --compiled need --ablate. Add it, or omit them.")
     if arguments.rounds < 1:
         raise UserError(f"--rounds is {arguments.rounds}, expected at least 1.")
     found, show = _report(asked[0], arguments, rest) if asked else _one(arguments, rest)
@@ -50,7 +50,7 @@ def _one(arguments: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any]
 
     line = parse(rest)
     if useless := [name for name in ("resume", "allow_change", "quiet", "dry_run") if line.flags[name]]:
-        raise UserError(f"--{useless[0].replace('_', '-')} means nothing to the benchmark. Omit it.")
+        raise UserError(f"--{useless[0].replace('_', '-')} has no effect on the benchmark. Omit it.")
     found = measure(line.config(), seconds=arguments.seconds, most=arguments.timed_steps)
     return {"preset": line.preset, **found}, print_one
 
