@@ -1,4 +1,4 @@
-"""What other packages add to spectra: detectors, probes, figures, panels. Found by the standard entry points.
+"""How other packages add detectors, probes, figures and panels to spectra, through Python's entry points.
 
 A package names a function without arguments in the group `spectra.extensions` of its pyproject.toml:
 
@@ -20,7 +20,7 @@ _called: set[EntryPoint] = set()
 
 
 def load_extensions() -> None:
-    """Let every installed extension register what it adds; one that fails is left out with a warning."""
+    """Call every installed extension's function; one that fails is skipped with a warning."""
     for entry in entry_points(group=GROUP):
         if entry in _called:
             continue
@@ -29,8 +29,8 @@ def load_extensions() -> None:
             entry.load()()
         except Exception as error:
             warnings.warn(
-                f"spectra goes on without the extension {entry.name!r} ({entry.value}), which failed: "
-                f"{type(error).__name__}: {error}. Repair or uninstall the package that brings it",
+                f"spectra skips the extension {entry.name!r} ({entry.value}), which failed: "
+                f"{type(error).__name__}: {error}. Repair or uninstall its package",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -1,4 +1,4 @@
-"""What a misspelt name probably meant."""
+"""Suggests the nearest known name for a misspelt one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`--ablate`: each switch of `speed` on and off, in one run on one machine, in turns, so that drift cancels."""
+"""`--ablate`: times each switch of `speed` on and off. Variants take turns in one run, so drift of the machine
+cancels."""
 
 from __future__ import annotations
 
@@ -74,7 +75,7 @@ def one_case(argv: Sequence[str], known: str) -> tuple[str, list[str]]:
     """The one preset, or `known`, with the options. Raises `UserError` for several."""
     found = list(cases(argv, (known,)))
     if len(found) > 1:
-        raise UserError(f"this report is of one preset, and {', '.join(preset for preset, _ in found)} are given.")
+        raise UserError(f"this report takes one preset, but {', '.join(preset for preset, _ in found)} are given.")
     return found[0]
 
 

@@ -13,9 +13,9 @@ from biggan.cli.app import EXIT_DONE, guarded
 from biggan.errors import UserError
 
 REPORTS = {
-    "ablate": "each switch of `speed` on and off, on three presets",
+    "ablate": "the speed with each switch of `speed` on and off, on three presets",
     "growth": "how a step's cost grows with channels, resolution and batch",
-    "gpu_report": "the roofline of one GPU, its largest batch, time against batch, what the monitor costs",
+    "gpu_report": "the roofline of one GPU, its largest batch, time against batch, the cost of the monitor",
 }
 
 
@@ -29,9 +29,9 @@ def _bench(argv: list[str]) -> int:
     arguments, rest = _parser().parse_known_args(argv)
     asked = [name for name in REPORTS if getattr(arguments, name)]
     if len(asked) > 1:
-        raise UserError(f"--{asked[0]} and --{asked[1].replace('_', '-')} are two reports. Give one of them.")
+        raise UserError(f"--{asked[0]} and --{asked[1].replace('_', '-')} are two reports. Give only one of them.")
     if (arguments.only or arguments.compiled) and asked != ["ablate"]:
-        raise UserError("--only and --compiled go with --ablate. Add it, or omit them.")
+        raise UserError("--only and --compiled need --ablate. Add it, or omit them.")
     if arguments.rounds < 1:
         raise UserError(f"--rounds is {arguments.rounds}, expected at least 1.")
     found, show = _report(asked[0], arguments, rest) if asked else _one(arguments, rest)
@@ -50,7 +50,7 @@ def _one(arguments: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any]
 
     line = parse(rest)
     if useless := [name for name in ("resume", "allow_change", "quiet", "dry_run") if line.flags[name]]:
-        raise UserError(f"--{useless[0].replace('_', '-')} means nothing to the benchmark. Omit it.")
+        raise UserError(f"--{useless[0].replace('_', '-')} has no effect on the benchmark. Omit it.")
     found = measure(line.config(), seconds=arguments.seconds, most=arguments.timed_steps)
     return {"preset": line.preset, **found}, print_one
 
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="python -m biggan.bench [PRESET ...] [--section.field VALUE ...] [--ablate | --growth | --gpu-report] "
         "[--json]",
         description="Measure training and loading speed of a configuration on this machine. Takes biggan-train's "
-        "presets and options; --ablate takes several presets, and options for all of them. Nothing is written.",
+        "presets and options; --ablate takes several presets, and applies the options to all. Nothing is written.",
     )
     add = parser.add_argument
     add("--seconds", type=float, default=5.0, metavar="S", help="time for each measurement (default 5)")
@@ -94,12 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=50,
         metavar="N",
-        help=f"at most so many steps (default 50, {LEAST_TIMED} at least)",
+        help=f"at most N timed steps (default 50; at least {LEAST_TIMED})",
     )
     for name, text in REPORTS.items():
         add(f"--{name.replace('_', '-')}", action="store_true", help=f"report {text}")
-    add("--compiled", action="store_true", help="with --ablate: also speed.compile (minutes before its first step)")
-    add("--only", default="", metavar="NAME,...", help="with --ablate: these variants alone, and the plain networks")
+    add("--compiled", action="store_true", help="with --ablate: also time speed.compile (compiling takes minutes)")
+    add("--only", default="", metavar="NAME,...", help="with --ablate: only these variants, and the plain networks")
     add("--rounds", type=int, default=3, metavar="N", help="timed steps of each variant in a report (default 3)")
     add("--json", action="store_true", help="print one JSON object")
     return parser

@@ -1,4 +1,4 @@
-"""`python -m biggan.bench.evaluation`: samples a second, and seconds an evaluation takes, of a preset's generator."""
+"""`python -m biggan.bench.evaluation`: samples per second and seconds per evaluation of a preset's generator."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _bench(argv: list[str]) -> int:
         description="Time sampling and evaluation of a preset's untrained generator, with the classifier's features.",
     )
     parser.add_argument("preset", nargs="?", default="digits", help="a preset; default: digits")
-    parser.add_argument("--data-path", metavar="PATH", help="where its data lies")
+    parser.add_argument("--data-path", metavar="PATH", help="the preset's data")
     parser.add_argument("--samples", type=int, nargs="+", default=[1000, 10_000], metavar="N")
     arguments = parser.parse_args(argv)
     from biggan.cli.options import parse

@@ -53,7 +53,9 @@ def gpu_report(
     steps = _time_batches(config, speed, batches, rounds, log)
     fitting = [step["batch"] for step in steps if "step_seconds" in step]
     if not fitting:
-        raise UserError(f"not even a batch of {batches[0]} fits into this device's memory. Give a smaller --model.ch.")
+        raise UserError(
+            f"not even a batch of {batches[0]} fits into this device's memory. Choose a smaller --model.ch."
+        )
     at = _with_batch(config, fitting[0])
     log("operations and bytes")
     rates = {name: matrix_rate(config, 5.0, dtype) for name, dtype in _dtypes().items()}

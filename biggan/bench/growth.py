@@ -1,4 +1,4 @@
-"""`--growth`: what a step costs over channels, resolution and batch, and the exponents of the law that fits it."""
+"""`--growth`: the cost of a step for different channels, resolutions and batches, and the exponents of a power law."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every report of the benchmark needs of the machine: its name, its clock, its memory, its matrix rate."""
+"""What all benchmark reports need to know about the machine: its name, clock, memory and rate of matrix products."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def open_bench_data(config: Config) -> tuple[Source, str]:
     pixels = random.integers(0, 256, (SYNTHETIC, size, size, 3), dtype=np.uint8)
     images = ImageArray(pixels, random.integers(0, config.model.classes, SYNTHETIC), flip=config.data.flip)
     classes = tuple(str(c) for c in range(config.model.classes))
-    return Source(images, images, classes), "random pixels in memory, as no --data.path was given"
+    return Source(images, images, classes), "random pixels in memory, because no --data.path was given"
 
 
 def peak_memory(config: Config) -> dict[str, int]:

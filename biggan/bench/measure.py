@@ -1,4 +1,4 @@
-"""One configuration's speed: the loader alone, whole steps, their operations beside the machine's matrix products."""
+"""One configuration's speed: the loader alone, whole steps, and their operations relative to matrix products."""
 
 from __future__ import annotations
 

@@ -82,8 +82,8 @@ def _print_case(case: dict[str, Any]) -> None:
     table.caption = (
         f"Medians of {case['rounds']} rounds, variants in turns; rates by {CLOCKS[case['clock']]}. of mm: the plain "
         f"networks' {case['flop_step'] / 1e9:,.1f} GFLOP over the machine's float32 matrix products, "
-        f"{case['matrix_flop_per_second'] / 1e9:,.1f} GFLOP/s. MiB: a step's tensors at their most, beyond what is "
-        f"held. Best in float32: {case['best']}."
+        f"{case['matrix_flop_per_second'] / 1e9:,.1f} GFLOP/s. MiB: peak memory of a step's tensors, without what is "
+        f"allocated before. Best in float32: {case['best']}."
     )
     Console().print(table)
 

@@ -1,4 +1,4 @@
-"""How many bytes a step's operators read and write: with the operations, what the roofline is made of."""
+"""Counts the bytes that a step's operators read and write, which the roofline needs beside the operations."""
 
 from __future__ import annotations
 

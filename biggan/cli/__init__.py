@@ -1,1 +1,1 @@
-"""The commands: each reads its line, and has the work done elsewhere."""
+"""The commands: each parses its command line and calls the package that does the work."""

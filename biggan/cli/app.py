@@ -31,10 +31,10 @@ def guarded(
     stopped_code: int = EXIT_FAILED,
     kept: str = "Earlier checkpoints are whole.",
 ) -> int:
-    """Run a command; what is the user's to fix becomes one paragraph and exit code 2.
+    """Run a command; an error that the user can fix is printed as one paragraph, with exit code 2.
 
-    `stopped` and `stopped_code` are for an interrupt that the command did not take itself, `kept` says what is left
-    where the system refuses to write.
+    `stopped` and `stopped_code` are the message and exit code for an interrupt that the command did not handle itself;
+    `kept` describes what is left on disk when the system refuses to write.
     """
     try:
         return command(argv)
@@ -66,7 +66,7 @@ def add_version(parser: argparse.ArgumentParser) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, which takes no abbreviations and for a misspelt option suggests the one that was meant."""
+    """argparse's parser without abbreviations; for a misspelt option it suggests the nearest one."""
 
     def __init__(self, **arguments: object) -> None:
         super().__init__(**{"allow_abbrev": False, **arguments})  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ class Parser(argparse.ArgumentParser):
         super().error(message)
 
     def _options(self) -> list[str]:
-        """Every option, those of commands within too: it is the outermost parser that finds one unknown."""
+        """Every option, including those of subcommands, because the outermost parser reports unknown options."""
         found: list[str] = []
         for action in self._actions:
             found += action.option_strings

@@ -11,7 +11,7 @@ from typing import Any
 from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser, add_version, guarded
 from biggan.errors import UserError
 
-_KEPT = "What is packed is kept, and the same command goes on from there."
+_KEPT = "What is packed is kept, and the same command continues from there."
 STOPPED = f"stopped. {_KEPT}"
 
 
@@ -43,7 +43,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
         val_fraction=arguments.val_fraction,
     )
     if (manifest := finished(job)) is not None:
-        print(f"{out} is prepared already: {_contents(manifest)}.")
+        print(f"{out} is already prepared: {_contents(manifest)}.")
         return EXIT_DONE
     began = time.monotonic()
     progress = PrepareProgress()
@@ -73,7 +73,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if wrong := check(path):
         print("\n".join(wrong), file=sys.stderr)
         return EXIT_FAILED
-    print(f"{path} is whole: {_contents(manifest)}.")
+    print(f"{path} is complete and undamaged: {_contents(manifest)}.")
     return EXIT_DONE
 
 
@@ -91,22 +91,22 @@ def _check_range(name: str, value: float | None, low: float, high: float | None)
 
 
 class PrepareProgress:
-    """How far a preparation is. `packed` counts this call's images."""
+    """Prints the progress of a preparation. `packed` counts this call's images."""
 
     def __init__(self) -> None:
         self.packed = 0
 
     def begin(self, total: int, done: int) -> None:
-        """Say where an earlier call stopped."""
+        """Print where an earlier call stopped."""
         from biggan.observers.display import ProgressDisplay
 
         self.display = ProgressDisplay("{task.completed:,} of {task.total:,} images", total, done)
         self.done, self.began = done, time.monotonic()
         if done:
-            print(f"going on: {done:,} of {total:,} images were packed before.", flush=True)
+            print(f"continuing: {done:,} of {total:,} images were packed before.", flush=True)
 
     def advance(self, images: int) -> None:
-        """So many more are packed."""
+        """Count further packed images."""
         self.packed += images
         done = self.done + self.packed
         rate = f"{self.packed / max(time.monotonic() - self.began, 1e-9):,.0f} images/s"
@@ -133,15 +133,15 @@ def _parser() -> argparse.ArgumentParser:
         "prepare",
         help="pack a source at one resolution, so that training reads it without decoding",
         description="Crop the centre along the long edge, resample by exact area averaging, and pack into memory maps. "
-        "Stopped in any way, it goes on where it was when the same command is given again.",
+        "If it is stopped, give the same command again: it continues where it stopped.",
     )
     add = prepare.add_argument
-    add("source", metavar="SOURCE", help="a folder with one sub-folder a class, parquet files, or `digits`")
+    add("source", metavar="SOURCE", help="a folder with one sub-folder per class, parquet files, or `digits`")
     add("--resolution", type=int, required=True, metavar="R", help="height and width of the packed images, in pixels")
-    add("--out", required=True, metavar="DIR", help="the directory to make, for training's --data.path")
+    add("--out", required=True, metavar="DIR", help="the directory to make; train with --data.path DIR")
     add("--workers", type=int, default=_cores(), metavar="N", help=f"processes that decode (default {_cores()})")
-    add("--skip-broken", action="store_true", help="leave out and list files that are broken or no images")
-    add("--top-classes", type=int, metavar="K", help="keep the K most common classes alone, renumbered 0 to K-1")
+    add("--skip-broken", action="store_true", help="skip and list files that are broken or not images")
+    add("--top-classes", type=int, metavar="K", help="keep only the K most common classes, renumbered 0 to K-1")
     add(
         "--val-fraction",
         type=float,
@@ -149,9 +149,11 @@ def _parser() -> argparse.ArgumentParser:
         help="hold out this share of each class in DIR/val, for a source without a validation split",
     )
     check = commands.add_parser(
-        "check", help="read prepared data whole and compare it with its digests", description="Verify prepared data."
+        "check",
+        help="read all of the prepared data and compare it with its digests",
+        description="Verify prepared data.",
     )
-    check.add_argument("path", metavar="DIR", help="what biggan-data prepare made")
+    check.add_argument("path", metavar="DIR", help="the output of biggan-data prepare")
     return parser
 
 

@@ -56,7 +56,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
         arguments.truncation_curve = parse_thresholds(arguments.truncation_curve)
         if arguments.truncation is not None:
-            raise UserError("--truncation is one threshold and --truncation-curve many. Omit one of them.")
+            raise UserError("--truncation (one threshold) and --truncation-curve (many) exclude each other. Omit one.")
     asked = [
         name
         for name, on in (
@@ -68,7 +68,7 @@ def _check(arguments: argparse.Namespace) -> None:
         if on
     ]
     if len(asked) > 1:
-        raise UserError(f"{' and '.join(asked)} are different tasks. Give one of them.")
+        raise UserError(f"{' and '.join(asked)} are different tasks. Give only one of them.")
 
 
 def _scores(job: EvaluationJob) -> None:
@@ -130,34 +130,48 @@ def _discriminator(job: EvaluationJob) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="biggan-eval",
-        description=f"Score a generator by {', '.join(SCORES)}. Uses the averaged weights under standing statistics "
-        "unless told otherwise. Every number is printed and stored with the features and their digest, the reference "
-        "split, the number of samples, truncation, standing passes and weights that it was made with.",
-        epilog="Under torchrun every process makes its share of the samples to be scored. Exit codes: 0 done, 2 bad "
+        description=f"Score a generator by {', '.join(SCORES)}. By default it uses the averaged weights with standing "
+        "statistics. Every score is printed and stored with its settings: the features and their digest, the reference "
+        "split, the number of samples, truncation, standing passes and weights.",
+        epilog="Under torchrun every process generates its share of the samples. Exit codes: 0 done, 2 bad "
         "input, 1 anything else.",
     )
     add_version(parser)
     add = parser.add_argument
     add("--ckpt", required=True, metavar="PATH", help="a checkpoint file, or a run directory (its newest)")
-    add("--all", action="store_true", help="every checkpoint of the run, with D's accuracies: a table over steps")
+    add(
+        "--all",
+        action="store_true",
+        help="score every checkpoint of the run, with D's accuracies, in a table over steps",
+    )
     add("--truncation-curve", metavar="LOW:HIGH:N", help="FID and IS at N thresholds: CSV, plot, Table 2's points")
     add(
         "--discriminator",
         action="store_true",
-        help="how D takes training, validation and generated images",
+        help="D's accuracy on training, validation and generated images, and what D memorizes",
     )
-    add("--pictures", action="store_true", help="grids, interpolations, nearest training images, truncation strips")
-    add("--raw", action="store_true", help="the generator's own weights instead of their average")
-    add("--samples", type=int, default=10_000, metavar="N", help="generated images (default 10000; the paper: 50000)")
+    add(
+        "--pictures",
+        action="store_true",
+        help="draw grids, interpolations, nearest training images and truncation strips",
+    )
+    add("--raw", action="store_true", help="use the generator's own weights instead of their average")
+    add(
+        "--samples",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="number of generated images (default 10000; the paper: 50000)",
+    )
     add("--truncation", type=float, metavar="T", help="truncate z at T (Section 3.1); default: z as in training")
     add("--features", default="classifier", metavar="NAME", help="classifier (default), inception, or module:Name")
-    add("--weights", metavar="FILE", help="the weights of the features inception; default: in the cache folder")
+    add("--weights", metavar="FILE", help="the weights of the inception features; default: in the cache folder")
     add("--reference", choices=("train", "val"), default="train", help="real images to compare with (default train)")
-    add("--standing-passes", type=int, default=100, metavar="N", help="forwards for standing statistics (default 100)")
+    add("--standing-passes", type=int, default=100, metavar="N", help="forward passes for standing statistics (100)")
     add("--seed", type=int, default=0, help="seed of the latents (default 0)")
-    add("--data-path", metavar="PATH", help="where the run's data lies now; default: where it lay in training")
+    add("--data-path", metavar="PATH", help="where the run's data is now; default: where it was in training")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default auto)")
-    add("--out", metavar="DIR", help="where results are stored; default: RUN/evaluations")
+    add("--out", metavar="DIR", help="where to store the results; default: RUN/evaluations")
     return parser
 
 

@@ -1,6 +1,6 @@
-"""The command line as a configuration: one option a field, presets, and who wins.
+"""The command line as a configuration: one option per field, presets, and their precedence.
 
-Precedence: defaults < preset < `--config` files in order < options, wherever they stand on the line. A resumed run
+Precedence: defaults < preset < `--config` files in order < options, wherever they are on the line. A resumed run
 starts from its own configuration instead of the defaults.
 """
 
@@ -47,7 +47,7 @@ FLAGS = {
     "memory": None,
     "processes": None,
 }
-"""What a line may hold beside the configuration's fields, each with its value where the line omits it."""
+"""Options that are not fields of the configuration, with their defaults."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def parse(argv: list[str]) -> CommandLine:
 
 
 def _renamed_options(argv: list[str]) -> list[str]:
-    """The line with options by their present names."""
+    """The command line with renamed options replaced by their present names."""
     current = []
     for word in argv:
         option, equals, value = word.partition("=")
@@ -113,7 +113,7 @@ def _renamed_options(argv: list[str]) -> list[str]:
 
 
 def _note(text: str) -> None:
-    """Tell the user, once however many processes there are."""
+    """Print a note on stderr, from one process only."""
     if os.environ.get("RANK", "0") == "0":
         print(f"note: {text}.", file=sys.stderr)
 
@@ -142,13 +142,20 @@ def make_parser(texts: Mapping[str, str]) -> ArgumentParser:
     )
     add("--config", action="append", metavar="FILE", help="a YAML file of fields; repeatable")
     add("--resume", metavar="RUN", help="continue the run in this directory, exactly as if it had never stopped")
-    add("--allow-change", action="store_true", help="with --resume: accept changes of fields that decide the numbers")
+    add("--allow-change", action="store_true", help="with --resume: accept changed fields that affect the results")
     add("--quiet", action="store_true", help="no progress display and no summary")
-    add("--dry-run", action="store_true", help="show what would run, its parameters and memory, and stop")
+    add("--dry-run", action="store_true", help="show what would run, its parameters and memory, without training")
     add(
-        "--memory", metavar="SIZE", help="with --dry-run: name the largest micro-batch for cards of this size, as 80GiB"
+        "--memory",
+        metavar="SIZE",
+        help="with --dry-run: the largest micro-batch that fits a GPU of this size, such as 80GiB",
     )
-    add("--processes", type=int, metavar="N", help="with --dry-run: as one of N processes (default: as it is started)")
+    add(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="with --dry-run: the memory of one of N processes (default: those started)",
+    )
     add("--json", action="store_true", help="with --dry-run: print one JSON object")
     _add_section(parser, Config, "", flatten(to_dict(Config())), texts)
     return parser
@@ -248,7 +255,7 @@ def _typed(parser: ArgumentParser, values: Mapping[str, Any], where: str) -> dic
             continue
         if name == "base":
             raise UserError(
-                f"in {where}: base is for presets. Omit it, and give the preset {value} on the command line."
+                f"in {where}: only presets may have `base`. Omit it, and give the preset {value} on the command line."
             )
         check_known(name, known, f"field in {where}:")
         current[name] = value

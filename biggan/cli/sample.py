@@ -32,9 +32,9 @@ def _sample(argv: list[str]) -> int:
     if arguments.film_strip:
         draw = _film_strip
     elif arguments.around is not None:
-        raise UserError("--around goes with --film-strip RUN. Name the run, or omit --around.")
+        raise UserError("--around needs --film-strip RUN. Name the run, or omit --around.")
     elif not arguments.ckpt:
-        raise UserError("there is nothing to draw from. Give --ckpt FILE, or --film-strip RUN.")
+        raise UserError("no checkpoint was given. Give --ckpt FILE, or --film-strip RUN.")
     else:
         draw = _grid if arguments.num is None else _many_images
     from spectra.linalg.tf32 import tf32
@@ -62,7 +62,7 @@ def _grid(arguments: argparse.Namespace) -> Path:
 
 
 def _many_images(arguments: argparse.Namespace) -> Path | str:
-    """The file's or folder's path; a sentence where other processes have not finished it."""
+    """The path of the file or folder; if other processes have not finished yet, a sentence that says so."""
     _check_many(arguments)
     from biggan.evaluation.export import export_samples
     from biggan.evaluation.pictures.grids import load_generator
@@ -74,12 +74,12 @@ def _many_images(arguments: argparse.Namespace) -> Path | str:
     checkpoint = newest_checkpoint(given)[0] if given.is_dir() else read_checkpoint(given)
     G = load_generator(checkpoint, raw=arguments.raw).to(resolve_device("auto"))
     complete = export_samples(checkpoint, G, _export_spec(arguments, checkpoint), out, share, advance=_Counter().add)
-    return out if complete else f"process {share.rank} of {share.ranks} is done; others are still at work"
+    return out if complete else f"process {share.rank} of {share.ranks} is done; others are still running"
 
 
 def _check_many(arguments: argparse.Namespace) -> None:
     if arguments.out is None:
-        raise UserError("--num needs a place: give --out samples.npz, or --out with a folder for PNG files.")
+        raise UserError("--num needs --out: give --out samples.npz, or --out with a folder for PNG files.")
     if Path(arguments.out).suffix in FILES_NOT_WRITTEN and not Path(arguments.out).is_dir():
         raise UserError(
             f"--out is {arguments.out}: with --num, expected a name that ends in .npz, or a folder for PNG files."
@@ -108,7 +108,7 @@ def _export_spec(arguments: argparse.Namespace, checkpoint: Checkpoint) -> Expor
 
 
 class _Counter:
-    """Says on stderr, every few thousand images, how many there are."""
+    """Prints the number of images on stderr, every few thousand images."""
 
     made = 0
 
@@ -145,7 +145,7 @@ def _film_strip(arguments: argparse.Namespace) -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="biggan-sample",
-        description="Draw a labelled grid, classes by samples: averaged weights under standing statistics.",
+        description="Draw a labelled grid of samples, one row per class (averaged weights, standing statistics).",
     )
     add_version(parser)
     add = parser.add_argument
@@ -155,36 +155,43 @@ def _parser() -> argparse.ArgumentParser:
         help="RUN/checkpoints/step-*.safetensors, or a run directory (its newest)",
     )
     add(
-        "--out", metavar="PATH", help="the picture to write (default: samples-STEP-....png here); with --num, see there"
+        "--out",
+        metavar="PATH",
+        help="the picture to write (default: samples-STEP-....png in this folder); for --num see there",
     )
     add(
         "--num",
         type=int,
         metavar="N",
-        help="instead of a grid, N images, classes in turn, into --out: FILE.npz, or a folder of PNG files. Goes on "
-        "where it was killed; under torchrun every process makes its share",
+        help="write N images instead of a grid, classes in turn, to --out: FILE.npz, or a folder of PNG files. If it "
+        "is killed, the same command continues; under torchrun every process makes its share",
     )
     add(
         "--classes",
         type=int,
         nargs="+",
         metavar="C",
-        help="class numbers (run.json lists their names, class_names, in this order); default: the first 10",
+        help="class numbers (in the order of class_names in run.json); default: the first 10",
     )
-    add("--per-class", type=int, default=8, metavar="N", help="images a class (default 8)")
+    add("--per-class", type=int, default=8, metavar="N", help="images per class (default 8)")
     add("--truncation", type=float, metavar="T", help="truncate z at T (Section 3.1); default: z as in training")
     add("--seed", type=int, default=0, help="seed of the latents (default 0)")
     add("--raw", action="store_true", help="use the generator's own weights instead of their average")
-    add("--standing-passes", type=int, default=100, metavar="N", help="forwards for standing statistics (default 100)")
+    add("--standing-passes", type=int, default=100, metavar="N", help="forward passes for standing statistics (100)")
     strip = parser.add_argument_group(
-        "film strip", "The same latents through the checkpoints around an event."
+        "film strip", "Samples of the same latents from the checkpoints around an event."
     ).add_argument
-    strip("--film-strip", metavar="RUN", help="draw one of this run; takes --out, --classes, --seed, --standing-passes")
+    strip(
+        "--film-strip",
+        metavar="RUN",
+        help="the run to draw; with it --out, --classes, --seed and --standing-passes apply",
+    )
     strip(
         "--around",
         type=int,
         metavar="STEP",
-        help="its middle; default: the onset of the collapse, the first alarm or spike, else the last step",
+        help="the middle of the strip; default: the onset of the collapse, or the first alarm or spike, or the last "
+        "step",
     )
     strip("--frames", type=int, default=9, metavar="N", help="how many checkpoints (default 9)")
     return parser

@@ -37,9 +37,9 @@ def _train_on_ranks(argv: list[str]) -> int:
         line = parse(argv)
         for name in ("json", "memory", "processes"):
             if line.flags[name] is not None and line.flags[name] is not False and not line.flags["dry_run"]:
-                raise UserError(f"--{name} goes with --dry-run. Add --dry-run, or omit --{name}.")
+                raise UserError(f"--{name} needs --dry-run. Add --dry-run, or omit --{name}.")
         if line.flags["allow_change"] and not line.flags["resume"]:
-            raise UserError("--allow-change goes with --resume RUN. Name the run, or omit --allow-change.")
+            raise UserError("--allow-change needs --resume RUN. Name the run, or omit --allow-change.")
         config = line.config() if line.flags["resume"] is None else None
     if config is None:
         return _resume(line, Path(line.flags["resume"]))
@@ -62,7 +62,7 @@ def _resume(line: CommandLine, path: Path) -> int:
     with all_ranks_or_none():
         begun = RunDirectory(path).continued_by(start.step) if is_main() else None
         if begun:
-            raise UserError(f"{path} is at step {start.step}, and more is to change in it. Continue it with: {begun}")
+            raise UserError(f"{path} is at step {start.step}, and later changes are still to be made. Use: {begun}")
         config = line.config(start.config)
     if line.flags["dry_run"]:
         return _dry_run(line, config)
@@ -97,7 +97,7 @@ def _dry_run(line: CommandLine, config: Config) -> int:
     if "fits" in found:
         print(found["fits"]["text"])
     elif config.train.accumulate == 1 and config.train.batch > processes:
-        print("less memory: --train.accumulate N cuts an update into N micro-batches; --train.recompute true")
+        print("to use less memory: --train.accumulate N (an update in N micro-batches), or --train.recompute true")
     for note in config_notes(config):
         print(note)
     return EXIT_DONE
@@ -111,11 +111,12 @@ def _fitting(line: CommandLine, config: Config, processes: int) -> dict[str, Any
         return {}
     card = _bytes(line.flags["memory"])
     found = largest_micro_batch(config, card, processes)
-    where = f"cards of {_size(card)} ({SPARE:.0%} left free)"
+    where = f"a GPU of {_size(card)} ({SPARE:.0%} left free)"
     if found is None:
         text = (
-            f"no micro-batch fits {where}: take more processes or a smaller batch (D's fake images are made in one "
-            f"forward), or --train.recompute true"
+            f"no micro-batch fits {where}: use more processes, a smaller batch (D's fake images are made in one "
+            "forward "
+            f"pass), or --train.recompute true"
         )
         return {"fits": {"micro_batch": None, "text": text}}
     micro, accumulate, needed = found

@@ -1,4 +1,4 @@
-"""The configuration of the two networks: those of the paper (Appendix B), and the variants that it tried."""
+"""The configuration of the two networks: those of the paper (Appendix B), and the variants that the paper tried."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class ClampConfig(Section):
     """Clamping of sigma_0 of one network's raw weights: W - max(0, s0 - c) u0 v0^T (Section 4.1, eq. 4)."""
 
     value: float | None = setting(None, low=0.0)
-    """The number c that sigma_0 is clamped to; null: see `ratio`. With neither, nothing is clamped.
+    """The number c that sigma_0 is clamped to; null: see `ratio`. If both are null, nothing is clamped.
 
-    Eq. 4 changes one direction only: where c is below sigma_1, the largest singular value becomes sigma_1.
+    Eq. 4 changes one direction only: if c is below sigma_1, the largest singular value becomes sigma_1.
     """
     ratio: float | None = setting(None, low=1.0)
-    """Clamp sigma_0 to this ratio r >= 1 of sigma_1 instead, taken as a constant: c = r * sg(s1)."""
+    """Clamp sigma_0 to this ratio r >= 1 of sigma_1 instead, without gradient through sigma_1: c = r * sg(s1)."""
     mode: Literal["forward", "project"] = setting("forward")
-    """forward: within the forward pass, before Spectral Normalization, with gradient; project: after each update."""
+    """forward: in the forward pass, before Spectral Normalization, with gradient; project: after each update."""
     layers: list[str] | None = setting(None)
     """Names of the clamped layers, such as `linear` or `blocks.0.conv1`; null: all."""
 
@@ -42,7 +42,7 @@ class ModelConfig(Section):
     """The two networks (Appendix B)."""
 
     family: str = setting("biggan")
-    """The network family by name; biggan is Tables 4-6, biggan-deep Tables 7-9."""
+    """The network family by name: biggan (Tables 4-6), biggan-deep (Tables 7-9), or your own."""
     resolution: int = setting(16, low=8)
     """Height and width of the images, in pixels: 8 (BigGAN), 16 (BigGAN), 32, 64, 128, 256 or 512."""
     classes: int = setting(10, low=1)
@@ -56,7 +56,7 @@ class ModelConfig(Section):
     z_dim: int | None = setting(None, low=1)
     """Dimension of the latent z; null: that of the resolution (120 at 128 pixels)."""
     shared_embedding: bool = setting(True)
-    """One class embedding, projected to every BatchNorm of G (Section 3); else each BatchNorm has its own tables."""
+    """One class embedding, projected to every BatchNorm of G (Section 3); false: each BatchNorm has its own tables."""
     embedding_dim: int | None = setting(None, low=1)
     """Dimension of the shared class embedding; null: that of the resolution (128 from 32 pixels on)."""
     skip_z: bool = setting(True)
@@ -70,19 +70,20 @@ class ModelConfig(Section):
     spectral_norm_D: bool = setting(True)
     """Spectral Normalization in D."""
     conv1_width_D: Literal["out", "in"] = setting("out")
-    """Width of the first convolution in D's BigGAN blocks: that of the block's output (SA-GAN) or input (SN-GAN)."""
+    """Width of the first convolution in D's BigGAN blocks: the block's output width (SA-GAN) or input width
+    (SN-GAN)."""
     init: Literal["orthogonal", "normal", "xavier"] = setting("orthogonal")
     """Initialisation of weights: orthogonal, N(0, 0.02) or Xavier uniform (Section 3)."""
     batchnorm_eps: float = setting(1e-4, low=0.0)
     """BatchNorm's epsilon (Appendix C)."""
     batchnorm_momentum: float = setting(0.1, low=0.0, high=1.0)
-    """Share of the newest batch in BatchNorm's running statistics (not used in training)."""
+    """Weight of the newest batch in BatchNorm's running statistics (training itself does not use them)."""
     spectral_norm_eps: float = setting(1e-4, low=0.0)
     """Spectral Normalization's epsilon: the smallest norm that a vector is divided by (Appendix C)."""
     norm_G: Literal["batch", "weight", "none"] = setting("batch")
     """G's normalization: BatchNorm, WeightNorm instead, or none (Appendix H); gains and biases per class stay.
 
-    With WeightNorm, clamping in mode `forward` acts on the weight after it: the raw one has no scale.
+    With WeightNorm, clamping in mode `forward` acts on the normalized weight, since the raw weight has no scale.
     """
     norm_D: Literal["none", "batch", "conditional"] = setting("none")
     """BatchNorm before every ReLU of D (Appendix H): none, plain, or with a gain and bias per class."""
@@ -101,13 +102,14 @@ class ModelConfig(Section):
     double_depth: bool = setting(False)
     """Add a residual block after every up and down block of both networks (Appendix H)."""
     projection: Literal["linear", "mlp"] = setting("linear")
-    """From a block's condition to its BatchNorm's gains and biases: linear, or with one hidden layer (Appendix H)."""
+    """Projection from a block's condition to its BatchNorm's gains and biases: linear, or an MLP with one hidden layer
+    (Appendix H)."""
     projection_hidden: int | None = setting(None, low=1)
-    """Width of the hidden layer of these MLPs; null: that of the condition."""
+    """Width of the hidden layer of the MLP projections; null: the width of the condition."""
     projection_bias: bool = setting(False)
-    """These projections, linear or MLP, have a bias at their output (Appendix H)."""
+    """Whether the projections, linear or MLP, have a bias at their output (Appendix H)."""
     projection_spectral_norm: bool = setting(True)
-    """Spectral Normalization also in these projections, if G has it (Appendix H)."""
+    """Use Spectral Normalization in the projections too, if G has it (Appendix H)."""
     clamp_G: ClampConfig = setting(ClampConfig)
     """Clamping of G's sigma_0."""
     clamp_D: ClampConfig = setting(ClampConfig)

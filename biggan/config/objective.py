@@ -1,4 +1,4 @@
-"""The configuration of what is minimized: the losses, the penalties, and the distribution of z."""
+"""The configuration of the objective: the losses, the penalties, and the distribution of z."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SigmaConfig(Section):
     target: float | None = setting(None, low=0.0)
     """The value that sigma_0 is pulled towards; null: see `ratio`."""
     ratio: float | None = setting(None, low=1.0)
-    """Pull sigma_0 towards this ratio r >= 1 of sigma_1 instead, a constant to the gradient: r * sg(s1)."""
+    """Pull sigma_0 towards this ratio r >= 1 of sigma_1 instead, without gradient through sigma_1: r * sg(s1)."""
     layers: list[str] | None = setting(None)
     """Names of the layers, such as `linear` or `blocks.0.conv1`; null: all."""
 
@@ -79,23 +79,25 @@ class RegularizerConfig(Section):
     orthogonal_D: float = setting(0.0, low=0.0)
     """Strength beta of orthogonal regularization on D."""
     orthogonal_form_G: Literal["off_diagonal", "full"] = setting("off_diagonal")
-    """G's form: off_diagonal leaves the norms of the filters free (eq. 3); full wants W W^T = I (eq. 2)."""
+    """G's form: off_diagonal leaves the norms of the filters free (eq. 3); full pulls W W^T towards I (eq. 2)."""
     orthogonal_form_D: Literal["off_diagonal", "full"] = setting("off_diagonal")
-    """D's form, likewise."""
+    """D's form, with the same choices."""
     l2_G: float = setting(0.0, low=0.0)
     """Strength of the penalty strength * |W|^2 on G's raw weight matrices, without embeddings, gains and biases."""
     l2_D: float = setting(0.0, low=0.0)
-    """Strength of the same penalty on D's (Section 4.2)."""
+    """Strength of the same penalty on D's raw weight matrices (Section 4.2)."""
     embedding_decay: float = setting(0.0, low=0.0)
     """Weight decay on the shared class embedding E alone: adds embedding_decay * E to its gradient (Appendix H)."""
     r1: float = setting(0.0, low=0.0)
     """Strength gamma of the R1 penalty gamma/2 E|grad D(x)|^2 on real images (eq. 5; paper: 10 and less)."""
     gradient_penalty: float | None = setting(None, low=0.0)
-    """Strength of E(|grad D(x)| - 1)^2 between real images and G's; null: 10 for the Wasserstein loss, else 0."""
+    """Strength of E(|grad D(x)| - 1)^2 on points between real and generated images; null: 10 for the Wasserstein
+    loss, otherwise 0."""
     weight_penalties_G: dict[str, float] = setting(dict, low=0.0)
-    """Further penalties on G's weights, {name: strength}; a name without a field of its own (docs/extending.md)."""
+    """Further penalties on G's weights, {name: strength}, by names that have no field of their own
+    (docs/extending.md)."""
     weight_penalties_D: dict[str, float] = setting(dict, low=0.0)
-    """The same on D's weights."""
+    """Further penalties on D's weights, {name: strength}."""
     gradient_penalties: dict[str, float] = setting(dict, low=0.0)
     """Further penalties on D's gradient, {name: strength}."""
     dropout_keep: float = setting(1.0, low=1e-3, high=1.0)

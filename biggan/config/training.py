@@ -14,18 +14,19 @@ class DataConfig(Section):
     """Where images come from."""
 
     source: str = setting("digits")
-    """The kind of data at `path`: 1,797 digits that come with the package, a folder whose sub-folders are classes,
-    parquet files, what `biggan-data prepare` packed, or whichever of these is there."""
+    """The kind of data at `path`. digits: 1,797 digits that come with the package; folder: a folder with one
+    sub-folder per class; parquet: parquet files; packed: the output of `biggan-data prepare`; auto: detect which of
+    these it is."""
     path: str | None = setting(None, numbers=False)
-    """Place of the source's files, or a directory made by `biggan-data prepare`; not used by digits."""
+    """The source's files, or a directory made by `biggan-data prepare`; the digits need no path."""
     flip: bool = setting(False)
-    """Mirror each training image from left to right with probability one half each time it is drawn."""
+    """Mirror each training image from left to right with probability 1/2, drawn again each time the image is used."""
     top_classes: int | None = setting(None, low=1)
     """Keep only the N most common classes (Section 5.2), counted over both splits; null: all classes."""
     val_fraction: float = setting(0.1, low=0.001, high=0.5)
-    """Share of each class held out for validation where the data has no such split; the same images in all runs."""
+    """Share of each class held out for validation if the data has no such split; the same images in every run."""
     train_per_class: int | None = setting(None, low=1)
-    """Use only the first N training images of each class; null: all. Few images are memorized."""
+    """Use only the first N training images of each class; null: all. D memorizes small training sets."""
     workers: int = setting(0, numbers=False, low=0)
     """Data-loader processes, at most one per core; 0: load in the main process. Any number gives the same images."""
 
@@ -39,13 +40,13 @@ class TrainConfig(Section):
     d_steps: int = setting(1, low=1)
     """D updates for each G update (Appendix C: 2)."""
     accumulate: int = setting(1, low=1)
-    """Micro-batches an update is cut into; must divide the batch. G's BatchNorm then sees one micro-batch at a time."""
+    """Micro-batches per update; must divide the batch. G's BatchNorm statistics are then those of one micro-batch."""
     recompute: bool = setting(False, numbers=False)
-    """Compute each block again in the backward pass instead of keeping its inside: less memory, same bits."""
+    """Recompute each block in the backward pass instead of storing its activations: less memory, same bits."""
     freeze: Literal["none", "G", "D"] = setting("none")
-    """Keep one network a constant function while the other trains (Appendix G)."""
+    """Freeze one network, as a constant function, while the other trains (Appendix G)."""
     on_non_finite: Literal["continue", "stop"] = setting("continue", numbers=False)
-    """What to do once a NaN or infinite loss or gradient norm has been recorded."""
+    """What to do after a NaN or infinite loss or gradient norm has been recorded."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ class AdamConfig(Section):
     eps: float = setting(1e-8, low=0.0)
     """Added to the root of the second moment."""
     clip_global: float | None = setting(None, low=0.0)
-    """Scale the network's gradient down to this norm where it is longer; null: as it is."""
+    """Scale the network's gradient down to this norm if its norm is larger; null: no clipping."""
     clip_tensor: float | None = setting(None, low=0.0)
-    """Scale each tensor's gradient down to this norm where it is longer, before `clip_global`; null: as it is."""
+    """Scale each tensor's gradient down to this norm if its norm is larger, before `clip_global`; null: no clipping."""
 
 
 @dataclass(frozen=True)
@@ -88,30 +89,31 @@ class EMAConfig(Section):
 
 @dataclass(frozen=True)
 class CheckpointConfig(Section):
-    """When the whole state is saved, and which files are kept. Intervals are in G steps; 0 turns one off."""
+    """When the whole state is saved, and which files are kept. Intervals are in G steps; an interval of 0 is off."""
 
     every: int = setting(500, numbers=False, low=0)
     """Save every N steps."""
     keep: int = setting(3, numbers=False, low=1)
-    """Keep the newest N of these."""
+    """Keep the newest N of the checkpoints saved by `every`."""
     permanent_every: int = setting(0, numbers=False, low=0)
-    """Save every N steps, and keep for good."""
+    """Save every N steps, and never delete these checkpoints."""
     ring_every: int = setting(0, numbers=False, low=0)
-    """Save to the dense ring every N steps; an alarm freezes a copy of the ring."""
+    """Save to the ring (the most recent, closely spaced checkpoints) every N steps. An alarm keeps a copy of the
+    ring."""
     ring_keep: int = setting(10, numbers=False, low=1)
-    """Length of the ring, in checkpoints."""
+    """Number of checkpoints in the ring; the oldest is replaced."""
     best: bool = setting(True, numbers=False)
     """Keep the state whose averaged weights have the lowest FID so far, as best.safetensors (needs eval.every)."""
 
 
 @dataclass(frozen=True)
 class SampleConfig(Section):
-    """Sample grids, classes by rows, always from the same latents."""
+    """Sample grids: one row per class, always from the same latents."""
 
     every: int = setting(500, numbers=False, low=0)
     """Draw a grid every N steps; 0: none."""
     per_class: int = setting(8, numbers=False, low=1)
-    """Images a class, in one row."""
+    """Images per class, in one row."""
     classes: int = setting(10, numbers=False, low=1)
     """Show the first N classes."""
     standing_passes: int = setting(16, numbers=False, low=1)
@@ -120,25 +122,28 @@ class SampleConfig(Section):
 
 @dataclass(frozen=True)
 class EvalConfig(Section):
-    """Scores while training, of raw and averaged weights, always of the same latents."""
+    """Scores during training, of raw and averaged weights, always with the same latents."""
 
     every: int = setting(0, numbers=False, low=0)
     """Evaluate every N steps; 0: never."""
     samples: int = setting(1000, numbers=False, low=1000)
-    """Generated images an evaluation."""
+    """Generated images per evaluation."""
     features: str = setting("classifier", numbers=False)
-    """`classifier` (trained on the data, once), `inception`, or package.module:Name of a torch.nn.Module."""
+    """The feature network: `classifier` (trained once, on the data), `inception`, or package.module:Name of a
+    torch.nn.Module."""
     weights: str | None = setting(None, numbers=False)
-    """The weights file of the features `inception`; null: in the cache folder (BIGGAN_CACHE, or ~/.cache/biggan)."""
+    """The weights file of the `inception` features; null: look in the cache folder (BIGGAN_CACHE, or
+    ~/.cache/biggan)."""
     reference: Literal["train", "val"] = setting("train", numbers=False)
-    """Real images to compare with: the whole training split, whatever part is trained on, or the validation split."""
+    """Real images to compare with: the validation split, or the whole training split (even if only a part is trained
+    on)."""
     standing_passes: int = setting(2, numbers=False, low=1)
     """Forward passes of 64 images for BatchNorm's standing statistics (Appendix C.1: 100 for final scores)."""
 
 
 @dataclass(frozen=True)
 class TensorBoardConfig(Section):
-    """The TensorBoard view, a thinned copy of the record."""
+    """The TensorBoard files, a thinned copy of the record."""
 
     every: int = setting(10, numbers=False, low=0)
     """Write scalars every N steps; 0: no TensorBoard files."""
@@ -151,16 +156,16 @@ class SpectraConfig(Section):
     every: int = setting(20, numbers=False, low=1)
     """Measure every N steps."""
     top_k: int = setting(3, numbers=False, low=1)
-    """Singular values a weight matrix (Section 4.1: three)."""
+    """Singular values per weight matrix (Section 4.1: three)."""
     probes: list[str] | None = setting(None, numbers=False)
     """What to measure; null: everything."""
 
 
 @dataclass(frozen=True)
 class DiscriminatorViewConfig(Section):
-    """D's accuracies and input gradient on fixed images, measured in training (Section 4.2)."""
+    """D's accuracies and input gradient on fixed images, measured during training (Section 4.2)."""
 
     every: int = setting(1000, numbers=False, low=0)
     """Measure every N steps; 0: never."""
     images: int = setting(256, numbers=False, low=1)
-    """Images of each kind: training, validation (at most all there are) and generated."""
+    """Images of each kind: training, validation (all of them if there are fewer) and generated."""

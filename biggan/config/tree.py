@@ -35,19 +35,20 @@ class Config(Section):
     """A whole run."""
 
     steps: int = setting(2000, numbers=False, low=1)
-    """Total number of G steps of the run, also when it is resumed."""
+    """Total number of G steps of the run; a resumed run counts the steps it already has."""
     seed: int = setting(0, low=0)
     """Every random draw is a function of this seed, a purpose and the step."""
     out: str | None = setting(None, numbers=False)
-    """The run directory; null: runs/PRESET, or the first free one of runs/PRESET-2, runs/PRESET-3, ...."""
+    """The run directory; null: runs/PRESET, or if that exists, the first free name of runs/PRESET-2, runs/PRESET-3 and
+    so on."""
     device: Literal["auto", "cpu", "cuda"] = setting("auto")
     """Where to train; auto: a GPU if there is one."""
     threads: int = setting(1, low=1)
-    """CPU threads within an operation. Part of the run: another number gives other bits."""
+    """CPU threads within an operation. A different number gives different bits."""
     deterministic: bool = setting(True)
-    """Only deterministic algorithms on a GPU, so that a run repeats bit for bit."""
+    """Use only deterministic algorithms on a GPU, so that a run repeats bit for bit."""
     monitor: Literal["spectra", "none"] = setting("spectra", numbers=False)
-    """Measure the top singular values of every weight while training, or not; the training is the same, bit for bit."""
+    """Whether to measure the top singular values of every weight. The training is the same either way, bit for bit."""
     model: ModelConfig = setting(ModelConfig)
     data: DataConfig = setting(DataConfig)
     train: TrainConfig = setting(TrainConfig)
@@ -71,24 +72,27 @@ class Config(Section):
         )
         if self.model.norm_G == "weight" and scaled:
             raise UserError(
-                "model.norm_G is weight, and regularizers.sigma_G or model.clamp_G in mode project are on: they act on "
-                "raw weights, whose scale has no effect under WeightNorm. Use model.clamp_G in mode forward, or "
-                "another norm_G."
+                "model.norm_G is weight, but regularizers.sigma_G or model.clamp_G in mode project acts on raw "
+                "weights, whose "
+                "scale has no effect under WeightNorm. Use model.clamp_G in mode forward, or another norm_G."
             )
         if self.train.batch % self.train.accumulate:
             raise UserError(
-                f"train.batch is {self.train.batch} and train.accumulate is {self.train.accumulate}: the batch must "
-                f"be cut into micro-batches of equal size. Give a train.accumulate that divides {self.train.batch}."
+                f"train.batch is {self.train.batch} and train.accumulate is {self.train.accumulate}, but "
+                "micro-batches must "
+                f"have equal size. Choose a train.accumulate that divides {self.train.batch}."
             )
         if self.speed.compile and self.train.recompute:
             raise UserError(
-                "speed.compile and train.recompute are on: torch.compile decides by itself what is computed again."
-                " Turn one of them off."
+                "speed.compile and train.recompute are both on, but torch.compile decides by itself what is "
+                "recomputed. "
+                "Turn one of them off."
             )
         if self.regularizers.embedding_decay and not self.model.shared_embedding:
             raise UserError(
-                "regularizers.embedding_decay is weight decay on the shared class embedding, and "
-                "model.shared_embedding is off. Omit one of them."
+                "regularizers.embedding_decay needs the shared class embedding, but model.shared_embedding is off. "
+                "Change one "
+                "of them."
             )
 
 

@@ -1,4 +1,6 @@
-"""Who an image is, wherever it lies: what its validation membership and a run's memory of its data hang on."""
+"""Image ids: names of images that do not depend on where the data is stored.
+
+They decide which images are for validation, and let a run recognize its data."""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from biggan.errors import UserError
 from biggan.rng import uniform
 
 IMAGE_ID = np.dtype([("key", "<u8"), ("draw", "<f8")])
-"""`key`: a digest of the image's own name in its source. `draw`: it is held out by every share above this number."""
+"""`key`: a digest of the image's name in its source. `draw`: the image is held out if the share is above this
+number."""
 
 HOLD_OUT = 3  # the number of the draw; those of augmentation are in `images`
 
@@ -24,17 +27,17 @@ def keys_of(names: Iterable[str]) -> np.ndarray:
 
 
 def numbered(key: np.ndarray | np.uint64, numbers: np.ndarray) -> np.ndarray:
-    """uint64 (N,): keys of the numbered rows of a file that has the key `key`; one key a row may be given, too."""
+    """uint64 (N,): keys of the numbered rows of a file with the key `key`, or with one key per row."""
     mixed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     return key ^ (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
 
 
 def image_ids(keys: np.ndarray, labels: Labels) -> np.ndarray:
-    """`IMAGE_ID` (N,) of the images of a source, before any of them is left out.
+    """`IMAGE_ID` (N,) of all images of a source, before any is removed.
 
-    Each draw is a number in [0, 1) that its key alone decides, so that leaving images out, or adding some, moves no
-    other image between the splits. Only the smallest and the largest draw of each class (by first label) of two
-    images or more are made 0 and 1, so that it has images on either side; a class of one image is for training.
+    Each draw is a number in [0, 1) that depends only on the image's key, so removing or adding images moves no other
+    image between the splits. Exception: in each class (by first label) of two images or more, the smallest and the
+    largest draw become 0 and 1, so that both splits have images of it. A class of one image is for training.
     """
     found = np.empty(len(keys), dtype=IMAGE_ID)
     found["key"], found["draw"] = keys, uniform(keys, HOLD_OUT)
@@ -49,12 +52,12 @@ def image_ids(keys: np.ndarray, labels: Labels) -> np.ndarray:
 def hold_out(ids: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Indices for training and for validation, ascending: about `share` of each class, the same for every run.
 
-    Raises `UserError` where nothing can be held out.
+    Raises `UserError` if no image can be held out.
     """
     held = ids["draw"] < share
     if not held.any():
         raise UserError(
-            f"no image can be held out for validation: the {len(ids)} images are the only ones of their classes. "
-            f"Expected a class with two, or data with a validation split of its own."
+            f"no image can be held out for validation: each of the {len(ids)} images is the only one of its class. "
+            f"Expected a class with two images, or data with its own validation split."
         )
     return np.flatnonzero(~held), np.flatnonzero(held)

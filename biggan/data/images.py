@@ -1,4 +1,4 @@
-"""What a data source gives: two splits of images and labels."""
+"""The data of a run: two splits of labelled images."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from biggan.rng import uniform
 
 @dataclass(frozen=True)
 class Position:
-    """One image of a batch: which, and the key of whatever is drawn for it (augmentation)."""
+    """One image of a batch: its index, and the key of its random draws (augmentation)."""
 
     index: int
     key: int
 
 
 FLIP, LABEL = 1, 2
-"""What is drawn for an image; each by its own number, so that one leaves the others as they were."""
+"""The random draws for an image, each with its own number, so that they are independent of each other."""
 
 
 class Images(Dataset, abc.ABC):
@@ -33,8 +33,8 @@ class Images(Dataset, abc.ABC):
 
     `indices` (N,) are the subclass's own numbers of the images that take part, in order; `labels` and
     `ids` (who each of them is; see `ids.py`) go with them.
-    Whatever is drawn for an image (a flip, one of several labels) is a function of its position's key alone, so
-    that every number of workers, and packed and unpacked data, give the same bits.
+    Every random draw for an image (a flip, one of several labels) depends only on its position's key. So the bits are
+    the same for any number of workers, and for packed and unpacked data.
     """
 
     def __init__(self, indices: np.ndarray, labels: Labels, ids: np.ndarray, *, flip: bool = False) -> None:
@@ -45,11 +45,11 @@ class Images(Dataset, abc.ABC):
         """The pixels of the subclass's image `index`, uint8 (R, R, 3)."""
 
     def load_raw(self, index: int) -> np.ndarray:
-        """As `load`, but raises `BrokenImage`, for whoever can go on without it."""
+        """As `load`, but raises `BrokenImage`, for callers that can skip the image."""
         return self.load(index)
 
     def identity(self) -> bytes:
-        """A digest by which these images are known again, without reading all of them."""
+        """A digest that identifies these images without reading all of them."""
         found = hashlib.blake2b(self._files_identity())
         for part in (self.indices, *self.all_labels.flat()):
             found.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
@@ -60,7 +60,7 @@ class Images(Dataset, abc.ABC):
         """A digest of what the pixels are read from."""
 
     def name(self, index: int) -> str:
-        """What the subclass's image `index` is called in a message."""
+        """The name of the subclass's image `index` in messages."""
         return f"image {index}"
 
     def load_many(self, indices: np.ndarray) -> np.ndarray:
@@ -80,7 +80,7 @@ class Images(Dataset, abc.ABC):
         return self.load_many(self.indices[places])
 
     def subset(self, places: np.ndarray, labels: Labels | None = None, *, flip: bool | None = None) -> Images:
-        """The images at `places`, in that order; with other labels, or another flip, where given."""
+        """The images at `places`, in that order; optionally with other labels or another flip."""
         new = object.__new__(type(self))
         new.__dict__.update(self.__dict__)
         new.indices, new.ids = self.indices[places], self.ids[places]
@@ -110,7 +110,7 @@ class Images(Dataset, abc.ABC):
 class ImageArray(Images):
     """Images held as one uint8 array (N, R, R, 3), with int64 labels (N,).
 
-    Without `ids` images are who they are by their numbers.
+    Without `ids` the images' numbers identify them.
     """
 
     def __init__(
@@ -165,10 +165,10 @@ class Source:
     classes: tuple[str, ...]
 
     def identity(self) -> dict[str, int | str]:
-        """What a run remembers of its data: counts, and digests of which images, labels and class names these are.
+        """The data's identity for run.json: counts, and digests of image ids, labels and class names.
 
-        The same wherever the data lies, packed or not. No pixel is read, so an image that was changed in place under
-        its old name is not noticed.
+        It does not depend on where the data is stored, packed or not. No pixel is read, so an image that was changed
+        under its old name is not noticed.
         """
         images, labels = (hashlib.blake2b(digest_size=16) for _ in range(2))
         for split in (self.train, self.val):

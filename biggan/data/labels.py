@@ -1,4 +1,4 @@
-"""Labels, one or several an image; the most common classes."""
+"""Labels, one or several per image, and the most common classes."""
 
 from __future__ import annotations
 
@@ -76,13 +76,14 @@ class Labels:
 def most_common(splits: list[Labels], classes: int, count: int) -> np.ndarray:
     """The `count` most common classes of all splits together, in ascending order; of equally common ones the lower.
 
-    In that order the renumbered classes stand as before, and keeping all changes nothing. Raises `UserError` where
-    there are fewer classes that have images.
+    The renumbered classes keep their order, so keeping all classes changes nothing. Raises `UserError` if fewer
+    classes have images.
     """
     counts = np.sum([labels.counts(classes) for labels in splits], axis=0)
     if count > np.count_nonzero(counts):
         raise UserError(
-            f"data.top_classes is {count}, and the data has {np.count_nonzero(counts)} classes. Give at most that many."
+            f"data.top_classes is {count}, but the data has {np.count_nonzero(counts)} classes. Give at most that "
+            "number."
         )
     return np.sort(np.argsort(-counts, kind="stable")[:count])
 
@@ -93,8 +94,8 @@ def first_of_each(labels: Labels, names: tuple[str, ...], count: int) -> np.ndar
     if count > counts.min():
         rarest = int(counts.argmin())
         raise UserError(
-            f"data.train_per_class is {count}, and class '{names[rarest]}' has only {counts[rarest]} training images. "
-            f"Give at most {counts[rarest]}, or leave it out to use all."
+            f"data.train_per_class is {count}, but class '{names[rarest]}' has only {counts[rarest]} training images. "
+            f"Give at most {counts[rarest]}, or omit it to use all."
         )
     order = np.argsort(labels.first, kind="stable")
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])

@@ -25,8 +25,8 @@ LabelledImages = tuple[Tensor, Tensor]
 def training_batches(config: Config, source: Source, start: int) -> Iterator[LabelledImages]:
     """Real images (B, 3, R, R) and labels (B,), one global batch for each D step from step `start` on.
 
-    The same for every number of `data.workers`. Under several ranks each reads its own rows alone (`Share`). Raises
-    `UserError` when an image turns out to be broken.
+    The same for every number of `data.workers`. Each rank reads only its own rows (`BatchShard`). Raises
+    `UserError` if an image is broken.
     """
     sampler = PositionalSampler(
         len(source.train),
@@ -51,7 +51,7 @@ def training_batches(config: Config, source: Source, start: int) -> Iterator[Lab
 
 
 def worker_count(config: Config) -> int:
-    """`data.workers`, but no more than there are cores for this process: beyond that they only get in the way.
+    """`data.workers`, but at most one per core of this process: more would only slow each other down.
 
     Processes of one machine that train together share its cores.
     """
@@ -60,7 +60,7 @@ def worker_count(config: Config) -> int:
 
 
 class _Reporting(Dataset):
-    """Hands a `UserError` over as a batch: torch would wrap a worker's in its own words and a traceback."""
+    """Passes a `UserError` on as a batch, because torch would wrap a worker's error in its own text and a traceback."""
 
     def __init__(self, images: Images) -> None:
         self.images = images

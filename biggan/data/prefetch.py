@@ -1,4 +1,4 @@
-"""The next batch on its way to the GPU while the current one is worked on."""
+"""Copies the next batch to the GPU while the current one is processed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from biggan.data.loader import LabelledImages
 
 
 def prefetched(batches: Iterator[LabelledImages], device: torch.device) -> Iterator[LabelledImages]:
-    """The same batches, on a GPU copied there one ahead, on a stream of their own; on a CPU as they are.
+    """The same batches; for a GPU, each is copied one batch ahead, on a separate stream.
 
-    The loader pins them. Where it raises, the error comes one batch early.
+    The loader pins them. If it raises, the error comes one batch early.
     """
     return batches if device.type != "cuda" else _ahead(batches, device)
 

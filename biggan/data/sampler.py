@@ -1,4 +1,4 @@
-"""Which images a batch holds, as a function of its place in the run."""
+"""The images of each batch, as a function of its position in the run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class PositionalSampler(Sampler[list[Position]]):
     """Batches for the D steps k = 0 .. d_steps-1 of each training step from `start` on, without end.
 
     Each k walks through its own endless sequence of images: for each epoch a permutation keyed by (seed, epoch, k),
-    one after another, batch after batch without a gap. So a run can start anywhere, and adding D steps leaves the
-    other ones' images as they were. `rows`: only these places of each global batch; all for none. Nothing is state.
+    one after another, batch after batch without a gap. So a run can start anywhere, and adding D steps does not change
+    the images of the others. `rows`: only these places of each global batch; None: all. The sampler has no state.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""How good the generator is."""
+"""Scores, pictures and exports of a generator."""

@@ -1,4 +1,4 @@
-"""How far too few samples lift the FID."""
+"""How much the FID rises when there are too few samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ENOUGH = 10  # samples a feature
 
 
 def fid_bias(real: Reference, samples: int, seed: int = 0) -> float:
-    """The FID of `samples` draws from the Gaussian that has the reference's moments: 0 but for their number."""
+    """The FID of `samples` draws from the Gaussian with the reference's moments. With infinitely many it would be 0."""
     values, vectors = torch.linalg.eigh(real.moments.covariance)
     scales = values.clamp(min=0).sqrt()
     random = rng.torch_generator(seed, "bias")
@@ -28,12 +28,13 @@ def fid_bias(real: Reference, samples: int, seed: int = 0) -> float:
 
 
 def bias_warning(real: Reference, samples: int) -> str | None:
-    """What to say of so few samples; None for ten a feature or more."""
+    """A warning about too few samples; None for at least ten per feature."""
     if samples >= ENOUGH * real.width:
         return None
     rank = " (their covariance is singular)" if samples <= real.width else ""
     return (
-        f"warning: {samples:,} samples are few for {real.width:,} features{rank}: drawn from the real images' own "
-        f"Gaussian, so many would have an FID of {fid_bias(real, samples):.3g} instead of 0. Compare only with scores "
-        f"of as many samples, or give --samples {ENOUGH * real.width} or more."
+        f"warning: {samples:,} samples are few for {real.width:,} features{rank}: even {samples:,} samples of the real "
+        f"images' own Gaussian would have a FID of {fid_bias(real, samples):.3g} instead of 0. Compare only with "
+        "scores "
+        f"of the same number of samples, or give --samples {ENOUGH * real.width} or more."
     )

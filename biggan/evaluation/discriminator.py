@@ -1,4 +1,4 @@
-"""D's scores of training, validation and generated images: shares accepted as real, in all and by class."""
+"""D's scores of training, validation and generated images: shares accepted as real, overall and by class."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class DiscriminatorScores:
         ]
 
     def memorization(self) -> dict[str, float]:
-        """Whether D is right, and what it remembers: see `biggan.evaluation.memorization.memorization`."""
+        """D's accuracies and how much D memorizes: see `biggan.evaluation.memorization.memorization`."""
         logits = (self.logits[name] for name in ("training", "validation", "generated"))
         return {name: float(value) for name, value in memorization(*logits).items()}
 
@@ -83,7 +83,10 @@ def draw_discriminator_scores(found: DiscriminatorScores, path: Path, title: str
         left.hist(values, edges, weights=weights, histtype="stepfilled", alpha=0.25, color=COLORS[name])
         left.hist(values, edges, weights=weights, histtype="step", color=COLORS[name], label=label)
     left.axvline(0, color="black", linewidth=0.8)
-    left.set(xlabel="D's logit (above 0: accepted as real; ends hold what lies beyond)", ylabel="share of the images")
+    left.set(
+        xlabel="D's logit (above 0: accepted as real; the end bins include all values beyond)",
+        ylabel="share of the images",
+    )
     left.legend(fontsize=8)
     classes = found.by_class()[:40]
     places = np.arange(len(classes))

@@ -1,4 +1,4 @@
-"""One generator's scores, with everything that they depend on."""
+"""Scores of one generator, with the settings that they depend on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Weights = Literal["raw", "ema"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What stands beside every score. Two scores whose settings differ are never put in one column."""
+    """The settings of a score, stored with it. Scores with different settings are never put in one column."""
 
     features: str
     digest: str
@@ -56,7 +56,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """A feature network and real images to hold generators against."""
+    """A feature network and real images, to score generators."""
 
     network: FeatureNetwork
     reference: Reference
@@ -112,9 +112,9 @@ class Evaluator:
     def embed(
         self, sampler: GeneratorNetwork, settings: Settings, step: int | None, share: SampleShard | None = None
     ) -> Embedded:
-        """The settings' samples of a generator under standing statistics, in the features' eyes.
+        """The features of a generator's samples under standing statistics, with these settings.
 
-        With a `share` of several processes, each makes its own blocks, and all get the whole, in one order.
+        With a `share` of several processes, each makes its own blocks, and all get all samples in the same order.
         """
         share = share or SampleShard()
         draw = LatentSpec(self.config.latents, settings.seed, step, settings.truncation)

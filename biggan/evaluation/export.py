@@ -1,7 +1,7 @@
-"""Many samples into one .npz file or a folder of PNG files: sharded over processes, resumable, each image its own.
+"""Writes many samples to one .npz file or a folder of PNG files: sharded over processes and resumable.
 
 Image i is a function of the checkpoint, the seed and i. Under torchrun (RANK and WORLD_SIZE) every process makes its
-share, and the last to finish puts the file together; processes need not reach each other.
+share, and the last to finish assembles the file; the processes need no connection to each other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FACTS = "samples.json"
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """What the samples depend on; stored beside them, and compared where a call goes on with an earlier one's."""
+    """The settings of the samples, stored beside them and compared when a later call continues them."""
 
     checkpoint: str
     """The digest of the checkpoint."""
@@ -73,7 +73,7 @@ def export_samples(
     `out` ending in .npz is one file with `images` (N, R, R, 3), uint8, `labels` (N,), int64, and `class_names` by these
     numbers; anything else a folder with one sub-folder a class (`ExportSpec.folders`), as training reads it. Until all
     images are there, those of a file lie in OUT.parts/.
-    Raises `UserError` where `out` holds samples made otherwise.
+    Raises `UserError` if `out` holds samples with other settings.
     """
     share = share or SampleShard()
     as_file = out.suffix == ".npz"
@@ -112,7 +112,7 @@ def _prepare(folder: Path, order: ExportSpec) -> None:
             _check_same(json.loads(facts.read_text(encoding="utf-8")), order, folder)
             return
         if any(path.name != FACTS and not path.name.startswith(".") for path in folder.iterdir()):
-            raise UserError(f"{folder} is not empty, and holds no samples of this program. Choose another --out.")
+            raise UserError(f"{folder} is not empty, and was not made by biggan-sample. Choose another --out.")
         write_text(facts, json.dumps(asdict(order), indent=1) + "\n")
     except (OSError, ValueError) as error:
         raise UserError(f"cannot use {folder}: {error}. Choose another --out.") from error
@@ -122,9 +122,7 @@ def _check_same(facts: dict, order: ExportSpec, place: Path) -> None:
     other = {name: (facts.get(name), value) for name, value in asdict(order).items() if facts.get(name) != value}
     if other:
         listed = "; ".join(f"{name}: {old} there, {new} now" for name, (old, new) in other.items())
-        raise UserError(
-            f"{place} holds samples that were made otherwise ({listed}). Choose another --out, or delete it."
-        )
+        raise UserError(f"{place} has samples with other settings ({listed}). Choose another --out, or delete it.")
 
 
 def _part(folder: Path, block: int) -> Path:
@@ -161,7 +159,7 @@ def _facts_of(path: Path) -> str:
             return str(archive["facts"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{path} exists and holds no samples of this program ({error}). Choose another --out."
+            f"{path} exists, but does not hold samples of this program ({error}). Choose another --out."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Many images of a generator, each a function of the seed and its own number alone.
+"""Generates many images, each a function of only the seed and its own number.
 
 Latents are drawn in blocks of 64, and every block goes through G in one piece, so that any split of the work (over
 ranks, over sessions) gives the same images.
@@ -29,7 +29,7 @@ class LatentSpec:
     distribution: LatentConfig | str
     seed: int = 0
     step: int | None = None
-    """Where a distribution that changes in training stands; None: after all change."""
+    """The step for a distribution that changes during training; None: its final form."""
     truncation: float | None = None
 
     def block(self, index: int, z_dim: int, classes: int) -> tuple[Tensor, Tensor]:

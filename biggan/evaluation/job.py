@@ -1,4 +1,4 @@
-"""One call of `biggan-eval`: checkpoints, how they are evaluated, and where results go."""
+"""One call of `biggan-eval`: the checkpoints, their evaluation, and where results are stored."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MOST_LEAKAGE = 100  # classes up to which the leakage matrix is stored
 
 
 def print_note(text: str) -> None:
-    """Say what takes a while, apart from the results."""
+    """Print a progress note on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -66,8 +66,9 @@ class EvaluationJob:
         device = resolve_device(arguments.device)
         if share.ranks > block_count(arguments.samples):
             raise UserError(
-                f"{share.ranks} processes share {arguments.samples} samples in blocks of {BLOCK}: one would have none. "
-                f"Start at most {block_count(arguments.samples)}."
+                f"{share.ranks} processes share {arguments.samples} samples in blocks of {BLOCK}, so at least one "
+                "would "
+                f"have none. Start at most {block_count(arguments.samples)} processes."
             )
         if share.ranks > 1:  # what is trained and measured once is made by one of them
             _main_first(share)
@@ -88,7 +89,7 @@ class EvaluationJob:
             truncation=arguments.truncation,
             seed=arguments.seed,
         )
-        labels = torch.arange(arguments.samples) % config.model.classes  # as `Draw` deals them
+        labels = torch.arange(arguments.samples) % config.model.classes  # as `LatentSpec` assigns them
         unknown = unknown_scores(labels, evaluator.reference)
         if arguments.truncation_curve is not None and "is" in unknown:
             raise UserError(f"--truncation-curve needs the IS, which {unknown['is']}. Give more --samples.")
@@ -129,7 +130,7 @@ class EvaluationJob:
 
     def _embed(self, checkpoint: Checkpoint, *, strict: bool) -> Embedded:
         if strict and not checkpoint.finite:
-            raise UserError(f"{checkpoint.path} holds NaN or Inf, of which there are no scores. Take an earlier one.")
+            raise UserError(f"{checkpoint.path} holds NaN or Inf, so it cannot be scored. Choose an earlier one.")
         G = load_generator(checkpoint, raw=self.settings.weights == "raw").to(self.device)
         sampler = self.evaluator.sampler(G, self.settings, checkpoint.step)
         return self.evaluator.embed(sampler, self.settings, checkpoint.step, self.share)
@@ -176,7 +177,7 @@ class EvaluationJob:
         facts = {name: value for name, value in self.settings.as_dict().items() if name != "truncation"}
         write_text(paths[0], csv_text([point.as_dict() | facts for point in curve.points]))
         write_text(paths[1], json.dumps(to_json(whole), indent=1, allow_nan=False) + "\n")
-        title = f"step {checkpoint.step}, {_law(self.settings)}, {self.settings.samples:,} samples a threshold"
+        title = f"step {checkpoint.step}, {_law(self.settings)}, {self.settings.samples:,} samples per threshold"
         draw_curve(curve, paths[2], title)
         return curve, paths
 
@@ -201,7 +202,7 @@ class EvaluationJob:
         return found, paths
 
     def pictures(self) -> list[Path]:
-        """Draw everything there is to look at of one checkpoint."""
+        """Draw all pictures of one checkpoint."""
         checkpoint = self._one()
         G = load_generator(checkpoint, raw=self.settings.weights == "raw").to(self.device)
         sampler = self.evaluator.sampler(G, self.settings, checkpoint.step)
@@ -241,7 +242,7 @@ class EvaluationJob:
     def _one(self) -> Checkpoint:
         checkpoint = read_checkpoint(self.paths[0])
         if not checkpoint.finite:
-            raise UserError(f"{checkpoint.path} holds NaN or Inf, which cannot be judged. Take an earlier one.")
+            raise UserError(f"{checkpoint.path} holds NaN or Inf, so it cannot be judged. Choose an earlier one.")
         return checkpoint
 
     def _made(self, name: str) -> Path:
@@ -253,7 +254,7 @@ class EvaluationJob:
 
 
 def report_beforehand(evaluator: Evaluator, samples: int, unknown: Mapping[str, str]) -> None:
-    """What is to be known of the scores of so few samples, before they are made."""
+    """Print which scores will be NaN because there are too few samples."""
     if warning := bias_warning(evaluator.reference, samples):
         print_note(warning)
     for name, reason in unknown.items():

@@ -1,1 +1,1 @@
-"""What watches a run: evaluations, progress, what D thinks."""
+"""What observes a run: evaluations, progress, sample grids, D's output, alarms."""

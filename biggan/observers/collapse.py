@@ -21,59 +21,68 @@ REACH = 2
 
 @dataclass(frozen=True)
 class CollapseThresholds:
-    """Of `biggan.Collapse`. Spread is a share of the real images', so that 1 is as varied as these."""
+    """Thresholds of `biggan.Collapse`. Spread is relative to the real images', so 1 means as varied as these."""
 
     fid_window: int = 5
-    """The FID's level is a running median of so many evaluations: single ones jump by 1.2 to 1.4 times, and up to 8
-    times in recorded runs, without any change in the pictures."""
+    """Number of evaluations whose running median is the FID's level. Single FIDs jump by factors of 1.2 to 1.4, and up
+    to
+    8 in recorded runs, without any change in the pictures."""
     fid_window_late: int = 9
-    """And of more, a fifth of all that there were, up to so many: the best of many medians of five is a lucky one. In
-    the table 8 % of healthy series of 160 evaluations were called collapsed against medians of five, 1 % so."""
+    """Upper limit of that number, which grows to a fifth of all evaluations, because the best of many medians of five
+    is
+    low by chance. In the table 8 % of healthy series of 160 evaluations were called collapsed with medians of five,
+    and 1 % with this rule."""
     spread_window: int = 3
-    """The best spread is one of medians of three, which keep one odd evaluation out."""
+    """Number of evaluations per median of the spread; the best spread is the highest such median. Three exclude a
+    single
+    outlier."""
     healthy: float = 0.3
     """A generator that never reached this spread has not been healthy: runs that keep their modes stay at 0.65 to 0.85,
     and those that lose them early have passed 0.3 at most briefly."""
     full: float = 0.8
-    """Spread above this counts as this: a young generator's noise spreads up to 1.6, and losing that is no collapse."""
+    """Spread above this counts as this: a young generator's noise spreads up to 1.6, and losing that is not a
+    collapse."""
     spread_lost: float = 0.5
-    """Of its best spread a collapsed generator has at most this share left: healthy ones kept 0.75 and more of theirs
-    once they had it, those that lost modes ended at a tenth."""
+    """Largest share of its best spread that a collapsed generator has left. Healthy generators kept at least 0.75,
+    those
+    that lost modes ended at a tenth."""
     fid_worse: float = 2.0
-    """And FID, where spread stays, is at least so many times its best: medians of recorded branches that did not
-    collapse were for a while up to 2.2 times their best so far, collapses reach 3 to 40 times."""
+    """Least ratio of FID to its best for a collapse that keeps its spread. In recorded branches that did not collapse,
+    medians were temporarily up to 2.2 times their best; collapses reach 3 to 40 times."""
     patience: float = 2.5
-    """So much evidence is enough. A spread that is lost is 1 of it an evaluation, and a FID by how many doublings it is
-    too high: 4 times the best is 1. In the table 90 % of falls to 3 times the best are said within 5 or 6 evaluations
-    (2 evaluations at 10 times), and no healthy series of 360 is called collapsed; 2.2 called one of them so."""
+    """Evidence needed for a collapse. Each evaluation with a lost spread adds 1; a FID that is too high adds its
+    number of
+    doublings (4 times the best adds 1). In the table 90 % of falls to 3 times the best are found within 5 or 6
+    evaluations (to 10 times: 2), and no healthy series of 360 is called collapsed; with 2.2, one was."""
     most_evidence: float = 1.5
-    """No single evaluation is more than this, so two are the least: an outlier alone, however large, is none."""
+    """Most evidence from one evaluation. At least two are then needed: one outlier, however large, is not enough."""
     lasting: int = 15
-    """A collapse that has not ended so many evaluations after it could be said is for good. FIDs that swing by 1.5 to 4
-    times within 24 evaluations, the slowest of the table, are up for half of that; of dips of five none was lasting."""
+    """Evaluations without recovery, after a collapse was found, that make it lasting. FIDs that swing by 1.5 to 4 times
+    within 24 evaluations, the slowest of the table, are high for half of that; no dip of five was lasting."""
     latency: int = 5
-    """What begins within so many evaluations of the end of a series may not be said by then: in the table 90 % of the
-    falls to 3 times the best are said within so many (70 % where evaluations are few), and all deep ones."""
+    """Evaluations before the end of a series in which the beginning of a collapse may go unseen. In the table 90 % of
+    the
+    falls to 3 times the best are found within this number (70 % if evaluations are few), and all deep ones."""
     modeless: float = 0.15
-    """At this spread a generator draws about one picture a class, whatever it had before."""
+    """Spread at which a generator draws about one picture per class, whatever its best spread was."""
     stale: int = 10
-    """It never got its modes, and is not merely young, when so many evaluations have brought no better FID."""
+    """Evaluations without a better FID after which a generator without modes counts as collapsed, not just young."""
     better: float = 0.98
-    """A FID counts as better below this share of the best: a run that creeps on is still learning."""
+    """A FID counts as better if it is below this share of the best: a run that improves slowly is still learning."""
     modeless_alone: int = 20
-    """Where no FID is computed: so many evaluations without modes."""
+    """If no FID is computed: number of evaluations without modes."""
 
 
 @dataclass(frozen=True)
 class CollapseJudgement:
-    """What a finished series of evaluations says.
+    """The judgement of a finished series of evaluations.
 
     Attributes:
         findings: of the kinds "collapse" and "recovered", in turn.
-        lasting: the first collapse that no recovery followed within `CollapseThresholds.lasting` evaluations after it
-            could be said (nor by the end of the series, where that came sooner): the event of survival.
-        judged_until: the last step at which an onset could still have been found by the end of the series. None: the
-            series is too short to judge.
+        lasting: the event of survival: the first collapse without a recovery within `CollapseThresholds.lasting`
+            evaluations after it was found (or up to the end of the series, if that is earlier).
+        judged_until: the last step at which an onset would have been found by the end of the series. None: the series
+            is too short to judge.
     """
 
     findings: list[Finding]
@@ -89,7 +98,7 @@ class _Evaluation:
 
 
 class _Best:
-    """What an evaluation is compared with: the best FID and the best spread of the generator so far.
+    """The reference for evaluations: the best FID and the best spread of the generator so far.
 
     Attributes:
         fid: the lowest running median of the FID; Inf until there is one.
@@ -122,14 +131,14 @@ class _Best:
         if self.fid == fid:
             self._take_spread(now)
             return
-        self._spreads, self.spread = [], 0.0  # with another best FID, other spreads count
+        self._spreads, self.spread = [], 0.0  # a new best FID starts a new list of spreads
         for one in past:
             self._take_spread(one)
 
     def _take_fid(self, fid: float) -> None:
         self._fids.append(fid)
         length = max(self.at.fid_window, min(self.at.fid_window_late, len(self._fids) // self.at.fid_window))
-        if length != self._length:  # the best of many medians is a lucky one, so they become those of more
+        if length != self._length:  # the best of many medians is low by chance, so medians are taken over more
             self._length, self.fid = length, math.inf
             for end in range(length, len(self._fids)):
                 self.fid = min(self.fid, median(self._fids[end - length : end]))
@@ -138,7 +147,7 @@ class _Best:
             self.fid = min(self.fid, self.fid_now)
 
     def _take_spread(self, one: _Evaluation) -> None:
-        """A spread counts while the FID was good: of a generator that has learnt nothing it is the spread of noise."""
+        """A spread counts only while the FID is good: before the generator has learnt, it is the spread of noise."""
         if math.isnan(one.spread) or self.fid_is_lost(one.fid):
             return
         self._spreads.append(one.spread)
@@ -159,7 +168,7 @@ class _Best:
 
 
 class _Recovery:
-    """Whether a collapsed generator has come back: since when all is well, and by how many evaluations."""
+    """Whether a collapsed generator has recovered: since which step it is healthy, and by how many evaluations."""
 
     def __init__(self) -> None:
         self.since, self.balance = 0, 0
@@ -182,26 +191,26 @@ class Collapse:
     Evaluations are noisy. Each is evidence for or against a collapse; evidence adds up and never falls below zero. A
     collapse is found when there is enough of it, by one of three rules:
 
-    - "quality_lost": evidence is by how many doublings its FID lies beyond `fid_worse` times its best (a running
-      median), so a deep fall is found after two evaluations, a shallow one after some more;
-    - "modes_lost": once healthy, its spread is far below its best, and its FID is not at its best either;
-    - "no_modes": its spread is next to nothing while its FID has long ceased to improve: it never got its modes. (The
-      FID of a generator that is merely young improves.)
+    - "quality_lost": the evidence is the number of doublings from `fid_worse` times its best FID (a running median) to
+      its FID, so a deep fall is found after two evaluations, a shallow one after some more;
+    - "modes_lost": a generator that was healthy has a spread far below its best, and its FID is not at its best either;
+    - "no_modes": its spread is close to zero and its FID stopped improving long ago: it never got its modes. (The FID
+      of a generator that is just young improves.)
 
-    `onset` is the last evaluation at which all was well: its FID within `fid_worse` times the best and its spread above
+    `onset` is the last healthy evaluation: its FID within `fid_worse` times the best and its spread above
     `spread_lost` times the best, both in itself and as the median of it and its neighbours on both sides. (Of
-    "no_modes": the last one with a better FID, or with modes.) What lies before any evidence stands as it is, so an
-    onset is never before `well_until`.
+    "no_modes": the last one with a better FID, or with modes.) Evaluations before the first evidence are not
+    judged again, so an onset is never before `well_until`.
 
-    After a collapse, once the evaluations at which all is well outnumber the others since by `patience`, there is a
-    finding "recovered", whose onset is the first of the last unbroken ones. Then a collapse may follow again.
+    After a collapse, a finding "recovered" is given when the healthy evaluations since then outnumber the others by
+    `patience`. Its onset is the first of the last unbroken healthy ones. After that a collapse can be found again.
 
     Args:
         thresholds: fields of `CollapseThresholds`.
 
     Attributes:
-        well_until: the last evaluation with no evidence of any collapse: a state from before the onset may be kept by
-            it. None before the first one; it stands still from the first doubt to the recovery.
+        well_until: the last evaluation with no evidence of any collapse: use it to keep a
+            state from before the onset. None before the first one; it does not move from the first doubt to recovery.
     """
 
     def __init__(self, **thresholds: float) -> None:
@@ -216,19 +225,19 @@ class Collapse:
 
     @property
     def evaluations(self) -> int:
-        """How many of them told something."""
+        """The number of evaluations with a usable score."""
         return len(self._past)
 
     @property
     def judged_until(self) -> int | None:
-        """The last evaluation after which an onset could have been found by now; None: there is none."""
+        """The last evaluation after which an onset would have been found by now; None if there is none."""
         place = len(self._past) - 1 - self.at.latency
         return self._past[place].step if place >= self.at.fid_window - 1 else None
 
     def update(self, step: int, spread_share: float, fid: float) -> Finding | None:
         """One evaluation: `spread_share` of the real images' (1 is as real), a single `fid`. NaN: not known.
 
-        An infinite FID is worse than any other. Any other value that is not finite is left out.
+        An infinite FID is worse than any other. Any other value that is not finite is ignored.
         """
         fid = math.nan if fid == -math.inf else float(fid)
         spread = float(spread_share) if math.isfinite(spread_share) else math.nan
@@ -291,7 +300,7 @@ class Collapse:
         return self._best.has_fid and self._best.improved
 
     def _enough(self) -> dict[str, float]:
-        """The evidence that a collapse takes, by rule: more of it for a generator that has recovered before."""
+        """The evidence that a collapse needs, by rule; a generator that has recovered before needs more."""
         often = min(1 + self._recoveries, 3)
         return {
             "quality_lost": self.at.patience * often,
@@ -300,7 +309,7 @@ class Collapse:
         }
 
     def _last_well(self) -> int:
-        """The place of the last evaluation at which all was well, in itself and among its neighbours."""
+        """The place of the last healthy evaluation, by itself and as the median with its neighbours."""
         last = len(self._past) - 1
         for place in range(last, self._begun, -1):
             reach = min(REACH, last - place, place)
@@ -328,9 +337,9 @@ class Collapse:
 def judge_collapse(
     steps: Sequence[int], spread_share: Sequence[float], fid: Sequence[float], **thresholds: float
 ) -> CollapseJudgement:
-    """`Collapse` over the whole series of a run's evaluations, and what that comes to."""
+    """`Collapse` over the whole series of a run's evaluations, and the resulting judgement."""
     detector = Collapse(**thresholds)
-    found, places = [], []  # the place of a finding is the number of evaluations by when it was said
+    found, places = [], []  # the place of a finding is the number of evaluations when it was found
     for step, spread, one in zip(steps, spread_share, fid, strict=True):
         if finding := detector.update(int(step), float(spread), float(one)):
             found.append(finding)

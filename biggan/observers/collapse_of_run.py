@@ -30,7 +30,7 @@ class CollapseOfSamples(Detector):
 def judge_events(events: Iterable[Mapping[str, Any]], **thresholds: float) -> CollapseJudgement:
     """Collapses and recoveries, from a run's `evaluation` events of raw weights.
 
-    Left out are those that a resume superseded, and those under other settings than the last, as while it trained.
+    Evaluations that a resume superseded, or whose settings differ from the last one's, are ignored, as in training.
     """
     rows = []
     for event in same_settings([e for e in events if e["event"] == "evaluation" and not e.get("superseded")]):
@@ -43,8 +43,8 @@ def judge_events(events: Iterable[Mapping[str, Any]], **thresholds: float) -> Co
 
 
 def collapse_of(events: Iterable[Mapping[str, Any]]) -> Finding | None:
-    """The collapse of a run: the lasting one by its evaluations, else the first that it recovered from; where there are
-    no evaluations to judge by, its first `collapse` event."""
+    """The collapse of a run: the lasting one according to its evaluations, or otherwise the first one that it recovered
+    from. Without evaluations: its first `collapse` event."""
     events = list(events)
     judged = judge_events(events)
     if judged.findings or judged.judged_until is not None:
@@ -57,10 +57,10 @@ def collapse_of(events: Iterable[Mapping[str, Any]]) -> Finding | None:
 
 
 def same_settings(evaluations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The `evaluation` events under the settings of the last one of raw weights: others' scores are other scores.
+    """The `evaluation` events with the settings of the last one of raw weights, because others are not comparable.
 
-    A branch takes over its parent's evaluations, which may have had another reference or fewer samples. Events without
-    settings (of a record that was thinned) count as equal.
+    A branch copies its parent's evaluations, which may have had another reference or fewer samples. Events without
+    settings (in a thinned record) count as equal.
     """
     raw = [settings for event in evaluations if event["weights"] == "raw" and (settings := settings_of(event))]
     last = raw[-1] if raw else {}
@@ -68,5 +68,5 @@ def same_settings(evaluations: Sequence[Mapping[str, Any]]) -> list[Mapping[str,
 
 
 def settings_of(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """What an `evaluation` event's scores depend on, but for the kind of weights; empty where it does not say."""
+    """The settings of an `evaluation` event's scores, except the kind of weights; empty if none are recorded."""
     return {name: value for name, value in (evaluation.get("settings") or {}).items() if name != "weights"}

@@ -1,4 +1,4 @@
-"""A discriminator that is dead, found while it trains. Public as `biggan.DeadDiscriminator`."""
+"""Detects a dead discriminator during training. Public as `biggan.DeadDiscriminator`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ class DeadDiscriminatorThresholds:
     """Of `biggan.DeadDiscriminator`."""
 
     patience: int = 100
-    """So many values in a row."""
+    """Number of consecutive values that a sign needs."""
     spread: float = 1e-2
-    """A batch's logits are constant where their standard deviation is at most this; the hinge margin is 1."""
+    """A batch's logits count as constant if their standard deviation is at most this; the hinge margin is 1."""
     loss: float = 1e-3
-    """A loss stands still where it stays within this, relative to itself or to 1."""
+    """A loss counts as constant if it stays within this, relative to itself or to 1."""
     winning: float = 0.999
-    """A discriminator that is right on so many of both kinds has won, and is not dead."""
+    """Accuracy on real and on fake images from which a discriminator has won, and is not dead."""
 
 
 class DeadDiscriminator:
-    """D tells nothing apart any more: its output is constant, its loss stands still, or its accuracies are frozen.
+    """D no longer separates real from fake: its output is constant, its loss is constant, or its accuracies are frozen.
 
-    A finding's details hold `signs`, those of the three that were seen; it is given once, until all of them are gone.
-    The accuracies may be those of the training batches or, better, of fixed images. Shares of 0 and 1 tell nothing: a D
-    that is right on all of both kinds has won, and one that calls everything real, or nothing, may only be offset.
+    A finding's details hold `signs`, those of the three that were seen. There is no further finding until all of them
+    are gone. The accuracies may be those of the training batches or, better, of fixed images. Accuracies of 0 and 1 are
+    not evidence: a D that is right on everything has won, and the output of a D that accepts everything or nothing as
+    real may only have an offset.
 
     Args:
         thresholds: fields of `DeadDiscriminatorThresholds`.
@@ -50,7 +51,7 @@ class DeadDiscriminator:
         accuracy_fake: float = math.nan,
         spread: float = math.nan,
     ) -> Finding | None:
-        """What is known at one step; `spread` is the standard deviation of a batch's logits. NaN: not known."""
+        """Take the values of one step; `spread` is the standard deviation of a batch's logits. NaN: not known."""
         before, self._last = step if self._last is None else self._last, step
         pair = (accuracy_real, accuracy_fake)
         won = min(pair) >= self.at.winning

@@ -1,4 +1,4 @@
-"""What is searched for in the recorded numbers of a discriminator: jumps of its loss, and its death."""
+"""The detectors for a discriminator's recorded numbers: jumps of its loss, and a dead D."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ LOSS = ("loss/D_real", "loss/D_fake")
 class DiscriminatorLossJumps(Detector):
     """Jumps of D's loss, the sum of its two parts.
 
-    It approaches 0 while D wins, and jumps up at collapse (Section 4.2, Figure 27c). Of a D that has memorized the
-    images, short bursts of the loss are common; they are no jumps. D's hinge loss is 2 where it knows nothing.
+    The loss approaches 0 while D wins, and jumps up at collapse (Section 4.2, Figure 27c). If D has memorized the
+    images,
+    short bursts of the loss are common; they do not count as jumps. An untrained D has a hinge loss of 2.
     """
 
     kinds, what = ("loss_jump",), "jumps of D's loss"
@@ -38,14 +39,15 @@ class DiscriminatorLossJumps(Detector):
 
 
 class DiscriminatorDeath(Detector):
-    """A dead D: by its training batches at every step, and by fixed images where it was asked about them."""
+    """A dead D: from its training batches at every step, and from fixed images at the steps at which they were
+    measured."""
 
     kinds, what = ("dead_discriminator",), "a dead D"
     reads = (*LOSS, "accuracy/D_", "D/logit_std/", "D/accuracy/")
     thresholds = DeadDiscriminatorThresholds
 
     evaluations = 5
-    """So many in a row with the very same accuracies: no training batch repeats, fixed images do."""
+    """Number of consecutive equal accuracies: training batches never repeat, fixed images do."""
 
     def __init__(self, **thresholds: float) -> None:
         super().__init__(**thresholds)

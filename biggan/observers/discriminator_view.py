@@ -1,4 +1,4 @@
-"""How much D memorizes, asked at a schedule. What its logits say at every step is `biggan.training.logits`."""
+"""Measures how much D memorizes, on a schedule. `biggan.training.logits` has the statistics of every step."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 
 class DiscriminatorView(Observer):
-    """Asks D, every `discriminator_view.every` steps, about fixed training, validation and generated images.
+    """Evaluates D, every `discriminator_view.every` steps, on fixed training, validation and generated images.
 
     `D/accuracy/train`, `/val` and `/fake` are the shares on which it is right (Section 4.2: a D that memorizes is right
-    on nearly all training images and half of the validation images). They turn with D's offset, which drifts; what does
-    not is `D/auc/train_val`, training against validation images (0.5: it remembers nothing), beside `D/auc/real_fake`
-    and `D/auc/val_fake`, training and validation against generated images, and `D/gap/train_val`, the difference of the
+    on nearly all training images and half of the validation images). They depend on D's offset, which drifts.
+    Independent
+    of it are `D/auc/train_val`, training against validation images (0.5: no memorization), `D/auc/real_fake` and
+    `D/auc/val_fake`, training and validation against generated images, and `D/gap/train_val`, the difference of the
     mean logits in units of their spread (`biggan.evaluation.memorization`). `D/input_gradient/real` and `/fake` are the
-    means of |grad_x D(x)|, what R1 would see. The generated images are of fixed latents, by G as D meets it: its own
-    weights, normalized by the batch's statistics.
+    means of |grad_x D(x)|, what R1 would see. The generated images are of fixed latents, made by G as in training: with
+    its own weights, normalized by the batch's statistics.
 
     Args:
         record: called with the step and the numbers.
@@ -42,12 +43,12 @@ class DiscriminatorView(Observer):
         self.trainer, self.config = trainer, trainer.config.discriminator_view
 
     def after_step(self, step: int, stats: Mapping[str, float]) -> None:
-        """Ask at the scheduled steps."""
+        """Measure at the scheduled steps."""
         if self.config.every and step % self.config.every == 0:
             self.record(step, self.ask())
 
     def ask(self) -> dict[str, float]:
-        """The numbers now; nothing of G and D moves."""
+        """The measurements now; G and D are not changed."""
         if self.images is None:
             self.images = self._fixed()
         D, images = self.trainer.state.D, {**self.images, "fake": self._generated()}

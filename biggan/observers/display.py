@@ -1,4 +1,4 @@
-"""How far something is: a live bar on a terminal, plain lines elsewhere."""
+"""A progress display: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ProgressDisplay:
         self._last_line = -math.inf
 
     def show(self, completed: int, rate: str, line: Callable[[], str], text: str = "") -> None:
-        """Show how far it is; `line` gives the plain line, `rate` and `text` stand beside the bar."""
+        """Show the progress; `line` gives the plain line, `rate` and `text` are shown beside the bar."""
         if sys.stdout.isatty() and self._live is None:
             self._open()
         if self._live is not None:
@@ -36,7 +36,7 @@ class ProgressDisplay:
             print(line(), flush=True)
 
     def say(self, line: str, style: str | None = None) -> None:
-        """A line of its own."""
+        """Print a separate line."""
         if self._live is not None:
             self._live.console.print(line, style=style, markup=False, highlight=False)
         else:

@@ -1,4 +1,4 @@
-"""Scores while a run trains: fixed latents, raw and averaged weights, and whether the raw generator collapses."""
+"""Scores during training, with fixed latents, of raw and averaged weights; detects a collapse of the raw generator."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ if TYPE_CHECKING:
 
 
 class Evaluation(Observer):
-    """Every `eval.every` steps one `evaluation` event for each kind of weights, and `collapse`, which is an alarm, or
-    `recovered` where one is detected. That of raw weights says until which evaluation all was well (`well_until`).
+    """Every `eval.every` steps: one `evaluation` event for each kind of weights, and a `collapse` (an alarm) or
+    `recovered`
+    event when one is detected. The event of raw weights contains the last healthy evaluation (`well_until`).
 
     The generator is evaluated under standing statistics of a few forwards (`eval.standing_passes`), made on a copy:
-    the state, its modes and the global random state stay as they are. Stands before the observers that act upon its
-    events: the monitor, which records the scores, and the checkpoint store, which keeps the best.
+    the state, its modes and the global random state stay as they are. It must come before the observers that act upon
+    its events: the monitor, which records the scores, and the checkpoint store, which keeps the best.
     """
 
     def __init__(self, report: Callable[[str], None] = print) -> None:
-        """`report` is told what is done once and takes a while (training the classifier features)."""
+        """`report` is called with a text when something takes a while (training the classifier features)."""
         self.report = report
 
     def on_start(self, trainer: Trainer) -> None:
-        """Make features and reference ready, if an evaluation will fall due, and take up the detector's history."""
+        """Prepare features and reference if an evaluation is due in this session, and restore the detector's
+        history."""
         self.trainer, self.config = trainer, trainer.config.eval
         start, every = trainer.state.step, self.config.every
         self.evaluator: Evaluator | None = None
@@ -86,8 +88,8 @@ class Evaluation(Observer):
 
 
 def to_json(value: Any) -> Any:
-    """Numbers, and lists and mappings of them, for an event or a file: JSON has no NaN and no Inf, which stand as
-    strings."""
+    """Numbers, and lists and mappings of them, for an event or a file. NaN and Inf become strings, since JSON has
+    neither."""
     if isinstance(value, Mapping):
         return {name: to_json(one) for name, one in value.items()}
     if isinstance(value, list | tuple):

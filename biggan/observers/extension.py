@@ -1,4 +1,4 @@
-"""What `spectra` is told about GANs: the entry point `biggan` in its group `spectra.extensions` calls `register`."""
+"""Registers what is about GANs with `spectra`: its entry point group `spectra.extensions` calls `register`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spectra.networks.checkpoint_files import FORMATS
 
 
 def register() -> None:
-    """Add the detectors, charts and marks of a GAN, and say what the trainer's checkpoints hold."""
+    """Register the detectors, charts and marks of a GAN, and the format of the trainer's checkpoints."""
     DETECTORS.update(
         loss_jumps=DiscriminatorLossJumps,
         dead_discriminator=DiscriminatorDeath,

@@ -1,4 +1,4 @@
-"""What the user sees while training."""
+"""The progress display of training."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Progress(Observer):
         self.last_checkpoint = f"step {step}"
 
     def on_event(self, event: Mapping[str, Any]) -> None:
-        """Say what matters in a line of its own."""
+        """Print an important event on a separate line."""
         if event["event"] in ("non_finite", "spike", "alarm", "collapse", "recovered") and self.display is not None:
             details = ", ".join(f"{name} {value}" for name, value in event.get("values", {}).items())
             line = f"{event['event']} at step {event['step']}{': ' + details if details else ''}"

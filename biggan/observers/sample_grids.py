@@ -1,4 +1,4 @@
-"""Pictures of fixed latents while a run trains."""
+"""Sample grids of fixed latents during training."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class SampleGrids(Observer):
-    """Draws images of fixed latents, classes by rows, of G and of its average, into samples/step-*.png."""
+    """Draws grids of fixed latents, one row per class, of G and of its average, into samples/step-*.png."""
 
     def on_start(self, trainer: Trainer) -> None:
-        """Remove grids of steps that are about to be done again."""
+        """Remove grids of steps that will be repeated."""
         self.trainer, self.config = trainer, trainer.config.samples
         for path in trainer.run.samples.glob("step-*.png"):
             if step_of(path) > trainer.state.step:

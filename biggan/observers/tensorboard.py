@@ -1,4 +1,4 @@
-"""What a run shows in TensorBoard beside `spectra.draw.panels`: scalars, scores, and sample grids."""
+"""A run's scalars, scores and sample grids in TensorBoard, in addition to `spectra.draw.panels`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TensorBoard(Observer):
-    """Scalars, thinned, and sample grids for TensorBoard. Stands behind `SampleGrids`, whose pictures it shows."""
+    """Thinned scalars and sample grids for TensorBoard. It must come after `SampleGrids`, whose pictures it shows."""
 
     writer: SummaryWriter | None = None
 
@@ -47,6 +47,6 @@ class TensorBoard(Observer):
                 self.writer.add_scalar(f"eval/{event['weights']}/{name}", float(value), event["step"])
 
     def on_end(self, status: str) -> None:
-        """Write what is still held back."""
+        """Write what is still buffered."""
         if self.writer is not None:
             self.writer.close()

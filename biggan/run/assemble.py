@@ -1,4 +1,4 @@
-"""A session with all that its configuration attaches to it, trained."""
+"""Trains a session with all observers that its configuration asks for."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def train_session(session: Session, *, quiet: bool, until: int | None = None, fu
 
 
 def _observers(session: Session, further: Sequence[Observer], *, quiet: bool) -> list[Observer]:
-    """In the order in which they are told.
+    """The observers, in the order in which they are called.
 
-    What is recorded at a step comes before its checkpoint, so that a run resumed there has it.
+    A step is recorded before its checkpoint is saved, so that a run resumed there has the record.
     """
     config = session.config
     monitor = _monitor(session)
     observers: list[Observer] = [
         Evaluation((lambda text: None) if quiet else print),  # before those who act upon its events
-        cast(Observer, monitor),  # has an observer's methods, and knows nothing of this package
+        cast(Observer, monitor),  # has an observer's methods, without depending on this package
         DiscriminatorView(monitor.log),
         CheckpointStore(),
         SampleGrids(),

@@ -22,7 +22,7 @@ _FILE_NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
 class CheckpointError(UserError):
-    """A file that is no whole checkpoint."""
+    """A file that is not a complete checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], step: int, config
         write_tensors(path, whole, metadata)
     except OSError as error:
         raise UserError(
-            f"could not save the checkpoint {path}: {error}. Earlier checkpoints are whole. Free space or choose "
+            f"could not save the checkpoint {path}: {error}. Earlier checkpoints are intact. Free space or choose "
             f"another --out, then resume."
         ) from error
     return metadata["digest"]
@@ -84,25 +84,28 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}: expected a file RUN/checkpoints/step-*.safetensors.")
+        raise CheckpointError(
+            f"the checkpoint {path} does not exist: expected a file RUN/checkpoints/step-*.safetensors."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is not a whole safetensors file ({error}): it was cut short or altered, or is of another "
-            f"kind. Use another checkpoint."
+            f"{path} is not a complete safetensors file ({error}): it was cut short or altered, or is another kind of "
+            f"file. Use another checkpoint."
         ) from error
     if metadata.get("format") != CHECKPOINT_FORMAT:
         raise CheckpointError(
-            f"{path} has the format {metadata.get('format')!r}, expected {CHECKPOINT_FORMAT!r}: it is not "
-            f"a checkpoint of this program, or one of another version."
+            f"{path} has the format {metadata.get('format')!r}, expected {CHECKPOINT_FORMAT!r}: it was not "
+            f"written by this program, or by another version."
         )
     if digest(tensors, metadata) != metadata.get("digest"):
         raise CheckpointError(
-            f"{path} does not verify: its contents differ from the digest that was stored with them. It was altered "
-            f"after it was written. Use an earlier checkpoint."
+            f"{path} does not verify: its contents differ from the stored digest, so it was altered after it was "
+            "written."
+            f" Use an earlier checkpoint."
         )
     return Checkpoint(
         path=path,
@@ -167,5 +170,5 @@ def newest_checkpoint(run: Path) -> tuple[Checkpoint, list[str]]:
         return fallback, [*skipped, f"No checkpoint is finite; taking {fallback.path}."]
     reasons = " ".join(skipped) or "It has none."
     raise CheckpointError(
-        f"{run} has no checkpoint to go on from. {reasons} To begin again from step 0, move its checkpoints away."
+        f"{run} has no checkpoint to continue from. {reasons} To start again from step 0, move its checkpoints away."
     )

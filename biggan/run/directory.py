@@ -37,7 +37,8 @@ class RunDirectory:
             )
 
     def lock(self) -> None:
-        """Keep other processes out until `unlock` or the end of this one. Raises `UserError` where one is in."""
+        """Lock the run until `unlock` or the end of this process. Raises `UserError` if another process has locked
+        it."""
         try:
             self._lock = Lock(self.path / ".lock")
         except BlockingIOError as error:
@@ -46,20 +47,21 @@ class RunDirectory:
             ) from error
 
     def unlock(self) -> None:
-        """Let other processes in."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def facts(self) -> dict[str, Any]:
-        """What run.json says; empty where there is none. Raises `UserError` where it is damaged."""
+        """The contents of run.json; empty if it does not exist. Raises `UserError` if it is damaged."""
         path = self.path / "run.json"
         try:
             return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
         except (ValueError, TypeError) as error:
             raise UserError(
-                f"{path} is damaged ({error}). Put an earlier copy back, or move it away: the run goes on without what "
-                f"it says of versions, data and class names."
+                f"{path} is damaged ({error}). Restore an earlier copy, or move it away: the run then continues "
+                "without "
+                f"its information on versions, data and class names."
             ) from error
 
     def _write_facts(self, facts: Mapping[str, Any]) -> None:
@@ -70,23 +72,23 @@ class RunDirectory:
         return other_facts(self.facts(), run_facts(config))
 
     def data_identity(self) -> dict[str, Any] | None:
-        """What run.json says of the data; None for a run that does not say."""
+        """The data's description in run.json; None if it has none."""
         return self.facts().get("data")
 
     def continued_by(self, step: int) -> str | None:
-        """The command to continue a run at `step` with, where its run.json names another one than biggan-train.
+        """The command to continue a run at `step`, if its run.json names another one than biggan-train.
 
-        That is so for a branch in which something is still to change.
+        It does so for a branch whose changes are not all made yet.
         """
         found = self.facts().get("continued_by")
         return f"{found['command']} {self.path}" if found and step <= found["through"] else None
 
     def class_names(self) -> list[str] | None:
-        """The classes' names by their numbers; None for a run that does not say."""
+        """The classes' names by their numbers; None if they are not recorded."""
         return self.facts().get("class_names")
 
     def write_data_identity(self, identity: Mapping[str, Any], class_names: Sequence[str]) -> None:
-        """Remember what the run's data are from now on."""
+        """Store the description of the run's data from now on."""
         self._write_facts(self.facts() | {"data": dict(identity), "class_names": list(class_names)})
 
     def create(self, config: Config, facts: Mapping[str, Any] | None = None) -> None:
@@ -103,7 +105,7 @@ class RunDirectory:
     def create_whole(self, config: Config, facts: Mapping[str, Any], fill: Callable[[RunDirectory], None]) -> None:
         """As `create`, with contents that `fill` puts in: the directory gets its name when all of it is there.
 
-        After an error nothing is left; after a kill a hidden directory beside, which is in nobody's way.
+        After an error nothing is left; after a kill a hidden directory beside it, which does no harm.
         """
         with whole_folder(self.path) as path:
             made = RunDirectory(path)
@@ -131,7 +133,7 @@ class RunDirectory:
         append_event(self.path, event)
 
     def events(self) -> list[dict[str, Any]]:
-        """What happened, in order; a line torn by a kill is left out."""
+        """The events in order; a line torn by a kill is skipped."""
         return read_event_lines(self.path)
 
     def events_that_hold(self, kind: str | None = None, through: int | None = None) -> list[dict[str, Any]]:
@@ -145,7 +147,7 @@ class RunDirectory:
         ]
 
     def supersede_events(self, step: int) -> None:
-        """Mark the events after `step` as superseded, before a session resumes from there. None is lost."""
+        """Mark the events after `step` as superseded, before a session resumes from there. No event is deleted."""
         supersede_events(self.path, step)
 
 
@@ -158,14 +160,14 @@ def run_of(checkpoint: Path) -> RunDirectory | None:
 
 
 def class_names_of(checkpoint: Path, classes: int) -> list[str]:
-    """What a checkpoint's classes are called by its run; "class 0", ... where it lies in none that says so."""
+    """The class names of a checkpoint's run; "class 0", ... if it is not in a run or the run has no names."""
     run = run_of(checkpoint)
     names = None if run is None else run.class_names()
     return names if names is not None and len(names) == classes else [f"class {c}" for c in range(classes)]
 
 
 def make_event(kind: str, step: int, **fields: Any) -> dict[str, Any]:
-    """One line of events.jsonl: what happened, after which step, and when (seconds since 1970)."""
+    """One line of events.jsonl: the event, its step, and the time (seconds since 1970)."""
     return {"event": kind, "step": step, "time": round(time.time(), 3), **fields}
 
 

@@ -1,4 +1,4 @@
-"""Locks, links and free names. How a file is written whole is `spectra.record.files`."""
+"""Locks, links and free names. `spectra.record.files` writes files atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _held: set[Lock] = set()
 
 
 class Lock:
-    """Keeps other processes out until `close`, or the end of this one.
+    """Locks out other processes until `close`, or the end of this process.
 
     Args:
         path: the file that is locked; it is made where there is none.
@@ -37,7 +37,7 @@ class Lock:
         _held.add(self)
 
     def close(self) -> None:
-        """Let others in."""
+        """Release the lock."""
         if self._file.closed:
             return
         if self._remove:
@@ -94,8 +94,8 @@ def free_name(path: Path) -> Path:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Give a hidden folder beside `path`, not made yet, to fill; afterwards it is `path`.
 
-    Where the body raises, or `path` has contents meanwhile (`OSError`), nothing is left of it; after a kill it stays,
-    in nobody's way.
+    Where the body raises, or `path` has contents meanwhile (`OSError`), nothing is left of it; after a kill it
+    stays, and does no harm.
     """
     made = path.with_name(f".{path.name}.{os.getpid()}.new")
     shutil.rmtree(made, ignore_errors=True)

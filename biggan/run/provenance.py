@@ -1,4 +1,4 @@
-"""What a run's bits depend on beside its configuration, as its run.json says it: versions, code, machine."""
+"""What a run's bits depend on besides its configuration, as recorded in run.json: versions, code, machine."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def other_facts(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, li
 def checkout(package: Path) -> dict[str, Any]:
     """`commit`, and whether the code differs from it (`dirty`), of the checkout that `package` is a folder of.
 
-    Both are None where it is of none: an installed copy is not code of the repository that its environment lies in,
-    though git would answer from there.
+    Both are None outside a checkout. An installed copy does not belong to the repository that contains its environment,
+    although git would answer for it.
     """
     nothing = {"commit": None, "dirty": None}
     if {"site-packages", "dist-packages"} & set(package.parts):
@@ -71,7 +71,7 @@ def checkout(package: Path) -> dict[str, Any]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says in a folder; None where it refuses or is not there."""
+    """The output of git in a folder; None if git fails or is not installed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     line = ["git", "--no-optional-locks", *arguments]
     try:

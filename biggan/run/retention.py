@@ -41,14 +41,14 @@ class _Best:
 
 
 class CheckpointStore(Observer):
-    """Saves the state where `checkpoint.*` says so, and at the end; deletes what retention no longer holds.
+    """Saves the state on the schedule of `checkpoint.*` and at the end; deletes checkpoints that are no longer kept.
 
-    An `alarm` hard-links the ring's files into checkpoints/frozen-STEP/, so that states from before the trouble stay.
-    Alarms that follow each other within the ring's length are one trouble and freeze once, but a collapse always
-    freezes; of more than three frozen rings the oldest goes.
+    An `alarm` hard-links the ring's files into checkpoints/frozen-STEP/, which keeps states from before the problem.
+    Alarms within the ring's length of each other freeze it only once, but a collapse always does. Of more than three
+    frozen rings the oldest is deleted.
 
     A collapse is detected some evaluations after it begins, when a dense ring would have moved on. So one place of the
-    ring is for the newest state at or before the last evaluation that was certainly sound (`well_until` in its event).
+    ring holds the newest state at or before the last healthy evaluation (`well_until` in its event).
 
     With `checkpoint.best`, checkpoints/best.safetensors is the state whose averaged weights, those that are sampled
     from, have the lowest FID of all evaluations so far under the settings of the last one.
@@ -94,12 +94,12 @@ class CheckpointStore(Observer):
             self._last_alarm = event["step"]
 
     def on_end(self, status: str) -> None:
-        """Save the last step, unless it is saved; after an error nothing is certain, and the last checkpoint stands."""
+        """Save the last step if it is not saved yet. After an error nothing is saved, since the state may be wrong."""
         if status != "failed" and self.saved != self.trainer.state.step:
             self.save()
 
     def save(self) -> Path:
-        """Save the state now, tell the observers, and let retention work."""
+        """Save the state now, call the observers, and delete checkpoints that are no longer kept."""
         state = self.trainer.state
         path = self._path(state.step)
         digest = save_checkpoint(path, state.tensors(), state.step, to_dict(self.trainer.config))
@@ -116,15 +116,15 @@ class CheckpointStore(Observer):
             self._well = evaluation.get("well_until", self._well)
 
     def _set_aside(self, path: Path) -> None:
-        """Move what belongs to later steps, which are about to be done again, into checkpoints/skipped/."""
+        """Move checkpoints of later steps, which will be repeated, into checkpoints/skipped/."""
         aside = self.folder / "skipped"
         aside.mkdir(exist_ok=True)
         move(path, free_name(aside / path.name))
 
     def _take_up_best(self) -> None:
-        """Go on from the best evaluation so far, earlier sessions' and a branch's parent's included.
+        """Restore the best evaluation so far, including those of earlier sessions and of a branch's parent.
 
-        It decides when a state is saved, and so must not depend on where a run was stopped or branched.
+        It decides when a state is saved, so it must not depend on where a run was stopped or branched.
         """
         self._best = _Best()
         path, now = self.folder / BEST, self.trainer.state.step
@@ -168,7 +168,7 @@ def is_due(step: int, config: CheckpointConfig) -> bool:
 
 
 def may_be_saved(step: int, config: Config) -> bool:
-    """Whether `step` is one whose state is saved, or is one if its evaluation turns out to be the best."""
+    """Whether the state of `step` is saved, or would be if its evaluation is the best."""
     may_be_best = config.checkpoint.best and config.eval.every and step % config.eval.every == 0
     return is_due(step, config.checkpoint) or bool(may_be_best)
 

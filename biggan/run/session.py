@@ -38,7 +38,7 @@ class Session:
     state: TrainingState
     source: Source
     notes: list[str] = field(default_factory=list)
-    """What the user should read before training begins."""
+    """Notes for the user before training begins."""
 
 
 def open_new(config: Config, preset: str, facts: Mapping[str, Any] | None = None) -> Session:
@@ -72,7 +72,7 @@ def open_branched(
     data: Mapping[str, Any] | None = None,
     past: Path | None = None,
 ) -> Session:
-    """A run of its own in `config.out` that goes on from `checkpoint` under `config`, with the same noise and images.
+    """A new run in `config.out` that continues from `checkpoint` with `config`, with the same noise and images.
 
     `prepare` may change the loaded state in place; what comes out is saved as the run's first checkpoint. `facts`
     join its run.json, and `events`, which belong to the time before, its list of events. `data`, where it is given,
@@ -107,12 +107,12 @@ def open_branched(
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a resumed run goes on: the newest checkpoint that verifies, or step 0 where none was saved yet."""
+    """Where a resumed run continues: the newest checkpoint that verifies, or step 0 if none was saved yet."""
 
     config: Config
     checkpoint: Checkpoint | None
     skipped: list[str]
-    """Why each newer checkpoint was not taken."""
+    """Why each newer checkpoint was skipped."""
 
     @property
     def step(self) -> int:
@@ -121,7 +121,7 @@ class ResumePoint:
 
 
 def find_start(path: Path) -> ResumePoint:
-    """Where the run in `path` goes on. Raises `UserError` where it is no run, or has checkpoints but none is whole.
+    """Where the run in `path` continues. Raises `UserError` if it is not a run, or if all its checkpoints are damaged.
 
     Rank 0 alone reads it and has the checkpoint's tensors.
     """
@@ -140,8 +140,9 @@ def _find_start(path: Path) -> ResumePoint:
         saved = [e["step"] for e in RunDirectory(path).events() if e["event"] == "checkpoint"]
         if saved:
             raise UserError(
-                f"{path} has no checkpoint left, and one of step {max(saved)} was saved there once. Put the files back "
-                f"into {path}/checkpoints, or begin a new run with another --out."
+                f"{path} has no checkpoint left, although one of step {max(saved)} was saved there. Put the files "
+                "back into "
+                f"{path}/checkpoints, or begin a new run with another --out."
             )
         return ResumePoint(config, None, [])
     checkpoint, skipped = newest_checkpoint(path)
@@ -151,7 +152,7 @@ def _find_start(path: Path) -> ResumePoint:
 def run_to_continue(out: str | None, preset: str) -> Path | None:
     """The run that this launch began before torchrun restarted its processes (`--max-restarts`); else none.
 
-    Rank 0 alone looks, so every rank is told the same.
+    Only rank 0 looks, and sends the answer to all ranks.
     """
     if restarts() == 0:
         return None
@@ -174,14 +175,15 @@ def open_resumed(config: Config, path: Path, start: ResumePoint, *, allow_change
     process has the run.
     """
     if config.out is not None and Path(config.out) not in (path, Path(start.config.out or path)):
-        raise UserError(f"--out is {config.out}, and a resumed run stays in its directory {path}. Omit --out.")
+        raise UserError(f"--out is {config.out}, but a resumed run stays in its directory {path}. Omit --out.")
     config, run = _on_this_device(config, path), RunDirectory(path)
     with all_ranks_or_none():
         changed = _changed_numbers(config, start, path, allow_change=allow_change)
         if start.step >= config.steps:
             raise UserError(
-                f"the run in {path} has reached step {start.step}, and --steps is {config.steps}. Give a larger "
-                f"total to train on."
+                f"the run in {path} has reached step {start.step}, and --steps is {config.steps}. To train further, "
+                "give "
+                f"a larger total."
             )
         source = _open_data(config)
         data = source.identity()
@@ -201,14 +203,14 @@ def open_resumed(config: Config, path: Path, start: ResumePoint, *, allow_change
 
 
 def _data_facts(source: Source) -> dict[str, Any]:
-    """What run.json says of the data: which they are, and the classes' names by their numbers."""
+    """The data's entry in run.json: its identity, and the classes' names by their numbers."""
     return {"data": source.identity(), "class_names": list(source.classes)}
 
 
 def _reopen(
     run: RunDirectory, config: Config, start: ResumePoint, changed: dict[str, list[Any]], source: Source
 ) -> list[str]:
-    """Take back what lies after `start`, and write down that the run goes on. Returns what the user should know."""
+    """Discard what lies after `start`, and record that the run continues. Returns notes for the user."""
     run.lock()
     elsewhere = run.changed_facts(config)
     truncate_record(run.path, start.step)
@@ -226,7 +228,7 @@ def _reopen(
 
 
 def _on_this_device(config: Config, path: Path) -> Config:
-    """`config` with its run directory and device, after a look whether every rank has the same."""
+    """`config` with its run directory and device, after checking that all ranks have the same."""
     with all_ranks_or_none():
         config = dataclasses.replace(config, out=str(path), device=resolve_device(config.device))
     check_alike(flatten(to_dict(config)), "another configuration")
@@ -243,7 +245,7 @@ def _changed_numbers(config: Config, start: ResumePoint, path: Path, *, allow_ch
         listed = "; ".join(f"{name}: {old} -> {new}" for name, (old, new) in changed.items())
         raise UserError(
             f"these options would change the numbers of the run in {path}: {listed}. Omit them to continue it "
-            f"exactly, or give --allow-change to go on with them."
+            f"exactly, or give --allow-change to continue with them."
         )
     return {name: list(pair) for name, pair in changed.items()}
 
@@ -262,15 +264,15 @@ DATA_FACTS = {
 def _changed_data(
     before: dict[str, Any], now: dict[str, Any], path: Path, *, allow_change: bool
 ) -> dict[str, list[Any]]:
-    """What of the data is otherwise than the run remembers; refused unless allowed."""
+    """How the data differs from the run's recorded data. Raises `UserError` unless allowed."""
     changed = {name: [before.get(name), now[name]] for name in now if before.get(name) != now[name]}
     if changed and not allow_change:
         counts = [f"{DATA_FACTS[name]}: {old} -> {new}" for name, (old, new) in changed.items() if isinstance(new, int)]
         others = [DATA_FACTS[name] for name, (_, new) in changed.items() if not isinstance(new, int)]
         listed = "; ".join([*counts, *([f"other {', '.join(others)}"] if others else [])])
         raise UserError(
-            f"the data is not what the run in {path} was trained on (before -> now): {listed}. Give the --data.path of "
-            f"the same data to continue it exactly, or --allow-change to go on with these."
+            f"the data differs from the data that the run in {path} was trained on (before -> now): {listed}. Give the "
+            f"--data.path of the same data to continue it exactly, or --allow-change to continue with this data."
         )
     return {f"data.{name}": pair for name, pair in changed.items()}
 
@@ -288,11 +290,11 @@ def resolve_device(device: str) -> Literal["cpu", "cuda"]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     gpus, processes = torch.cuda.device_count(), local_world_size()
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device is cuda, and torch sees no GPU here. Give --device cpu, or auto.")
+        raise UserError("device is cuda, but torch finds no GPU here. Give --device cpu, or auto.")
     if device == "cuda" and gpus < processes:
         raise UserError(
-            f"{processes} processes of this machine are to train on GPUs, and torch sees {gpus} here: each needs its "
-            f"own. Start {gpus} (torchrun --nproc-per-node {gpus}), or give --device cpu."
+            f"{processes} processes of this machine need one GPU each, but torch finds {gpus} here."
+            f" Start {gpus} (torchrun --nproc-per-node {gpus}), or give --device cpu."
         )
     return "cuda" if device == "cuda" else "cpu"
 
@@ -308,12 +310,12 @@ def use_arithmetic(config: Config) -> None:
 
 
 def config_notes(config: Config) -> list[str]:
-    """What someone should know who runs `config`."""
+    """Notes for the user of `config`."""
     notes = []
     if config.speed.compile and strengths(config):
         notes.append(
-            f"speed.compile: D runs uncompiled, as the penalty on its gradient ({', '.join(strengths(config))}) needs "
-            f"a second derivative, which compiled code does not have; G is compiled"
+            f"speed.compile: only G is compiled. The penalty on D's gradient ({', '.join(strengths(config))}) needs a "
+            f"second derivative, which compiled code does not have"
         )
     has_batchnorm = {"G": config.model.norm_G == "batch", "D": config.model.norm_D != "none"}
     normalized = [name for name, has in has_batchnorm.items() if has]
@@ -324,6 +326,7 @@ def config_notes(config: Config) -> list[str]:
     return [
         *notes,
         f"gradient accumulation: in {whose} updates BatchNorm normalizes each micro-batch of {micro} by its own "
-        f"statistics (over all processes), which is not what a batch of {config.train.batch} in one piece would do; "
-        f"for D's updates G makes all {config.train.batch} images in one forward",
+        f"statistics (over all processes), unlike an undivided batch of {config.train.batch}; for D's updates G "
+        "makes all "
+        f"{config.train.batch} images in one forward pass",
     ]

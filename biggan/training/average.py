@@ -26,7 +26,7 @@ class EMA:
     def update(self, G: GeneratorNetwork, step: int, skipped: Tensor | None = None) -> None:
         """Take in G after its step number `step` (from 1): a copy up to `ema.start`, the average afterwards.
 
-        Where the scalar `skipped` is 1.0, G has taken no step, and the average stands still.
+        If the scalar `skipped` is 1.0, G has taken no step, and the average is not changed.
         """
         average: list[Tensor] = list(self.network.parameters())
         current = [parameter.detach() for parameter in G.parameters()]

@@ -1,4 +1,4 @@
-"""What an update sees: latents, labels, images and masks, drawn for the global batch and cut by rank.
+"""The inputs of an update: latents, labels, images and masks, drawn for the global batch and split by rank.
 
 Every draw is a function of (seed, purpose, step, k). It is made whole, on the CPU, so that an image's draws depend on
 its place in the global batch and not on accumulation, ranks or the device.
@@ -21,7 +21,7 @@ from biggan.training.state import TrainingState
 
 
 class BatchDraws:
-    """The draws of this rank for the step that `state` stands at; `share` says which images of the batch are its."""
+    """This rank's draws for the current step of `state`; `share` selects its images of the batch."""
 
     def __init__(self, config: Config, state: TrainingState) -> None:
         self.config, self.state = config, state
@@ -31,7 +31,7 @@ class BatchDraws:
         self._mixes = bool(strengths(config).keys() - {"r1"})
 
     def latents(self, network: str, k: int) -> tuple[Tensor, Tensor]:
-        """The latents (B, z_dim) and labels (B,) that G is given in update `k` of "G" or "D"."""
+        """The latents (B, z_dim) and labels (B,) for G in update `k` of "G" or "D"."""
         config, batch = self.config, self.config.train.batch
         z = sample_latents(
             config.latents, self._random(f"{network}/latents", k), batch, self.state.G.z_dim, self.state.step
@@ -40,7 +40,8 @@ class BatchDraws:
         return self._moved(self.share.of(z), self.dtype), self._moved(self.share.of(labels))
 
     def discriminator_batch(self, k: int, fake: Tensor, fake_labels: Tensor, real: Tensor, labels: Tensor) -> Batch:
-        """What D step `k` sees, with what its penalties and dropout draw. `real` and `labels` come from the loader."""
+        """The inputs of D step `k`, with the draws of its penalties and dropout. `real` and `labels` come from the
+        loader."""
         mix = None
         if self._mixes:
             drawn = self._random("D/interpolation", k).random(self.config.train.batch, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What a run would need, found without building full-size weights: parameters and memory."""
+"""Estimates a run's parameters and memory without building full-size weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from biggan.networks.spectral_norm import normalized
 from biggan.objective.gradient_penalties import Batch, gradient_penalties, strengths
 
 SPARE = 0.1
-"""The share of a card that is left to the allocator and the kernels, which are not estimated."""
+"""The share of a GPU's memory left free for the allocator and the kernels, which are not estimated."""
 
 
 def estimate(config: Config, processes: int = 1) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def estimate(config: Config, processes: int = 1) -> dict[str, Any]:
 def _estimate(config: Config, processes: int, rows: int, micro: int) -> dict[str, Any]:
     G, D = build_networks(config)
     for name, network in (("G", G), ("D", D)):
-        sigma_controlled_layers(config, name, network)  # a name that is wrong is found here as in a run
+        sigma_controlled_layers(config, name, network)  # raises for a wrong layer name, as in a run
     counts = {"G": _count(G), "D": _count(D)}
     weights = 4 * (counts["G"] + counts["D"])
     memory = {

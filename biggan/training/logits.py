@@ -1,7 +1,7 @@
-"""What D's logits say at every step, from the forwards that an update makes anyway.
+"""Statistics of D's logits at every step, from the forward passes that an update makes anyway.
 
-The paper's hypothesis (Appendix G.2) is that D's signal from real images dries up, and that it becomes biased: see
-`D/inside_margin/real`, and `D/bias` beside the linear and the projection part.
+The paper's hypothesis (Appendix G.2) is that D's signal from real images dries up, and that D becomes biased: see
+`D/inside_margin/real`, and `D/bias` with the linear and the projection part.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KINDS = ("fake", "real")
 def logit_statistics(
     D: DiscriminatorNetwork, seen: Sequence[Tensor], margin: float, share: BatchShard
 ) -> dict[str, Tensor]:
-    """What the logits of one update of D say, as scalars, from the forwards that were made anyway.
+    """Statistics of the logits of one update of D, as scalars, from its forward passes.
 
     Args:
         D: before its update.
@@ -64,5 +64,5 @@ def logit_statistics(
 
 
 def _shares(which: Tensor, logits: Tensor) -> Tensor:
-    """The shares (2,) of logits (2, N) that are so; NaN where one of them is, which is on neither side."""
+    """The shares (2,) of logits (2, N) for which the condition holds; NaN if a logit is NaN."""
     return torch.where(logits.isnan(), logits, which.to(logits.dtype)).mean(dim=1)

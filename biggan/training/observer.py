@@ -1,4 +1,5 @@
-"""What may be attached to a trainer. Observers read; whoever needs to change training is configuration."""
+"""The interface of observers, which can be attached to a trainer. They only read; the configuration changes
+training."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ class Observer:
     """
 
     def on_start(self, trainer: Trainer) -> None:
-        """Training is about to begin or to go on, at `trainer.state.step`."""
+        """Training is about to begin or continue, at `trainer.state.step`."""
 
     def before_update(self, network: str, k: int) -> None:
         """Update `k` of network "G" or "D" begins; gradients are those of its last update."""
@@ -31,7 +32,7 @@ class Observer:
         """Step `step` (from 1) is done: D's updates, G's, the average. `stats` are numbers on the global batch."""
 
     def on_event(self, event: Mapping[str, Any]) -> None:
-        """Somebody emitted an event: its `event`, `step`, `time`, and further fields."""
+        """An event was emitted: its `event`, `step`, `time`, and further fields."""
 
     def on_checkpoint(self, step: int, path: Path) -> None:
         """The state after `step` was saved."""
@@ -74,7 +75,7 @@ class Observers(Observer):
             member.on_checkpoint(step, path)
 
     def on_end(self, status: str) -> None:
-        """Every member is told; after an error, also where one of them has an error of its own."""
+        """Call every member; after an error, even if one of them raises another error."""
         for member in self.members:
             with suppress(Exception) if status == "failed" else nullcontext():
                 member.on_end(status)

@@ -21,7 +21,7 @@ from biggan.training.optimizers import make_adam
 class TrainingState:
     """G, D, the average of G, both optimizers, and the number of finished steps.
 
-    Randomness is no part of it: every draw is a function of the step (biggan/rng.py).
+    It contains no random state: every draw is a function of the step (biggan/rng.py).
     """
 
     def __init__(self, config: Config, device: torch.device | str = "cpu", *, initialize: bool = True) -> None:
@@ -74,7 +74,7 @@ class TrainingState:
         """Copy `tensors` into the state's own, which keep their device and memory format.
 
         The vectors from which sigma_0 regularization or clamping starts, and float16's loss scales, may be missing or
-        too many: a change of the configuration turns these on and off, and then they start afresh or are left out.
+        superfluous: a changed configuration turns them on or off, and they are then initialized or ignored.
 
         Raises `UserError`, before anything is copied, where names, shapes or types differ from the state's.
         """
@@ -83,7 +83,7 @@ class TrainingState:
         own = {name: tensor for name, tensor in own.items() if name in tensors or not _may_be_new(name)}
         if problem := _mismatch(own, tensors):
             raise UserError(
-                f"the checkpoint is of another architecture than the configuration: {problem}. Use the "
+                f"the checkpoint has another architecture than the configuration: {problem}. Use the "
                 f"configuration that the checkpoint was made with (its metadata holds it)."
             )
         for name, tensor in own.items():

@@ -31,11 +31,10 @@ PASSED_ON_SECONDS = 2.0
 
 
 class Trainer:
-    """Trains `state` up to `config.steps` G steps, telling `observers` what happens.
+    """Trains `state` up to `config.steps` G steps, and calls `observers`.
 
-    Everything a step does is a function of the state and the step's number, so that a run can be left and taken up
-    anywhere. Under several processes each has a trainer, all do the same steps, and rank 0's alone has observers and
-    writes.
+    A step depends only on the state and the step's number, so a run can be stopped and resumed anywhere. Under several
+    processes each has a trainer and all do the same steps; only rank 0's has observers and writes files.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class Trainer:
             self._checked = self.state.step
 
     def _is_to_stop(self) -> bool:
-        """Whether the last step was the last one. Several ranks find the same, by what they exchanged in the step."""
+        """Whether training should end now. All ranks agree, because they exchanged their wishes in the step."""
         if self._signalled and world_size() == 1:
             self._stop = self._stop or "interrupted"
         return self._stop is not None
@@ -108,7 +107,7 @@ class Trainer:
     def _to_floats(self, discriminator: list[Stats], generator: Stats) -> dict[str, float]:
         """The numbers of one step, over all ranks, in one transfer from the device.
 
-        With them goes the wish to stop: ranks are signalled at different moments, and leave after the same step.
+        The wish to stop is sent with them: ranks receive a signal at different moments, but stop after the same step.
         """
         means = {name: torch.stack([stats[name] for stats in discriminator]).mean() for name in discriminator[0]}
         numbers = means | generator
@@ -118,7 +117,7 @@ class Trainer:
         return dict(zip(numbers, values, strict=True))
 
     def emit(self, kind: str, **fields: Any) -> None:
-        """Record an event at the current step and tell the observers."""
+        """Record an event at the current step and call the observers."""
         if not is_main():
             return
         event = make_event(kind, self.state.step, **fields)
@@ -126,9 +125,9 @@ class Trainer:
         self.observers.on_event(event)
 
     def _report_non_finite(self, stats: dict[str, float]) -> None:
-        """One event when numbers cease to be finite (not one a step); stop there where the configuration says so.
+        """Emit one event when numbers stop being finite (not one per step); stop if the configuration asks for it.
 
-        The gradients of an update that float16's loss scaling skipped are none of these.
+        The gradients of an update that float16's loss scaling skipped do not count.
         """
         bad = {name: str(value) for name, value in stats.items() if not math.isfinite(value)}  # JSON has no NaN
         for network in ("G", "D"):
@@ -144,7 +143,7 @@ class Trainer:
     def _finishing_the_step_on_signals(self) -> Iterator[None]:
         """Turn the first Ctrl-C or SIGTERM into a wish to stop after the step; a second Ctrl-C stops at once.
 
-        torchrun passes on to its processes the Ctrl-C that the terminal has sent them as well: that is one, not two.
+        torchrun forwards a Ctrl-C that the terminal has already sent to its processes: that counts once, not twice.
         """
         first = -math.inf
 

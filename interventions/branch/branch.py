@@ -1,4 +1,4 @@
-"""Running a branch: an ordinary run directory with a lineage, which goes on with the parent's noise and data."""
+"""Running a branch: an ordinary run directory with a lineage, which continues with the parent's noise and data."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from biggan.training.state import TrainingState
 
 OF_SESSIONS = {"started", "resumed", "checkpoint", "paused", "finished", "interrupted", "stopped", "changed"}
-"""Events of the parent's own sessions. A branch takes over all others of the time before it, such as its scores."""
+"""Events of the parent's own sessions. A branch copies all other events before its start, such as scores."""
 
 
 @dataclass
 class Branch:
-    """A parent, and what is otherwise from there on."""
+    """A parent, and what changes from there on."""
 
     parent: Parent
     timeline: Timeline
@@ -76,7 +76,7 @@ def plan_branch(
 
 
 def check_branch(branch: Branch) -> None:
-    """Raise `UserError` for what would stop the branch from beginning; nothing is written or trained."""
+    """Raise `UserError` if the branch could not begin; nothing is written or trained."""
     from biggan.run.folding import load_state
     from biggan.training.state import TrainingState
 
@@ -92,7 +92,7 @@ def check_branch(branch: Branch) -> None:
 
 
 def check_phases(timeline: Timeline) -> None:
-    """Raise `UserError` where a phase's configuration names what its networks do not have."""
+    """Raise `UserError` if a phase's configuration names layers that its networks do not have."""
     import torch
 
     from biggan.choices import check_names
@@ -161,8 +161,8 @@ def open_branch(branch: Branch) -> Session:
 def continue_branch(
     path: str | Path, *, steps: int | None = None, quiet: bool = False, observers: list[Any] | None = None
 ) -> str:
-    """Go on with a branch that was stopped or killed, as if it had not been; `steps` further ones than the branching
-    point's in all. Returns as `run_branch`; "finished" at once where it had come to its end."""
+    """Continue a branch that was stopped or killed, exactly. `steps`: the total number of steps after the branching
+    point. Returns the same as `run_branch`; "finished" immediately if the branch had already ended."""
     from biggan.run.session import find_start
 
     path = Path(path)
@@ -214,7 +214,7 @@ def _train_phases(
 
 
 def _reopen(path: Path, phase: Phase) -> Session:
-    """The branch at its newest checkpoint, under a phase's configuration and with what it does when it begins."""
+    """The branch at its newest checkpoint, with a phase's configuration and after the phase's operations."""
     from biggan.run.directory import make_event
     from biggan.run.session import find_start, open_resumed
 
@@ -231,7 +231,7 @@ def _reopen(path: Path, phase: Phase) -> Session:
 
 
 def _operate(phase: Phase, state: TrainingState) -> list[dict[str, Any]]:
-    """Do a phase's operations on the state; what each change that begins has to say, nothing for a mere setting."""
+    """Do a phase's operations on the state. Returns the report of each change that begins; settings report nothing."""
     import torch
 
     changes = [one.timed.change for one in phase.began]

@@ -1,4 +1,4 @@
-"""The checkpoint that a branch begins from, found in a file or in a run directory, and the run it is of."""
+"""The checkpoint that a branch starts from, given as a file or found in a run directory, and its run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from interventions.branch.timeline import Applied, applied_from_json, open_ended
 
 @dataclass(frozen=True)
 class Parent:
-    """A verified checkpoint, and its run where it still lies in one."""
+    """A verified checkpoint, and its run if the checkpoint is still in a run directory."""
 
     checkpoint: Checkpoint
     run: RunDirectory | None
@@ -54,7 +54,7 @@ def find_parent(place: str | Path, *, at: int | None = None, before_collapse: in
         path = _in_run(place, at, before_collapse)
         checkpoint = newest_checkpoint(place)[0] if path is None else read_checkpoint(path)
     elif at is not None or before_collapse is not None:
-        raise UserError(f"--at and --before-collapse go with a run directory, and {place} is none. Give the run.")
+        raise UserError(f"--at and --before-collapse need a run directory, and {place} is a file. Give the run.")
     else:
         checkpoint = read_checkpoint(place)
     run = run_of(checkpoint.path)
@@ -63,7 +63,7 @@ def find_parent(place: str | Path, *, at: int | None = None, before_collapse: in
 
 
 def all_checkpoints(run: Path) -> dict[int, Path]:
-    """Every checkpoint file of a run by step: those that retention holds, and those of frozen rings."""
+    """Every checkpoint file of a run by step, including those of rings that an alarm kept."""
     frozen = sorted((run / "checkpoints").glob("frozen-*/step-*.safetensors"))
     return dict(sorted({step_of(path): path for path in [*frozen, *checkpoint_paths(run)]}.items()))
 
@@ -75,13 +75,13 @@ def listed(run: Path) -> str:
 
 def _in_run(run: Path, at: int | None, before_collapse: int | None) -> Path | None:
     if at is not None and before_collapse is not None:
-        raise UserError("--at and --before-collapse both say where to start. Omit one.")
+        raise UserError("--at and --before-collapse both choose the starting point. Omit one.")
     if not (run / "config.yaml").is_file():
         raise UserError(f"{run} is not a run directory: it has no config.yaml. Give a run, or a checkpoint file.")
     found = all_checkpoints(run)
     if at is not None:
         if at not in found:
-            raise UserError(f"{run} has no checkpoint of step {at}. It has those of steps: {listed(run)}.")
+            raise UserError(f"{run} has no checkpoint of step {at}. It has checkpoints of steps: {listed(run)}.")
         return found[at]
     if before_collapse is None:
         return None
@@ -91,14 +91,14 @@ def _in_run(run: Path, at: int | None, before_collapse: int | None) -> Path | No
     early = [step for step in found if step <= onset - before_collapse]
     if not early:
         raise UserError(
-            f"{run} collapsed at step {onset}, and has no checkpoint {before_collapse} steps before that. It has those "
-            f"of steps: {listed(run)}."
+            f"{run} collapsed at step {onset}, and has no checkpoint {before_collapse} steps before that. It has "
+            f"checkpoints of steps: {listed(run)}."
         )
     return found[max(early)]
 
 
 def collapse_onset(run: Path) -> int | None:
-    """The onset of the run's collapse, by its scores or else its `collapse` event; none where it did not collapse."""
+    """The onset of the run's collapse, from its scores or its `collapse` event; None if it did not collapse."""
     from biggan.observers.collapse_of_run import collapse_of
     from interventions.compare.outcome import read_outcome
 

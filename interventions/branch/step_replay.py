@@ -1,7 +1,7 @@
-"""A step of a run done again with everything recorded: which images, their logits, their gradients.
+"""Replays one step of a run and records every image, logit and gradient.
 
-The step is replayed from the last checkpoint before it, and its numbers are held against the recorded ones, so what
-is seen is what happened.
+The step is replayed from the last checkpoint before it. Its numbers are compared with the recorded ones, to show that
+the replay is what happened in the run.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from interventions.branch.timeline import Phase
 
 MOST_AHEAD = 500
-"""How many steps are replayed at most to come to the one that is asked for."""
+"""The most steps that are replayed to reach the requested one."""
 
 
 @dataclass
 class ReplayedStep:
-    """One step, done again."""
+    """One replayed step."""
 
     step: int
     since: int
@@ -43,19 +43,19 @@ class ReplayedStep:
 
     @property
     def different(self) -> dict[str, tuple[float, float]]:
-        """Numbers that are not the recorded ones to the bit: name -> (replayed, recorded)."""
+        """Numbers that differ from the recorded ones in any bit: name -> (replayed, recorded)."""
         pairs = {name: (value, self.recorded[name]) for name, value in self.stats.items() if name in self.recorded}
         return {n: (a, b) for n, (a, b) in pairs.items() if a != b and not (math.isnan(a) and math.isnan(b))}
 
     @property
     def equal(self) -> bool:
-        """Whether numbers were recorded, and all of them came out again."""
+        """Whether numbers were recorded, and all replayed ones equal them."""
         return bool(set(self.stats) & set(self.recorded)) and not self.different
 
     def images(self) -> pd.DataFrame:
-        """One row an image that D saw: update ("D" or "G"), k, kind ("real" or "fake"), position in the batch, index
+        """One row per image that D saw: update ("D" or "G"), k, kind ("real" or "fake"), position in the batch, index
         among the training images (real ones), class, logit, input_gradient (|d logit / d image|), loss_slope
-        (|d loss / d logit|) and parameter_gradient (its share's norm in D's gradient, penalties left out; NaN in G's
+        (|d loss / d logit|) and parameter_gradient (the norm of its part of D's gradient, without penalties; NaN in G's
         update)."""
         import pandas as pd
 
@@ -63,23 +63,23 @@ class ReplayedStep:
 
 
 def replay_step(place: str | Path, step: int) -> ReplayedStep:
-    """Do step `step` (from 1, as the record counts) of a run again; `place` is the run or one of its checkpoints.
+    """Replay step `step` of a run (the first step is 1); `place` is the run or one of its checkpoints.
 
-    Nothing is written. Raises `UserError` where no checkpoint lies close before it (the ones that exist are listed), or
-    where the run has not come so far.
+    Nothing is written. Raises `UserError` if no checkpoint lies close before the step (the message lists those that
+    exist), or if the run has not reached the step.
     """
     run = Path(place) if Path(place).is_dir() else None
     if run is None:
         found = run_of(Path(place))
         if found is None:
-            raise UserError(f"{place} lies in no run directory, whose record is needed. Give the run.")
+            raise UserError(f"{place} is not in a run directory, and a replay needs the run's record. Give the run.")
         run = found.path
     recorded = _recorded(run, step)
     files = {at: path for at, path in all_checkpoints(run).items() if at < step}
     if not files or step - max(files) > MOST_AHEAD:
         raise UserError(
-            f"no checkpoint of {run} lies close before step {step} (at most {MOST_AHEAD} steps): it has those of steps "
-            f"{listed(run)}. Choose a step behind one of them."
+            f"no checkpoint of {run} lies close before step {step} (at most {MOST_AHEAD} steps): it has checkpoints of "
+            f"steps {listed(run)}. Choose a step soon after one of them."
         )
     parent = find_parent(files[max(files)])
     trainer, batches = _play(parent, step - 1)
@@ -95,7 +95,7 @@ def _recorded(run: Path, step: int) -> dict[str, float]:
 
     last = last_step(run)
     if step < 1 or last is None or step > last:
-        raise UserError(f"the record of {run} goes from step 1 to {last or 0}, and --at is {step}.")
+        raise UserError(f"--at is {step}, but the record of {run} goes from step 1 to {last or 0}.")
     record = read_record(run)
     mine = record[record["step"] == step]
     return dict(zip(mine["name"].astype(str), mine["value"].astype(float), strict=True))
@@ -144,7 +144,8 @@ def _in_memory(checkpoint: Checkpoint, state: TrainingState, phase: Phase) -> Ch
 
 
 class ForwardRecorder(Observer):
-    """Watches every forward of D in an update, with the normalized weights of that update, and moves nothing."""
+    """Observes every forward pass of D in an update, with that update's normalized weights, without changing
+    anything."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer, self.state = trainer, trainer.state
@@ -169,7 +170,7 @@ class ForwardRecorder(Observer):
         return found
 
     def before_update(self, network: str, k: int) -> None:
-        """A new update: its forwards are counted from 0."""
+        """Begin a new update: count its forward passes from 0."""
         self._network, self._k, self._micro = network, k, 0
 
     def _look(self, images: Tensor, labels: Tensor, mask: Tensor | None) -> None:
@@ -222,7 +223,7 @@ class ForwardRecorder(Observer):
             )
 
     def _loss_derivatives(self, logits: Tensor) -> list[float]:
-        """d loss / d logit of every image, the loss a mean over the global batch."""
+        """d loss / d logit of every image, where the loss is the mean over the global batch."""
         import torch
 
         updater, accumulate = self.trainer.updater, self.trainer.config.train.accumulate
@@ -257,16 +258,16 @@ def _norm(gradients: tuple[Tensor | None, ...]) -> float:
 
 
 def describe(replayed: ReplayedStep, most: int = 8) -> str:
-    """What was replayed, whether it is what was recorded, and the images that weighed most."""
+    """What was replayed, whether it equals the record, and the images with the largest gradients."""
     known = sorted(set(replayed.stats) & set(replayed.recorded))
     lines = [f"step {replayed.step}, replayed from the checkpoint of step {replayed.since}:"]
     lines += [f"  {name:<24}{value:.6g}" for name, value in replayed.stats.items()]
     if replayed.equal:
-        lines.append(f"All {len(known)} numbers equal the recorded ones, to the bit.")
+        lines.append(f"All {len(known)} numbers equal the recorded ones, bit for bit.")
     elif not known:
-        lines.append("The record holds none of these numbers for this step: nothing to compare with.")
+        lines.append("The record has none of these numbers for this step, so nothing could be compared.")
     else:
-        lines.append("The replayed step is NOT the recorded one:")
+        lines.append("The replayed step differs from the recorded one:")
         lines += [f"  {name}: {a!r}, recorded {b!r}" for name, (a, b) in replayed.different.items()]
     frame = replayed.images()
     for update in ("D", "G"):

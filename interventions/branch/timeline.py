@@ -1,4 +1,4 @@
-"""Which changes hold when: from the branching point to the end of a branch, phase by phase."""
+"""Which changes are active when: the phases of a branch, from the branching point to its end."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from interventions.changes import Change, make_change, value_of, with_fields
 
 @dataclass(frozen=True)
 class Timed:
-    """A change from step `start` on, up to step `stop` or for good; steps as the run counts them."""
+    """A change from step `start` on, up to step `stop` or to the end; steps are the run's own."""
 
     change: Change
     start: int
     stop: int | None = None
 
     def describe(self, begin: int) -> str:
-        """The change in words, with its steps where it does not hold from the branching point `begin` for good."""
+        """The change in words, with its steps unless it is active from the branching point `begin` to the end."""
         since = f" from {self.start}" if self.start != begin else ""
         until = f" until {self.stop}" if self.stop is not None else ""
         return f"{self.change.describe()}{since}{until}"
@@ -35,7 +35,7 @@ class Applied:
     fields: dict[str, tuple[Any, Any]]
 
     def as_json(self) -> dict[str, Any]:
-        """What stands in the list `changes` of run.json."""
+        """Its entry in the list `changes` of run.json."""
         found: dict[str, Any] = {"change": self.timed.change.spec(), "from": self.timed.start, "until": self.timed.stop}
         if home := source_file(self.timed.change):
             found["defined_in"] = home
@@ -68,11 +68,11 @@ class Timeline:
 
     @property
     def last_boundary(self) -> int | None:
-        """The last step at which something changes after the branching point; none for a single phase."""
+        """The last step at which something changes after the branching point; None for a single phase."""
         return self.phases[-1].start if len(self.phases) > 1 else None
 
     def at(self, step: int) -> Phase:
-        """The phase that the step after `step` belongs to; the last one from its end on."""
+        """The phase of the step after `step`; the last phase if there is none later."""
         return next((phase for phase in self.phases if step < phase.stop), self.phases[-1])
 
 
@@ -116,21 +116,21 @@ def make_timeline(
 
 
 def _edges(begin: int, end: int, timed: Iterable[Timed]) -> list[int]:
-    """The steps at which phases meet: `begin`, `end`, and where a change comes or goes between them."""
+    """The steps at which phases meet: `begin`, `end`, and every step between at which a change begins or ends."""
     inside = {step for one in timed for step in (one.start, one.stop) if step is not None and begin < step < end}
     return sorted({begin, end} | inside)
 
 
 def _begin(one: Applied, in_force: list[Applied], config: Config) -> Config:
-    """The configuration once `one` has begun beside those in force."""
+    """The configuration after `one` has begun, with the active changes."""
     _check_apart(one, in_force, config)
     return with_fields(config, {name: new for name, (_, new) in one.fields.items()})
 
 
 def open_ended(applied: Iterable[Applied], step: int, born: int) -> tuple[list[Applied], list[Applied]]:
-    """Of a branch's changes, those that hold in its checkpoint of `step` and will end, and those that will begin.
+    """A branch's changes that are active in its checkpoint of `step` and will end, and those that will begin.
 
-    The checkpoint of the branching point `born` is that after its changes; of any later step, that before them.
+    The checkpoint of the branching point `born` is the state after its changes; any later one, the state before them.
     """
     later = step > born
     coming = [one for one in applied if one.timed.start > step or (later and one.timed.start == step)]
@@ -149,7 +149,7 @@ def _check_steps(changes: list[Timed], begin: int, end: int) -> None:
         if timed.stop is not None and timed.stop <= timed.start:
             raise UserError(f"'{words}' ends at step {timed.stop}, before it begins at {timed.start}.")
         if timed.stop is not None and not timed.change.fields_may_end:
-            raise UserError(f"'{words}' happens at one step and cannot end. Omit --until for it.")
+            raise UserError(f"'{words}' acts once, at one step, so it has no end. Omit --until for it.")
 
 
 def _apply(timed: Timed, config: Config) -> Applied:
@@ -158,11 +158,8 @@ def _apply(timed: Timed, config: Config) -> Applied:
     wanted = change.fields(config)
     changed = differences(config, with_fields(config, wanted))  # checks names and ranges
     if not changed and not change.operates:
-        same = ", ".join(f"{name} is {value_of(config, name)} already" for name in wanted)
-        raise UserError(
-            f"'{change.describe()}' changes nothing: {same}. For the unchanged branch, which shows that branching "
-            f"itself changes nothing, give --control."
-        )
+        same = ", ".join(f"{name} is already {value_of(config, name)}" for name in wanted)
+        raise UserError(f"'{change.describe()}' changes nothing: {same}. For an unchanged branch, give --control.")
     return Applied(timed, changed)
 
 
@@ -190,7 +187,7 @@ def _check_operations(operations: list[Change], step: int) -> None:
 
 
 def source_file(change: Change) -> str | None:
-    """The file that a change of the user's own was loaded from; none for those that come with the package."""
+    """The file that a user's change was loaded from; None for the package's own changes."""
     import sys
 
     module = sys.modules[type(change).__module__]
@@ -198,7 +195,7 @@ def source_file(change: Change) -> str | None:
 
 
 def applied_from_json(entries: list[dict[str, Any]]) -> list[Applied]:
-    """The changes that a branch's run.json lists. Raises `UserError` where one is no longer known."""
+    """The changes listed in a branch's run.json. Raises `UserError` if one no longer exists."""
     from interventions.changes import load_file
 
     found = []

@@ -1,4 +1,4 @@
-"""Whether a branch is what its parent was: the record number by number, the state bit for bit."""
+"""Whether an unchanged branch equals its parent: the record number by number, the state bit for bit."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 SINGULAR = r"sigma\d+/"
 NOT_COMPARED = ("monitor/",)
-"""What depends on the clock."""
+"""Quantities that depend on the clock."""
 OBSERVERS = {
-    "spectra": ("singular values and all else that the monitor measures", ("monitor/",)),
-    "discriminator_view": ("what D says of fixed images", ("D/accuracy/", "D/auc/", "D/gap/", "D/input_gradient/")),
+    "spectra": ("singular values and everything else that the monitor measures", ("monitor/",)),
+    "discriminator_view": ("D's output on fixed images", ("D/accuracy/", "D/auc/", "D/gap/", "D/input_gradient/")),
     "eval": ("scores", ("eval/",)),
 }
-"""Sections of the configuration that say what is recorded and decide none of the run's numbers: what they record."""
+"""Sections of the configuration that choose what is recorded without affecting training, and what they record."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class ControlComparison:
     def __str__(self) -> str:
         lines = []
         if self.last is None:
-            lines.append(f"record: the parent's holds nothing after step {self.begin}; not compared.")
+            lines.append(f"record: not compared, because the parent's record ends at step {self.begin}.")
         else:
             lines.append(
                 f"record, steps {self.begin + 1} to {self.last}: {self.numbers:,} losses, norms and other numbers and "
@@ -61,7 +61,7 @@ class ControlComparison:
         if self.states:
             lines.append(f"state: {self.tensors:,} tensors at step {', '.join(map(str, self.states))} compared.")
         else:
-            lines.append("state: the parent and the branch have no checkpoint of one step in common; not compared.")
+            lines.append("state: not compared, because the parent and the branch have no checkpoint of the same step.")
         if self.equal:
             lines.append("The branch equals its parent, bit for bit.")
         elif not self.differences:
@@ -73,7 +73,7 @@ class ControlComparison:
 
 
 def compare_with_parent(branch: Path, parent: Path, begin: int) -> ControlComparison:
-    """Compare the unchanged `branch` of step `begin` with the run `parent`, as far as both reach."""
+    """Compare the unchanged `branch` from step `begin` with the run `parent`, up to the last step of both."""
     found = ControlComparison(begin)
     _note_versions(branch, parent, found)
     _compare_records(branch, parent, found)
@@ -85,7 +85,7 @@ def compare_with_parent(branch: Path, parent: Path, begin: int) -> ControlCompar
 
 
 def _note_versions(branch: Path, parent: Path, found: ControlComparison) -> None:
-    """Bits are promised within one version of the program and of torch, on one machine."""
+    """Equal bits are guaranteed only with one version of the program and of torch, on one machine."""
     import json
 
     from biggan.run.provenance import DECISIVE
@@ -98,7 +98,7 @@ def _note_versions(branch: Path, parent: Path, found: ControlComparison) -> None
         if one != other:
             found.notes.append(f"note: {name} is {one} here and {other} in the parent's run.json.")
     if here.get("dirty") and there.get("dirty"):
-        found.notes.append("note: both ran uncommitted code, which may not be the same.")
+        found.notes.append("note: both ran uncommitted code, which may have differed.")
     for whose, run in (("branch", branch), ("parent", parent)):
         for event in read_event_lines(run):
             if event["event"] == "resumed" and not event.get("superseded"):
@@ -159,7 +159,7 @@ def _leave_out_unshared(mine: pd.DataFrame, theirs: pd.DataFrame, found: Control
     for whose, only in (("branch", names[0] - names[1]), ("parent", names[1] - names[0])):
         if only:
             few = ", ".join(sorted(only)[:3]) + (", ..." if len(only) > 3 else "")
-            found.notes.append(f"not compared: {len(only)} quantities that the {whose} alone records ({few}).")
+            found.notes.append(f"not compared: {len(only)} quantities that only the {whose} records ({few}).")
     shared = names[0] & names[1]
     return [record[record.index.get_level_values("name").isin(shared)] for record in (mine, theirs)]
 
@@ -182,7 +182,7 @@ def _compare_records(branch: Path, parent: Path, found: ControlComparison) -> No
 
 
 def _unequal(both: pd.DataFrame) -> Iterator[str]:
-    """Every number that is not the same bits, or that one of the two records lacks, in words."""
+    """Every number that differs in any bit, or that one of the two records lacks, in words."""
     import numpy as np
 
     one, other = both["value_branch"].to_numpy(), both["value_parent"].to_numpy()
@@ -192,9 +192,9 @@ def _unequal(both: pd.DataFrame) -> Iterator[str]:
     for position in np.flatnonzero(~same | lacks[0] | lacks[1]):
         step, name = both.index[position]
         if lacks[0][position] or lacks[1][position]:
-            yield f"step {step}: {name} is recorded by {'the parent' if lacks[0][position] else 'the branch'} alone"
+            yield f"step {step}: {name} is recorded only by {'the parent' if lacks[0][position] else 'the branch'}"
         else:
-            yield f"step {step}: {name} is {float(one[position])}, the parent's {float(other[position])}"
+            yield f"step {step}: {name} is {float(one[position])}, in the parent {float(other[position])}"
 
 
 def _series(run: Path, begin: int) -> pd.DataFrame:

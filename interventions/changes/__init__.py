@@ -1,4 +1,4 @@
-"""The changes. A new one is a class in one of these files, or in a file of one's own (see `Change`)."""
+"""The changes. A new one is a class in one of these files, or in your own file (see `Change`)."""
 
 from __future__ import annotations
 

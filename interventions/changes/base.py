@@ -30,7 +30,7 @@ CHANGES: dict[str, type[Change]] = {}
 class Change:
     """One difference between a branch and its parent: of the configuration, of the state, or of both.
 
-    A change of one's own is a frozen dataclass in any file (`--change-file my.py`):
+    Your own change is a frozen dataclass in any file (`--change-file my.py`):
 
         @dataclass(frozen=True)
         class Shrink(Change, name="shrink"):
@@ -43,13 +43,13 @@ class Change:
                         weight.mul_(self.factor)
                 return {"factor": self.factor}
 
-    The dataclass's fields are what may be written behind its name: `--change shrink=0.5`, and in a plan
+    The dataclass's fields are the arguments of the change: `--change shrink=0.5`, or in a plan
     `shrink: 0.5` or `shrink: {factor: 0.5}`.
     """
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
-    """Where in the paper this change is made; empty where it is not."""
+    """Where the paper makes this change; empty if it does not."""
 
     def __init_subclass__(cls, name: str = "", paper: str = "", **rest: Any) -> None:
         super().__init_subclass__(**rest)
@@ -69,11 +69,11 @@ class Change:
         return {}
 
     def operate(self, state: TrainingState, config: Config) -> dict[str, Any]:
-        """Change `state` in place, under the changed `config`; return what the report should say about it."""
+        """Change `state` in place, with the changed `config`; return facts for the report."""
         return {}
 
     def check(self, state: TrainingState, config: Config) -> None:
-        """Raise `UserError` where `operate` could not be done on such a state. Called before anything is written."""
+        """Raise `UserError` if `operate` would fail on this state. Called before anything is written."""
 
     @property
     def operates(self) -> bool:
@@ -82,11 +82,11 @@ class Change:
 
     @property
     def fields_may_end(self) -> bool:
-        """Whether it can end: what sets fields can, what only acts on the state cannot."""
+        """Whether the change can end: one that sets fields can, one that only acts on the state cannot."""
         return type(self).fields is not Change.fields
 
     def touches(self) -> set[str]:
-        """What of the state it acts on, in words: two changes may not act on the same at the same step."""
+        """The parts of the state that it acts on, in words: two changes at one step may not act on the same part."""
         return {self.name} if self.operates else set()
 
     @classmethod
@@ -95,7 +95,7 @@ class Change:
         return cls(**arguments(cls, value, cls.name or cls.__name__))
 
     def spec(self) -> dict[str, Any]:
-        """The change as a plan writes it: {name: arguments}; what is none is left out."""
+        """The change as a plan writes it: {name: arguments}, without arguments that are None."""
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {self.name: {key: value for key, value in given.items() if value is not None}}
 
@@ -170,7 +170,7 @@ def amount(given: Amount, before: float | None, what: str) -> float:
     try:
         if operation in "x/" and number:
             if before is None:
-                raise UserError(f"{what} is none, so that '{given}' means nothing. Give a number.")
+                raise UserError(f"{what} is null, so '{given}' has nothing to refer to. Give a number.")
             factor = float(number)
             return before * factor if operation == "x" else before / factor
         return float(given)
@@ -179,7 +179,7 @@ def amount(given: Amount, before: float | None, what: str) -> float:
 
 
 def whole(given: Amount, before: float | None, what: str) -> int:
-    """`given` as a whole number, likewise."""
+    """`given` as a whole number; `x2` and `/2` are relative to `before`."""
     number = amount(given, before, what)
     if number != int(number):
         raise UserError(f"{what} would be {number}, expected a whole number.")

@@ -1,4 +1,4 @@
-"""Changes of what is played for: losses, penalties, normalization, latents."""
+"""Changes of the objective: losses, penalties, normalization, latents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class R1(OneNumber, name="r1", paper="eq. 5; Section 4.2; sweep in I"):
 
 @dataclass(frozen=True)
 class GradientPenalty(OneNumber, name="gradient-penalty", paper="Appendix G.2"):
-    """The strength of the gradient penalty between real images and G's."""
+    """The strength of the gradient penalty on points between real and generated images."""
 
     field = "regularizers.gradient_penalty"
 
@@ -102,7 +102,7 @@ class SigmaRegularization(Change, name="sigma", paper="Section 4.1; Figures 21, 
 
 @dataclass(frozen=True)
 class Clamp(Change, name="clamp", paper="Section 4.1, eq. 4"):
-    """Clamp sigma_0 to a value, or to a ratio of sigma_1; neither turns it off."""
+    """Clamp sigma_0 to a value, or to a ratio of sigma_1. Without value and ratio, clamping is off."""
 
     value: float | None = None
     ratio: float | None = None
@@ -119,8 +119,8 @@ class Clamp(Change, name="clamp", paper="Section 4.1, eq. 4"):
 class SpectralNorm(Change, name="spectral-norm", paper="Section 4.1: with or without Spectral Normalization"):
     """Spectral Normalization on or off, in G, D or both.
 
-    Off: each weight is divided by the sigma in use, so that the function does not jump, and the moments are scaled as
-    the gradient is. On: each weight is divided by its sigma from then on, and the function jumps.
+    Off: each weight is first divided by its current sigma, so the function does not jump; Adam's moments are scaled to
+    match. On: each weight is divided by its sigma from then on, so the function jumps.
     """
 
     switch: Literal["on", "off"]
@@ -132,7 +132,7 @@ class SpectralNorm(Change, name="spectral-norm", paper="Section 4.1: with or wit
 
 @dataclass(frozen=True)
 class Latents(Change, name="latents", paper="Appendix E"):
-    """The distribution of z by name, with its parameters where it has some.
+    """The distribution of z by name, with its parameters if it has any.
 
     `anneal_steps` counts from the beginning of the whole run.
     """

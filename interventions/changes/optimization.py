@@ -1,4 +1,4 @@
-"""Changes of how the networks are optimized: who moves, how fast, how often, on how many images."""
+"""Changes of the optimization: which network trains, learning rates, Adam, updates per step, batch and data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Freeze(Change, name="freeze", paper="Appendix G.1"):
-    """Hold G or D still, as a constant function, while the other trains."""
+    """Freeze G or D, as a constant function, while the other trains."""
 
     network: Network
 
@@ -37,7 +37,7 @@ class LearningRate(Change, name="lr", paper="Appendix G.1; sweep in I"):
 
 @dataclass(frozen=True)
 class Betas(Change, name="betas", paper="Appendix G.1; sweep in I"):
-    """Adam's beta1, and beta2 where it is given, of G, D or both."""
+    """Adam's beta1, and optionally beta2, of G, D or both."""
 
     beta1: float
     beta2: float | None = None
@@ -50,11 +50,11 @@ class Betas(Change, name="betas", paper="Appendix G.1; sweep in I"):
 
 @dataclass(frozen=True)
 class ZeroMoments(Change, name="moments", paper="Appendix G.1"):
-    """Set Adam's first or second moments to zero, or both; its step count is kept or reset.
+    """Set Adam's first moments, second moments or both to zero. Its step count is kept or reset.
 
-    The count decides what the first step is: with the second moments at zero and the count kept, the correction of
-    their bias is over, and the first step is 1 / sqrt(1 - beta2) times as large as usual (31.6 at 0.999); with the
-    count reset it is the first step of a new Adam.
+    The count determines the size of the first step. If the second moments are zero and the count is kept, their bias is
+    no longer corrected: the first step is 1 / sqrt(1 - beta2) times as large as usual (31.6 at 0.999). If the count is
+    reset, it is the first step of a new Adam.
     """
 
     which: Literal["first", "second", "both"] = "both"
@@ -76,7 +76,7 @@ class ZeroMoments(Change, name="moments", paper="Appendix G.1"):
         return said
 
     def first_step(self, taken: int, beta1: float, beta2: float) -> float:
-        """How many times as large as usual the first step is where gradients stay of one size, after `taken` steps."""
+        """The size of the first step relative to usual, after `taken` steps, if gradients keep their size."""
         count = 1 + (taken if self.count == "kept" else 0)
         first = (1 - beta1 ** (1 if self.which != "second" else taken + 1)) / (1 - beta1**count)
         second = (1 - beta2 ** (1 if self.which != "first" else taken + 1)) / (1 - beta2**count)
@@ -109,7 +109,7 @@ class DSteps(OneNumber, name="d-steps", paper="Appendix G.1; C"):
 
 @dataclass(frozen=True)
 class BatchSize(OneNumber, name="batch", paper="Section 3"):
-    """The batch size. Which images come when is another matter then, and so is the noise."""
+    """The batch size. It also changes which images are drawn when, and the noise."""
 
     field = "train.batch"
     is_whole = True
@@ -117,7 +117,7 @@ class BatchSize(OneNumber, name="batch", paper="Section 3"):
 
 @dataclass(frozen=True)
 class Clip(Change, name="clip", paper="Appendix H"):
-    """Clip the gradient of G, D or both: `total` its whole norm, `tensor` that of each tensor."""
+    """Clip the gradient of G, D or both: `total` limits its whole norm, `tensor` the norm of each tensor."""
 
     total: float | None = None
     tensor: float | None = None
@@ -130,7 +130,7 @@ class Clip(Change, name="clip", paper="Appendix H"):
 
 @dataclass(frozen=True)
 class Average(Change, name="ema", paper="Section 3; Appendix C"):
-    """The decay of G's average, and the step up to which it is a plain copy. Nothing that is trained sees it."""
+    """The decay of G's average, and the step up to which it is a plain copy of G. It does not affect training."""
 
     decay: float
     start: int | None = None
@@ -141,7 +141,7 @@ class Average(Change, name="ema", paper="Section 3; Appendix C"):
 
 @dataclass(frozen=True)
 class TrainPerClass(OneNumber, name="train-per-class", paper="Section 5.2: the data's size"):
-    """Only the first so many training images of each class."""
+    """Train on only the first N images of each class."""
 
     field = "data.train_per_class"
     is_whole = True
@@ -149,7 +149,8 @@ class TrainPerClass(OneNumber, name="train-per-class", paper="Section 5.2: the d
 
 @dataclass(frozen=True)
 class Seed(OneNumber, name="seed", paper=""):
-    """Another continuation: other noise, labels and image order from here on; who is held out stays."""
+    """Continue under another seed: other noise, labels and image order from here on, with the same validation
+    images."""
 
     field = "seed"
     is_whole = True

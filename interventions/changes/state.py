@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TakeWeights(Change, name="weights", paper=""):
-    """G or D from another checkpoint: weights, Spectral Normalization's vectors, statistics; with G its average.
+    """Load G or D from another checkpoint: weights, Spectral Normalization's vectors, statistics; for G also its
+    average.
 
-    Adam's moments are taken with them (`take`), or stay (`keep`), or become zero (`zero`: count reset).
+    Adam's moments are loaded too (`take`), stay as they are (`keep`), or become zero with the count reset (`zero`).
     """
 
     file: str
@@ -55,17 +56,17 @@ class TakeWeights(Change, name="weights", paper=""):
         wrong = [n for n, t in own.items() if n not in other.tensors or other.tensors[n].shape != t.shape]
         if wrong:
             raise UserError(
-                f"{self.network} of {self.file} is of another architecture: {wrong[0]} is missing there or of another "
-                f"shape. Take a checkpoint of a run with the same `model`."
+                f"{self.network} of {self.file} has another architecture: {wrong[0]} is missing or has another shape. "
+                f"Choose a checkpoint of a run with the same `model`."
             )
         return {name: other.tensors[name] for name in own}, other.digest, other.step
 
 
 @dataclass(frozen=True)
 class Reinitialize(Change, name="reinit", paper=""):
-    """Draw new first weights for G, D, or one layer or block of them by name; their moments start from zero.
+    """Reinitialize G, D, or one of its layers or blocks by name. Adam's moments of these weights become zero.
 
-    The draw is another one than the run began with. G's average is left to follow.
+    The new weights differ from those that the run began with. G's average is not reset.
     """
 
     layer: str | None = None
@@ -107,7 +108,7 @@ class Reinitialize(Change, name="reinit", paper=""):
 
 @dataclass(frozen=True)
 class SetField(Change, name="set", paper=""):
-    """Any field of the configuration by name: `--set loss.margin=0.5`."""
+    """Set any field of the configuration by name: `--set loss.margin=0.5`."""
 
     field: str
     value: Any = None
@@ -123,7 +124,7 @@ class SetField(Change, name="set", paper=""):
         name, equals, text = str(value).partition("=")
         name = RENAMED.get(name, name)
         if not equals:
-            raise UserError(f"set is '{value}', expected FIELD=VALUE, for example loss.margin=0.5.")
+            raise UserError(f"--set is '{value}', expected FIELD=VALUE, for example loss.margin=0.5.")
         check_known(name, [field for field, _ in fields()], "configuration field")
         return cls(name, parse([f"--{name}={text}"]).levels[-1][name])
 

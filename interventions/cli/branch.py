@@ -1,4 +1,4 @@
-"""`biggan-intervene --ckpt X`: one branch, its control, and going on with it."""
+"""`biggan-intervene --ckpt X`: one branch, an unchanged control, and resuming either."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def run_one(options: argparse.Namespace, changes: list[tuple[Any, int, int | Non
     from interventions.branch.timeline import Timed
 
     if len(options.ckpt) != 1:
-        raise UserError(f"--ckpt is given {len(options.ckpt)} times, expected the one parent (several go with --plan).")
+        raise UserError(f"--ckpt is given {len(options.ckpt)} times, expected one parent (only --plan takes several).")
     if options.control and changes:
-        raise UserError(f"--control changes nothing, and '{changes[0][0].describe()}' is given. Omit one.")
+        raise UserError(f"--control makes no change, but '{changes[0][0].describe()}' is given. Omit one.")
     if not options.control and not changes:
-        raise UserError(f"nothing is to be changed. Give a change (see {PROGRAM} changes), or --control.")
+        raise UserError(f"no change is given. Give one (see {PROGRAM} changes), or --control.")
     parent = find_parent(options.ckpt[0], at=options.at, before_collapse=options.before_collapse)
     timed: list[Timed] = [
         Timed(change, parent.step + since, None if until is None else parent.step + until)
@@ -59,7 +59,7 @@ def _run(branch: Branch, options: argparse.Namespace) -> int:
 
 
 def _check_comparable(branch: Branch) -> None:
-    """Raise `UserError` where the parent has no step after the branching point, and --control could compare nothing."""
+    """Raise `UserError` if the parent has no step after the branching point that --control could compare."""
     from interventions.branch.parent import all_checkpoints
 
     parent = branch.parent
@@ -79,7 +79,7 @@ def _compare_control(branch: Branch) -> int:
 
     parent = branch.parent
     if parent.run is None:
-        print(f"{parent.checkpoint.path} lies in no run directory: there is nothing to compare the branch with.")
+        print(f"{parent.checkpoint.path} is not in a run directory, so there is nothing to compare the branch with.")
         return EXIT_FAILED
     found = compare_with_parent(branch.out, parent.run.path, parent.step)
     print(found)
@@ -98,7 +98,7 @@ def resume(options: argparse.Namespace) -> int:
 
 
 def describe_branch(branch: Branch) -> str:
-    """Exactly what differs from the parent, phase by phase, and what does not."""
+    """What differs from the parent, phase by phase."""
     from biggan.config import differences
 
     parent, lines = branch.parent, []
@@ -117,7 +117,7 @@ def describe_branch(branch: Branch) -> str:
     decided = differences(parent.checkpoint.config, branch.config, numbers_only=True)
     other = [f"{name}: {old} -> {new}" for name, (old, new) in rest.items() if name not in decided and name != "out"]
     if other:
-        lines.append(f"beside, with no effect on the numbers: {'; '.join(other)}")
+        lines.append(f"also changed, without effect on training: {'; '.join(other)}")
     return "\n".join(lines)
 
 

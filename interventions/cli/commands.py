@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from interventions.study.launch import Outcome, Start
 
 Given = list[tuple[Any, int, int | None]]
-"""Changes of the line, with their --from and --until."""
+"""Changes given on the command line, with their --from and --until."""
 
 
 def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, Any]) -> int:
-    """Run a plan, or the changes of the line with other continuations, or go on with it; then compare."""
+    """Run a plan, or one changed branch under several seeds, or continue either; then compare."""
     from interventions.study.expand import save_resolved
     from interventions.study.launch import launch
 
@@ -40,17 +40,17 @@ def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, An
 
 
 def resolve_plan(options: argparse.Namespace, changes: Given, settings: dict[str, Any]) -> Resolved:
-    """The plan that the line asks for, laid out and checked; nothing is written."""
+    """The plan that the command line describes, expanded and checked; nothing is written."""
     from interventions.study.expand import resolve
     from interventions.study.plan import plan_of_changes, read_plan
 
     if not options.ckpt:
-        raise UserError("--ckpt is missing: the base runs of the plan, or their checkpoints.")
+        raise UserError("--ckpt is missing. Give the base runs of the plan, or their checkpoints.")
     if options.jobs < 1 or (options.seeds is not None and options.seeds < 0):
         raise UserError(f"--jobs is {options.jobs} and --seeds is {options.seeds}, expected at least 1 and 0.")
     if options.plan and (changes or options.control):
         what = "--control" if options.control else f"'{changes[0][0].describe()}'"
-        raise UserError(f"{what} and --plan are both given: a plan has its own changes. Omit one.")
+        raise UserError(f"{what} and --plan are both given, but a plan has its own changes. Omit one.")
     return resolve(
         read_plan(options.plan) if options.plan else plan_of_changes(changes, options.seeds),
         options.ckpt,
@@ -74,7 +74,7 @@ def compare(argv: list[str]) -> int:
         description="Compare branches with their control, or all runs of a plan's directory: how far unchanged runs "
         "vary, then each change, tested within base runs against all unchanged runs.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, or one plan's directory")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, or the directory of one plan")
     parser.add_argument("--out", metavar="DIR", help="write the tables (CSV) and report.html there")
     options = parser.parse_args(argv)
     first = Path(options.runs[0])
@@ -87,17 +87,17 @@ def compare(argv: list[str]) -> int:
 
 
 def replay(argv: list[str]) -> int:
-    """`biggan-intervene replay`: one step again, everything recorded. Returns 1 where it is not as it was recorded."""
+    """`biggan-intervene replay`: replay one step with everything recorded. Returns 1 if it differs from the record."""
     from interventions.branch.step_replay import describe, replay_step
 
     parser = Parser(
         prog=f"{PROGRAM} replay",
-        description="Do a step of a run again, from the last checkpoint before it, with everything recorded: image "
-        "indices, classes, per-image logits and gradient norms. Its numbers are held against the recorded ones.",
+        description="Replay a step of a run from the last checkpoint before it, and record everything: image indices, "
+        "classes, per-image logits and gradient norms. Its numbers are compared with the recorded ones.",
     )
     parser.add_argument("--ckpt", required=True, metavar="X", help="the run directory, or a checkpoint in it")
-    parser.add_argument("--at", required=True, type=int, metavar="STEP", help="the step, as the record counts them")
-    parser.add_argument("--out", metavar="FILE", help="write one row an image there, as CSV")
+    parser.add_argument("--at", required=True, type=int, metavar="STEP", help="the step to replay (the first is 1)")
+    parser.add_argument("--out", metavar="FILE", help="write a CSV file with one row per image")
     options = parser.parse_args(argv)
     replayed = replay_step(options.ckpt, options.at)
     print(describe(replayed))
@@ -108,7 +108,7 @@ def replay(argv: list[str]) -> int:
 
 
 def describe_plan(resolved: Resolved, folder: Path) -> str:
-    """What would run, line by line."""
+    """The planned runs, one per line."""
     lines = [f"{resolved.title}: {len(resolved.jobs)} runs in {folder}"]
     lines += [f"base {base.name}: {base.checkpoint}, step {base.step}" for base in resolved.bases]
     for job in resolved.jobs:
@@ -137,7 +137,7 @@ def _finish(folder: Path, outcome: Outcome, *, quiet: bool) -> int:
 
 
 def _draw_figures(folder: Path) -> None:
-    """The paper's figures that the plan asks for, of every run, into FOLDER/figures/."""
+    """Draw the paper's figures that the plan lists, for every run, into FOLDER/figures/."""
     import spectra
     from interventions.study.expand import load_resolved
 
@@ -148,7 +148,7 @@ def _draw_figures(folder: Path) -> None:
 
 
 def _threads(resolved: Resolved) -> int:
-    """Threads of one run: the base runs' own number, which decides bits."""
+    """Threads of one run: the base runs' own number, because it affects the bits."""
     from biggan.config import from_dict
     from biggan.run.checkpoint import peek
 

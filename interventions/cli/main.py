@@ -36,9 +36,9 @@ def _intervene(argv: list[str]) -> int:
     options = make_intervene_parser().parse_args([word for words in groups for word in words])
     if options.resume:
         others = ("--ckpt", "--at", "--before-collapse", "--out", "--control", "--dry-run", "--plan", "--seeds")
-        refuse_options(options, others, "cannot go with --resume: the branch knows what it is")
+        refuse_options(options, others, "cannot go with --resume, which takes all settings from the branch")
         if any(value for name, value in vars(options).items() if name == "change" or name.startswith("change:")):
-            raise UserError("--resume continues a branch as it is. To change something, branch it: --ckpt RUN.")
+            raise UserError("--resume continues a branch unchanged. To change something, branch from it: --ckpt RUN.")
         from interventions.cli.branch import resume
 
         return resume(options)
@@ -47,9 +47,7 @@ def _intervene(argv: list[str]) -> int:
         from interventions.cli.commands import run_plan
 
         return run_plan(options, changes, settings)
-    refuse_options(
-        options, ("--slurm", "--scratch-steps", "--jobs"), "is for many runs at once, with --plan or --seeds"
-    )
+    refuse_options(options, ("--slurm", "--scratch-steps", "--jobs"), "cannot be used without --plan or --seeds")
     from interventions.cli.branch import run_one
 
     return run_one(options, changes, settings)

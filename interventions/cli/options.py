@@ -1,4 +1,4 @@
-"""The options of `biggan-intervene`: one for each change, and which changes a line asks for."""
+"""The options of `biggan-intervene`: one for each change, and the changes that a command line contains."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def make_intervene_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage=f"{PROGRAM} --ckpt X (--CHANGE VALUE ... | --control | --plan PLAN) [--steps N] [--out DIR] [options]",
         description="Branch a run from a checkpoint with something changed, or unchanged with --control. The branch "
-        "goes on\nwith the parent's noise and images: what differs afterwards is the change's doing.",
+        "continues\nwith the parent's noise and images, so every later difference is caused by the change.",
         epilog=f"{PROGRAM} changes            lists every change with its arguments and its place in the paper\n"
-        f"{PROGRAM} compare RUN...|DIR compares branches, or the runs of a plan's directory\n"
-        f"{PROGRAM} replay ...         does one step again, with everything recorded\n"
-        "--SECTION.FIELD VALUE is --set SECTION.FIELD=VALUE, for example --eval.every 100.\n"
+        f"{PROGRAM} compare RUN...|DIR compares branches, or all runs in a plan's directory\n"
+        f"{PROGRAM} replay ...         replays one step and records everything\n"
+        "--SECTION.FIELD VALUE is short for --set SECTION.FIELD=VALUE, for example --eval.every 100.\n"
         "Several changes are made together; --then starts another group of changes with its own --from and --until.\n"
         "Exit codes: 0 done (with --control: and equal to the parent), 2 bad input, 130 interrupted, 1 anything else.",
     )
@@ -50,8 +50,8 @@ def make_intervene_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="X",
-        help="the parent: a checkpoint file, or a run directory (its newest checkpoint); with --plan also several, "
-        "each with an option of its own: a base run each",
+        help="the parent: a checkpoint file, or a run directory (its newest checkpoint); with --plan it "
+        "may be repeated, once per base run",
     )
     add("--at", type=int, metavar="STEP", help="with a run directory: the checkpoint of this step")
     add(
@@ -68,11 +68,11 @@ def make_intervene_parser() -> argparse.ArgumentParser:
         f"{DEFAULT_STEPS})",
     )
     add("--out", metavar="DIR", help="the branch's run directory; default: beside the parent's, named by the change")
-    add("--resume", metavar="RUN", help="continue a branch that was stopped or killed, exactly; all else is known")
+    add("--resume", metavar="RUN", help="continue a branch that was stopped or killed, exactly; needs no other option")
     add("--control", action="store_true", help="change nothing, and compare the branch with its parent at the end")
-    add("--dry-run", action="store_true", help="show what would differ from the parent, and stop")
+    add("--dry-run", action="store_true", help="show what would differ from the parent, without training")
     add("--quiet", action="store_true", help="no progress display")
-    add("--change-file", action="append", default=[], metavar="FILE", help="a Python file with changes of your own")
+    add("--change-file", action="append", default=[], metavar="FILE", help="a Python file with your own changes")
     _add_timed(parser)
     _add_plan(parser)
     changes = parser.add_argument_group("changes", "VALUE is [G=|D=]ARGUMENT[,ARGUMENT ...]; x2 and /2 are relative.")
@@ -81,7 +81,7 @@ def make_intervene_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a change by name, or by module:Class, such as one of your own",
+        help="a change by name, or your own as module:Class",
     )
     for name, kind in CHANGES.items():
         if not _is_of_user(kind):
@@ -99,26 +99,31 @@ def make_intervene_parser() -> argparse.ArgumentParser:
 
 def _add_timed(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--from", type=int, default=0, dest="since", metavar="N", help="make the changes after N further steps (0)")
-    add("--until", type=int, metavar="N", help="take them back after N further steps; default: they stay")
-    add("--then", action="store_true", help="begin another group of changes, with its own --from and --until")
+    add(
+        "--from",
+        type=int,
+        default=0,
+        dest="since",
+        metavar="N",
+        help="begin the changes after N further steps (default 0)",
+    )
+    add("--until", type=int, metavar="N", help="undo the changes after N further steps; default: never")
+    add("--then", action="store_true", help="start another group of changes, with its own --from and --until")
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group(
-        "plans", "Many runs, each in a process of its own, compared at the end."
-    ).add_argument
+    add = parser.add_argument_group("plans", "Many runs, each in its own process, compared at the end.").add_argument
     add("--plan", metavar="PLAN", help="a plan's name (small-study, section-4, appendix-g ...) or YAML file")
-    add("--seeds", type=int, metavar="N", help="other continuations of the parent, and of the changed branch; a plan's "
-        "own number if not given")  # fmt: skip
-    add("--jobs", type=int, default=1, metavar="N", help="runs at a time, a core each (1)")
+    add("--seeds", type=int, metavar="N", help="also run the parent and the changed branch under N further seeds "
+        "(default: the plan's number)")  # fmt: skip
+    add("--jobs", type=int, default=1, metavar="N", help="runs at a time, one core each (default 1)")
     add("--scratch-steps", type=int, metavar="N", help="total steps of runs from scratch; default: the base run's")
     add("--slurm", action="append", metavar="KEY=VALUE", help="submit through submitit (partition=gpu, timeout_min=600 "
-        "...); cluster=local runs its own processes")  # fmt: skip
+        "...); cluster=local uses processes on this machine")  # fmt: skip
 
 
 def fields_as_set(argv: list[str]) -> list[str]:
-    """The line with every `--section.field VALUE` as `--set section.field=VALUE`."""
+    """The command line with every `--section.field VALUE` replaced by `--set section.field=VALUE`."""
     words, found = iter(argv), []
     for word in words:
         name, equals, value = word.partition("=")
@@ -144,8 +149,8 @@ def split_groups(argv: list[str]) -> list[list[str]]:
 
 
 def read_changes(groups: list[list[str]]) -> tuple[list[tuple[Any, int, int | None]], dict[str, Any]]:
-    """The changes of a line with their --from and --until, in further steps; and the settings among them: fields given
-    with --set that do not decide the numbers."""
+    """The changes of a command line with their --from and --until, in further steps; and the settings: fields given
+    with --set that do not affect training."""
     from biggan.config import fields
     from interventions.changes import load_file, make_change
     from interventions.changes.state import SetField
@@ -170,7 +175,7 @@ def read_changes(groups: list[list[str]]) -> tuple[list[tuple[Any, int, int | No
                 changes.append((change, options.since, options.until))
     for field in ("steps", "out"):
         if field in settings:
-            raise UserError(f"{field} is not to be --set. Give --{field}.")
+            raise UserError(f"{field} cannot be given with --set. Use --{field}.")
     return changes, settings
 
 

@@ -1,1 +1,1 @@
-"""What happened in each run, and whether runs differ."""
+"""Measures the outcome of each run, and tests whether runs differ."""

@@ -1,4 +1,4 @@
-"""Gathering runs to compare: branches with their control, each told apart by its base run, its changes, its seed."""
+"""Collects runs to compare: branches and their controls, each identified by base run, changes and seed."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class Row:
 
     @property
     def name(self) -> str:
-        """ENTRY, ENTRY-seed-N, or one of these with the number of a copy; unlike all others of its base run."""
+        """ENTRY, ENTRY-seed-N, or one of these with the number of a copy; unique within its base run."""
         return run_name(self.entry, self.seed) + ("" if self.copy == 1 else f" ({self.copy})")
 
     @property
     def arm(self) -> str:
-        """What it is compared as: an entry with all its seeds; a copy is an arm of its own."""
+        """The group that it is compared in: an entry with all its seeds; a copy is a separate group."""
         return self.entry if self.copy == 1 else f"{self.entry} ({self.copy})"
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether it is unchanged but for its noise: a control, or a continuation under another seed."""
+        """Whether only its noise differs from the parent's: a control, or a continuation under another seed."""
         return self.entry in UNCHANGED and not self.is_alone
 
     @property
@@ -60,15 +60,15 @@ class Row:
 
 @dataclass
 class Comparison:
-    """Every run, and what follows from them."""
+    """All runs of a comparison, with access to controls and entries."""
 
     rows: list[Row]
     title: str = "comparison"
     notes: list[str] = field(default_factory=list)
     parents: dict[str, Path] = field(default_factory=dict)
-    """The base runs' own directories, where they are there."""
+    """The directories of the base runs that still exist."""
     planned: list[str] = field(default_factory=list)
-    """The plan's changed entries, begun or not."""
+    """The plan's changed entries, whether begun or not."""
     _frames: dict[Path, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     def frames(self, path: Path) -> dict[str, Any]:
@@ -85,27 +85,27 @@ class Comparison:
         return any(row.outcome.scored for row in self.rows)
 
     def control_of(self, row: Row) -> Row | None:
-        """The unchanged run of the same base, a branch's or a run's from scratch; of a changed one under another seed
-        the unchanged one under that seed, where it is there: their noise is the same."""
+        """The unchanged run of the same base run, for a branch or a run from scratch. For a changed run under another
+        seed: the unchanged run under that seed, if it exists, because their noise is the same."""
         mine = {one.name: one for one in reversed(self.rows) if one.base == row.base}
         seed = None if row.is_unchanged else row.seed
         return mine.get(run_name(row.control_entry, seed)) or mine.get(row.control_entry)
 
     def unchanged(self, base: str, entry: str) -> list[Row]:
-        """The unchanged runs of a base run, `entry` itself and those under other seeds; copies are the same runs."""
+        """The unchanged runs of a base run: `entry` itself and those under other seeds, without copies."""
         return [row for row in self.rows if row.base == base and row.arm == entry]
 
     def entries(self) -> list[str]:
-        """The changed entries in order, each once with all its seeds."""
+        """The changed entries in order, each listed once for all its seeds."""
         return list(dict.fromkeys(row.arm for row in self.rows if not row.is_unchanged))
 
     @property
     def families(self) -> list[str]:
-        """The entries over which Holm's correction goes: the plan's and all that there are."""
+        """The entries for Holm's correction: those of the plan and those of the runs."""
         return list(dict.fromkeys([*self.planned, *self.entries()]))
 
     def of(self, entry: str) -> list[Row]:
-        """An entry's runs, one a base run: that with the parent's noise, or else the first of its seeds."""
+        """An entry's runs, one per base run: the one with the parent's noise, or otherwise the first of its seeds."""
         found: dict[str, Row] = {}
         for row in sorted((row for row in self.rows if row.arm == entry), key=lambda row: row.seed is not None):
             found.setdefault(row.base, row)
@@ -113,7 +113,8 @@ class Comparison:
 
 
 def compare_plan(folder: str | Path) -> Comparison:
-    """The runs of a plan's directory, as far as they are. Raises `UserError` where it is none, or nothing has begun."""
+    """The runs in a plan's directory, finished or not. Raises `UserError` if it is not a plan's, or no run has
+    begun."""
     from interventions.study.expand import load_resolved
 
     folder = Path(folder)
@@ -128,7 +129,7 @@ def compare_plan(folder: str | Path) -> Comparison:
             continue
         rows.append(Row(job.base, job.entry, job.kind, read_outcome(folder / job.key, begin), job.seed))
         if not rows[-1].outcome.done:
-            words = "until then only its collapse counts"
+            words = "until it finishes, only its collapse counts"
             notes.append(f"{job.key} has not finished: it is at step {rows[-1].outcome.last}; {words}")
     notes += [f"{base}: not begun yet: {', '.join(entries)}" for base, entries in waiting.items()]
     done = {f"{row.base}/{row.name}" for row in rows if row.outcome.done}
@@ -141,7 +142,7 @@ def compare_plan(folder: str | Path) -> Comparison:
 
 
 def compare_runs(paths: Iterable[str | Path]) -> Comparison:
-    """Any runs: branches are told from their lineage, and grouped by their parent; others stand alone."""
+    """Any runs: branches are recognized by their lineage and grouped by their parent; other runs stand alone."""
     from biggan.run.directory import run_of
     from interventions.branch.branch import read_facts
 
@@ -173,7 +174,7 @@ def compare_runs(paths: Iterable[str | Path]) -> Comparison:
 
 
 def notes_on(rows: list[Row], parents: Mapping[str, Path] | None = None) -> list[str]:
-    """What takes away from the comparison: base runs that are one run, and scores that are not the same scores."""
+    """Notes on what weakens the comparison: base runs that are one run, and scores under different settings."""
     from interventions.study.expand import one_run_words
 
     notes = []
@@ -184,37 +185,42 @@ def notes_on(rows: list[Row], parents: Mapping[str, Path] | None = None) -> list
     mixed = [row for row in rows if row.outcome.mixed]
     if mixed:
         where = f"{mixed[0].base}/{mixed[0].name}" + (f" and {len(mixed) - 1} more" if mixed[1:] else "")
-        notes.append(f"evaluations under other settings than the last one's are left out, as a parent's ({where})")
+        notes.append(f"evaluations whose settings differ from the last one's are ignored, such as a parent's ({where})")
     settings = [row.outcome.settings for row in rows if row.outcome.settings]
     names = {name for one in settings for name in one}
     differing = {name: list(dict.fromkeys(str(one.get(name)) for one in settings)) for name in sorted(names)}
     words = [f"{name} {' or '.join(values)}" for name, values in differing.items() if len(values) > 1]
     if words:
-        notes.append(f"the runs were evaluated under different settings ({', '.join(words)}): scores do not compare")
+        notes.append(
+            f"the runs were evaluated under different settings ({', '.join(words)}): do not compare their scores"
+        )
     left = sum(row.outcome.collapsed_before for row in rows)
     if left:
         said = "1 run had" if left == 1 else f"{left} runs had"
-        notes.append(f"{said} collapsed before the branching point: left out of survival, delays and seed variation")
+        notes.append(f"{said} collapsed before the branching point: excluded from survival, delays and seed variation")
     return notes + _notes_on_records(rows)
 
 
 def _notes_on_records(rows: list[Row]) -> list[str]:
-    """What some runs are too short, or their records too thin, to tell."""
+    """Notes on runs that are too short, and on thinned records."""
     notes = []
     if short := [row for row in rows if row.outcome.too_short and not row.outcome.collapsed_before]:
         notes.append(
-            f"too few evaluations after the branching point to see a collapse ({_listed(short)}): left out of survival "
+            f"too few evaluations after the branching point to see a collapse ({_listed(short)}): excluded from "
+            "survival "
             f"and delays. Train further, or evaluate more often."
         )
     if thinned := [row for row in rows if row.outcome.record == "thinned"]:
         notes.append(
-            f"records are thinned ({_listed(thinned)}): the peak of D's loss and its spikes need every step and are "
-            f"not known; growth of sigma_0 is that over the measurements that stayed"
+            f"records are thinned ({_listed(thinned)}): the peak of D's loss and D's spikes need every step, so they "
+            "are not "
+            f"known; growth of sigma_0 is computed from the measurements that were kept"
         )
     if whole := [row for row in rows if row.outcome.record.startswith("thinned,")]:
         notes.append(
-            f"records are thinned ({_listed(whole)}): the numbers of losses, accuracies and spectra are those of the "
-            f"whole records, from when they were thinned; figures show what stayed"
+            f"records are thinned ({_listed(whole)}): losses, accuracies and spectra are computed from the whole "
+            "records, "
+            f"before they were thinned; figures show the steps that were kept"
         )
     return notes
 
@@ -225,7 +231,7 @@ def _listed(rows: list[Row]) -> str:
 
 
 def _named(names: dict[tuple[str, Any], str], key: tuple[str, Any], name: str) -> str:
-    """The name of `key`, with a number where another one has it already."""
+    """The name of `key`, with a number if the name is already taken."""
     if key not in names:
         number, free = 1, name
         while free in names.values():
@@ -236,7 +242,7 @@ def _named(names: dict[tuple[str, Any], str], key: tuple[str, Any], name: str) -
 
 
 def _home(checkpoint: Path) -> Path:
-    """The directory of the run that a checkpoint was of, which is not there any more."""
+    """The directory of a checkpoint's run, which no longer exists."""
     folders = [folder.parent for folder in checkpoint.parents if folder.name == "checkpoints"]
     return folders[0] if folders else checkpoint.with_suffix("")
 
@@ -258,7 +264,7 @@ def entry_of(changes: list[dict[str, Any]], begin: int) -> tuple[str, int | None
 
 
 def failures(folder: Path) -> dict[str, str]:
-    """The jobs of a plan that crashed and have not finished since, with their last words."""
+    """The jobs of a plan that crashed and have not finished since, with their last output."""
     path, found = folder / "launches.jsonl", {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
@@ -273,9 +279,9 @@ def failures(folder: Path) -> dict[str, str]:
 
 
 def table(comparison: Comparison) -> pd.DataFrame:
-    """One row a run: base, entry, kind, collapse (a step or none), censored, judged_until, delay, and every number.
+    """One row per run: base, entry, kind, collapse (a step or None), censored, judged_until, delay, and every number.
 
-    NaN stands where a number is not known, and where it is NaN itself: then `not_finite` names it.
+    NaN means that a number is not known, or that it is NaN; in the second case `not_finite` names it.
     """
     import pandas as pd
 
@@ -307,13 +313,13 @@ def table(comparison: Comparison) -> pd.DataFrame:
 
 
 def not_finite(numbers: Mapping[str, float | None]) -> list[str]:
-    """The names of those that are known, and NaN or Inf."""
+    """The names of the numbers that are NaN or Inf."""
     return [name for name, value in numbers.items() if value is not None and not math.isfinite(value)]
 
 
 def delay(row: Row, control: Row | None) -> float:
-    """By how many steps later than the control's it collapsed; NaN where one of the two did not, or is not known, or
-    had before the branching point."""
+    """How many steps later than the control it collapsed. NaN if one of the two did not collapse, is not known, or had
+    collapsed before the branching point."""
     if control is None or not (row.outcome.at_risk and control.outcome.at_risk):
         return math.nan
     if row.outcome.collapse is None or control.outcome.collapse is None:
@@ -322,8 +328,10 @@ def delay(row: Row, control: Row | None) -> float:
 
 
 def later(row: Row, control: Row | None) -> float:
-    """The sign of its delay, known also where one of the two collapsed and the other would have been seen to collapse
-    by that step: 1 later than the control, -1 earlier, 0 at once; NaN where it is not known."""
+    """The sign of its delay: 1 later than the control, -1 earlier, 0 at the same step; NaN if it is not known.
+
+    It is also known if one of the two collapsed, and a collapse of the other would have been visible by that step.
+    """
     both = delay(row, control)
     if not math.isnan(both):
         return float((both > 0) - (both < 0))
@@ -336,5 +344,5 @@ def later(row: Row, control: Row | None) -> float:
 
 
 def _outlived(survivor: RunOutcome, step: int) -> bool:
-    """Whether an onset up to `step` would have been seen in it by now."""
+    """Whether an onset up to `step` would be visible in it by now."""
     return survivor.judged_until is not None and survivor.judged_until >= step

@@ -1,4 +1,4 @@
-"""The figures of a comparison: parent and branches from the branching point on. A figure is one function."""
+"""The figures of a comparison: parent and branches from the branching point on. Each figure is one function."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MOST_ENTRIES = 20
 
 
 def figures(comparison: Comparison) -> list[tuple[str, str]]:
-    """(Title, picture as a data URI) of every figure that there are numbers for."""
+    """(Title, picture as a data URI) of every figure that has data."""
     drawn = [(title, draw(comparison)) for title, draw in COMPARISON_FIGURES.items()]
     return [(title, _data_uri(figure)) for title, figure in drawn if figure is not None]
 
 
 def draw_scores(comparison: Comparison) -> Figure | None:
-    """FID of raw weights, a panel a base run."""
+    """FID of raw weights, one panel per base run."""
     return _panels(comparison, lambda frames, begin: _score(frames, begin, "fid"), "FID (raw weights)", log=True)
 
 
@@ -70,7 +70,7 @@ def draw_survival(comparison: Comparison) -> Figure | None:
         end = max(row.outcome.survived for row in rows)
         steps, shares = [0, *curve.quantiles.tolist(), end], [1.0, *curve.probabilities.tolist()]
         collapsed = sum(row.outcome.collapse is not None for row in rows)
-        label = f"{entry} (n = {len(rows)}, {collapsed} collapsed)"  # curves at 1 hide each other
+        label = f"{entry} (n = {len(rows)}, {collapsed} collapsed)"  # curves at 1 cover each other
         axes.step(steps, [*shares, shares[-1]], where="post", label=label, **_style(entry, number - 1))
     if not drawn:
         return None
@@ -104,7 +104,7 @@ WIDE = 20.0
 
 
 def _panels(comparison: Comparison, series: Series, label: str, *, log: bool | str = False) -> Figure | None:
-    """One panel a base run: the parent in black, the other unchanged runs in grey, each change in a colour.
+    """One panel per base run: the parent in black, the other unchanged runs in grey, each change in a colour.
 
     `log`: True, or "where wide" for a symmetric logarithm where the values leave -WIDE to WIDE.
     """
@@ -166,12 +166,12 @@ def _sigma(frames: dict[str, Any], begin: int, network: str) -> tuple[list[int],
 
 
 def _largest(values: pd.Series) -> float:
-    """Of one step; NaN where some layer's is NaN beside others that were measured."""
+    """The largest value at one step; NaN if any layer's value is NaN."""
     return float(values.max(skipna=bool(values.isna().all())))
 
 
 def _mark_broken(axes: Axes, found: tuple[list[int], list[float]], style: dict[str, Any]) -> None:
-    """A cross at the top where a series ceases to be finite: a line just ends there, which would not be seen."""
+    """A cross at the top where a series stops being finite, because the end of a line is easily overlooked."""
     finite = [math.isfinite(value) for value in found[1]]
     broken = [step for step, before, now in zip(found[0], [True, *finite], finite, strict=False) if before and not now]
     if broken:

@@ -1,4 +1,4 @@
-"""How long runs lasted until they collapsed: Kaplan and Meier's estimate, delays, and the log-rank test."""
+"""How long runs trained before they collapsed: the Kaplan-Meier estimate, delays, and the log-rank test."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def survival(comparison: Comparison, entry: str) -> Any:
-    """The Kaplan-Meier estimate of an entry's survival after the branching point (scipy's `ecdf(...).sf`); none without
-    scores. The unit is the base run. A run is censored at the last step at which a collapse could still have been seen
-    to begin, also where it did collapse after that: the others may have as well, unseen."""
+    """The Kaplan-Meier estimate of an entry's survival after the branching point (scipy's `ecdf(...).sf`); None without
+    scores. The unit is the base run. A run is censored at the last step at which the beginning of a collapse would
+    still be visible, even if it collapsed after that: other runs may have done so unseen."""
     from scipy.stats import CensoredData, ecdf
 
     happened, censored = [], []
@@ -34,10 +34,10 @@ def survival_tests(comparison: Comparison) -> pd.DataFrame:
     n_unchanged, collapsed_unchanged, p, p_holm, least_p, bases_needed, method.
 
     All seeds of an entry count, and all unchanged runs of the same base runs; `n` and `n_unchanged` are numbers of
-    runs. `p` is exact, by permutation within base runs, wherever that can be counted (`method`); 1 where every run did
-    just what its own control did, and NaN where no run of either collapsed: there is nothing to tell apart. A run that
-    came to its end without a collapse stands behind all that were seen to collapse. The other columns as in
-    `interventions.effects`, Holm's correction being over the entries.
+    runs. `p` is exact, by permutation within base runs, whenever all permutations can be counted (`method`). It is 1 if
+    every run did exactly what its own control did, and NaN if no run of either group collapsed. A run that ended
+    without a collapse ranks after all runs that collapsed. The other columns are as in `interventions.effects`, with
+    Holm's correction over the entries.
     """
     import pandas as pd
 
@@ -57,7 +57,7 @@ def survival_tests(comparison: Comparison) -> pd.DataFrame:
 
 
 def delay_facts(comparison: Comparison, entry: str) -> dict[str, Any] | None:
-    """What there is to say of an entry's delays; None where not even a sign is known.
+    """The facts about an entry's delays; None if not even a sign is known.
 
     n, changed, unchanged (numbers of base runs and of runs), p, test, sizes; `delays` as (base, steps) where both
     collapsed in every pair, else None; `signs` as (base, sign) where known; `strata` as (steps of the changed,
@@ -80,7 +80,7 @@ def delay_facts(comparison: Comparison, entry: str) -> dict[str, Any] | None:
 
 
 def _strata(comparison: Comparison, entry: str) -> list[tuple[list[Row], list[Row]]]:
-    """The changed and the unchanged runs at risk of each base run that has both."""
+    """The changed and the unchanged runs at risk, for each base run that has both."""
     found: dict[str, tuple[list[Row], list[Row]]] = {}
     for row in comparison.rows:
         if row.arm == entry and row.outcome.at_risk:
@@ -91,7 +91,7 @@ def _strata(comparison: Comparison, entry: str) -> list[tuple[list[Row], list[Ro
 
 
 def _control(comparison: Comparison, row: Row) -> Row | None:
-    """Its own control, where that was at risk too."""
+    """Its own control, if that was at risk too."""
     control = comparison.control_of(row)
     return control if control is not None and control.outcome.at_risk else None
 
@@ -102,14 +102,15 @@ def _logrank(strata: Sequence[tuple[list[Row], list[Row]]]) -> LogRank:
 
 
 def _observed(row: Row) -> int:
-    """Steps to its collapse, or to its end: what runs of one length were seen to do by then may be exchanged, though
-    some may have begun to collapse unseen. One that goes on still is followed as far as it can be judged."""
+    """Steps to its collapse or to its end. Runs of one length may be exchanged by what was visible at their end,
+    although
+    some may have begun to collapse unseen. A run that is still training counts up to the step it can be judged."""
     one = row.outcome
     return one.last - one.begin if one.collapse is None and one.done else one.survived
 
 
 def _did_nothing(comparison: Comparison, changed: Sequence[Row]) -> bool:
-    """Whether some run collapsed, and each collapsed where its own control did, or neither did."""
+    """Whether some run collapsed, and every run collapsed exactly when its own control did, or neither did."""
     pairs = [(row.outcome.collapse, control) for row in changed if (control := _control(comparison, row))]
     alike = len(pairs) == len(changed) and all(at == control.outcome.collapse for at, control in pairs)
     return alike and any(at is not None for at, _ in pairs)

@@ -1,7 +1,7 @@
-"""The numbers that one run's record comes to: D's loss and accuracies, growth and shape of the spectra.
+"""The measures computed from one run's record: D's loss and accuracies, growth and shape of the spectra.
 
-A number is None where nothing was recorded, or where this record cannot tell it; NaN or Inf where that was recorded:
-then the run's numbers broke, and that is what there is to say. What needs every step is None of a record with gaps.
+A measure is None if nothing was recorded, or if the record does not contain enough to compute it. It is NaN or Inf if
+that was recorded, because the run's numbers then broke. Measures that need every step are None for a record with gaps.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Numbers = dict[str, float | None]
 LOSS_STEPS = 10
 ACCURACIES = ("accuracy/D_real", "accuracy/D_fake", "D/accuracy/train", "D/accuracy/val", "D/accuracy/fake")
 MEMORY = ("D/auc/train_val", "D/auc/real_fake", "D/auc/val_fake", "D/gap/train_val")
-"""What D remembers, whatever its offset, of fixed images."""
+"""How much D memorizes of fixed images, independent of the offset of its output."""
 _NETWORKS = ("G", "D")
 STORED = "outcome.json"
-"""The numbers of the whole record, which lie beside a thinned one."""
+"""The file with the numbers of the whole record, beside a thinned one."""
 
 
 def record_numbers(scalars: pd.DataFrame, sigmas: pd.DataFrame, begin: int) -> tuple[Numbers, dict[str, str | None]]:
-    """Every number of a record after step `begin`, and the layers that those of the spectra are of.
+    """Every measure of a record after step `begin`, and the layers of the spectral ones.
 
     Args:
         scalars: of `spectra.load`.
@@ -58,7 +58,7 @@ def d_loss(scalars: pd.DataFrame) -> pd.Series:
 
 
 def has_gaps(scalars: pd.DataFrame) -> bool:
-    """Whether steps are missing among those of D's loss, which a run records at every step: a thinned record."""
+    """Whether steps of D's loss are missing, as in a thinned record; a run records it at every step."""
     return not _consecutive(d_loss(scalars))
 
 
@@ -96,8 +96,8 @@ def read_sigmas(path: Path, spectra: pd.DataFrame) -> pd.DataFrame:
 
 
 def stored_numbers(path: Path, begin: int) -> tuple[Numbers, dict[str, str | None]] | None:
-    """What `store_numbers` wrote beside a thinned record of a branch from step `begin`; None where there is nothing
-    (that can be read)."""
+    """What `store_numbers` wrote beside a thinned record of a branch from step `begin`; None if there is no readable
+    file."""
     try:
         found = json.loads((path / STORED).read_text(encoding="utf-8"))
         if found["begin"] != begin:
@@ -130,8 +130,8 @@ def _mean(series: pd.Series) -> float | None:
 
 
 def _losses(after: pd.DataFrame) -> Numbers:
-    """D's loss as a mean over the first and the last ten steps, its parts at the end, and the largest mean over ten
-    steps in a row: that of one step is a single batch's."""
+    """D's loss: means over the first and the last ten steps, its parts at the end, and the largest mean over ten
+    consecutive steps, because one step shows only a single batch."""
     loss = d_loss(after)
     numbers = {"D_loss_start": _mean(loss[:LOSS_STEPS]), "D_loss_end": _mean(loss[-LOSS_STEPS:])}
     numbers["D_loss_peak_mean10"] = _peak(loss) if _consecutive(loss) else None
@@ -153,14 +153,15 @@ def _peak(loss: pd.Series) -> float | None:
 
 
 def _accuracies(after: pd.DataFrame) -> Numbers:
-    """D's accuracies at the end: on the batches it was trained on (a mean over ten), and on fixed images (the last),
-    with what it remembers of them."""
+    """D's accuracies at the end: on its training batches (a mean over ten) and on fixed images (the last value), and
+    how
+    much D memorizes of the fixed images."""
     series = {name: _series(after, name) for name in (*ACCURACIES, *MEMORY)}
     return {name: _mean(one[-LOSS_STEPS if name.startswith("accuracy") else -1 :]) for name, one in series.items()}
 
 
 def _growth(sigmas: pd.DataFrame) -> tuple[float | None, str | None]:
-    """The largest growth of a layer's sigma0 over its first one, and that layer; one that broke comes before others."""
+    """The largest growth of a layer's sigma0 relative to its first value, and the layer; NaN or Inf comes first."""
     found = {str(layer): _growth_of(mine["sigma0"].to_numpy()) for layer, mine in sigmas.groupby("layer", sort=False)}
     return _largest(found)
 
@@ -174,7 +175,7 @@ def _growth_of(values: np.ndarray) -> float | None:
 
 
 def _ratio_at_end(sigmas: pd.DataFrame) -> tuple[float | None, str | None]:
-    """The largest sigma0 / sigma1 of a layer at the last measurement; only of matrices that have a sigma1."""
+    """The largest sigma0 / sigma1 of any layer at the last measurement, over matrices that have a sigma1."""
     known = sigmas[sigmas["has_sigma1"].astype(bool) & (sigmas["sigma0"] != 0)]
     known = known[(known[["out", "rest"]].min(axis=1) != 1) & (known["step"] == known["step"].max())]
     ratios = {
@@ -193,7 +194,7 @@ def _largest(found: Mapping[str, float | None]) -> tuple[float | None, str | Non
 
 
 def _spikes(sigmas: pd.DataFrame, begin: int) -> float | None:
-    """Spikes of D's sigma0 in 1,000 steps; NaN where one was not finite."""
+    """Spikes of D's sigma0 per 1,000 steps; NaN if any sigma0 was not finite."""
     import numpy as np
 
     from spectra.detect.sigma import spikes

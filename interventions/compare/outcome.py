@@ -1,4 +1,4 @@
-"""What became of one run: collapse, scores, losses, spectra, accuracies, from its record and events."""
+"""The outcome of one run, from its record and events: collapse, scores, losses, spectra, accuracies."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ MEDIAN_OF = 5
 class RunOutcome:
     """The numbers of one run from step `begin` on.
 
-    A number is None, or not there, where nothing was recorded or this record cannot tell it; NaN or Inf where the run
-    was not finite there: it then counts as worse than every finite one.
+    A number is None or missing if nothing was recorded, or if the record is not enough to compute it. It is NaN or Inf
+    if the run was not finite; it then counts as worse than every finite number.
     """
 
     path: Path
@@ -33,24 +33,24 @@ class RunOutcome:
     last: int
     """The last recorded step."""
     scored: bool
-    """Whether it holds scores of raw weights after `begin`."""
+    """Whether it has scores of raw weights after `begin`."""
     collapse: int | None = None
-    """The step at which its collapse began, one that it did not recover from; none: there was no such collapse by
-    `judged_until` (censored), or nothing is known."""
+    """The step at which a collapse without recovery began; None: there was none up to `judged_until` (censored), or
+    nothing is known."""
     collapse_rule: str | None = None
-    """By which rule of `biggan.Collapse`; "non_finite": its numbers became NaN or Inf, and stayed so."""
+    """The rule of `biggan.Collapse` that decided; "non_finite": its numbers became NaN or Inf and stayed so."""
     collapsed_before: bool = False
-    """Whether it was collapsed at `begin` already: a branch of it was never at risk."""
+    """Whether it had already collapsed at `begin`: such a branch was never at risk."""
     judged_until: int | None = None
-    """The last step at which an onset could still have been seen by the end; none with too little to judge."""
+    """The last step at which an onset would still be visible by the end; None if there is too little data to judge."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """What its scores depend on; empty where nothing was scored, or the record does not say."""
+    """The evaluation settings of its scores; empty if nothing was scored, or no settings were recorded."""
     mixed: int = 0
-    """Evaluations under other settings, such as its parent's: they are left out."""
+    """Evaluations under other settings, such as its parent's, which are ignored."""
     numbers: Numbers = field(default_factory=dict)
     """The columns of the comparison by name."""
     layers: dict[str, str | None] = field(default_factory=dict)
-    """Which layer a number of the spectra is of, as NUMBER_layer."""
+    """The layer of each spectral number, as NUMBER_layer."""
     record: str = "whole"
     """"whole"; "thinned", so that what needs every step is not known; "thinned, numbers of the whole", which were
     stored beside it when it was thinned."""
@@ -59,17 +59,18 @@ class RunOutcome:
 
     @property
     def done(self) -> bool:
-        """Whether it has come to its end, so that its last and best numbers may be held against others'."""
+        """Whether it has ended, so that its last and best numbers may be compared with those of other runs."""
         return self.ended in ("finished", "stopped")
 
     @property
     def at_risk(self) -> bool:
-        """Whether it counts in questions of survival: it began whole, and it collapsed or could have been seen to."""
+        """Whether it counts for survival: it had not collapsed at `begin`, and a collapse happened or would be
+        visible."""
         return not self.collapsed_before and (self.collapse is not None or self._judged)
 
     @property
     def too_short(self) -> bool:
-        """Whether it has scores, and yet too few evaluations after `begin` for any collapse to be seen by its end."""
+        """Whether it has scores, but too few evaluations after `begin` for a collapse to be visible by its end."""
         return self.scored and self.collapse is None and not self._judged
 
     @property
@@ -78,7 +79,7 @@ class RunOutcome:
 
     @property
     def survived(self) -> int:
-        """Steps from `begin` to the collapse, or to the last step at which one could have been seen to begin."""
+        """Steps from `begin` to the collapse, or to the last step at which the beginning of one would be visible."""
         end = self.judged_until if self.collapse is None else self.collapse
         return max((self.begin if end is None else end) - self.begin, 0)
 
@@ -126,8 +127,9 @@ def read_numbers(path: Path, frames: Mapping[str, Any], begin: int) -> tuple[Num
 
 
 def _break_off(found: RunOutcome, scores: Numbers) -> None:
-    """A run that was stopped because its numbers were not finite has no others at its end, whatever an evaluation
-    before that gave, and no scores either where it broke before there was any."""
+    """For a run that was stopped because its numbers were not finite: its numbers at the end are NaN, even if an
+    earlier
+    evaluation was finite; without any evaluation it has no scores."""
     for name, value in found.numbers.items():
         broken = name in scores if value is None else math.isfinite(value)
         if broken and name != "D_loss_start":
@@ -158,15 +160,15 @@ def read_scores(events: pd.DataFrame) -> pd.DataFrame:
 
 
 def _evaluations(events: pd.DataFrame) -> list[Mapping[str, Any]]:
-    """The `evaluation` events that hold, each with its step."""
+    """The `evaluation` events that were not superseded, each with its step."""
     held = events[(events["event"] == "evaluation") & ~events["superseded"].astype(bool)]
     return [{**event.details, "step": int(event.step)} for event in held.itertuples()]
 
 
 def _collapse(scored: Sequence[Mapping[str, Any]], found: RunOutcome) -> None:
-    """By `biggan.judge_collapse` over the whole series of raw scores, that before the branching point too.
+    """Apply `biggan.judge_collapse` to the whole series of raw scores, including those before the branching point.
 
-    A run whose numbers became NaN or Inf and stayed so, or that was stopped for it, has not survived either.
+    A run whose numbers became NaN or Inf and stayed so, or that was stopped for this reason, counts as collapsed.
     """
     from biggan.observers.collapse import judge_collapse
 
@@ -208,7 +210,7 @@ def lasting_after(findings: Sequence[Finding], steps: Sequence[int], begin: int)
 
 
 def _trailing_non_finite(steps: Sequence[int], spreads: Sequence[float], fids: Sequence[float]) -> int | None:
-    """The first step from which on neither FID nor spread is finite; none where the last evaluation gave one."""
+    """The first step after which neither FID nor spread is finite; None if the last evaluation gave a finite value."""
     broken = None
     for step, spread, fid in zip(reversed(steps), reversed(spreads), reversed(fids), strict=True):
         if math.isfinite(spread) or math.isfinite(fid):

@@ -1,9 +1,9 @@
-"""Exact permutation tests within strata: who was changed is drawn again within each base run, and nothing else.
+"""Exact permutation tests within strata: only the labels "changed" and "unchanged" are permuted, within each base run.
 
-Each run has a score, a whole number, and the statistic is the sum of the changed runs' scores. Where the change does
-nothing, every choice of as many changed runs within each base run is as likely as any other; all of them are counted
-(by convolution, so that nothing is sampled), and p is twice the share of the smaller tail, the observed sum included,
-at most 1. Nothing is assumed of how scores are distributed; runs of one base run only have to be exchangeable.
+Each run has a score, a whole number, and the statistic is the sum of the changed runs' scores. If the change has no
+effect, every choice of the same number of changed runs within each base run is equally likely. All choices are counted
+(by convolution, without sampling). p is twice the share of the smaller tail, including the observed sum, and at most 1.
+Scores may have any distribution; the runs of one base run only have to be exchangeable.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from fractions import Fraction
 from typing import Any
 
 MOST_SUMS = 100_000
-"""Sums that are counted at most; more of them are not enumerated."""
+"""The most different sums that are enumerated."""
 LEVEL = 0.05
 
 _Stratum = tuple[Sequence[float], Sequence[float]]
 """The changed runs' values of one base run, and the unchanged ones'."""
 _Times = Sequence[tuple[float, bool]]
-"""(Time, whether it happened then) of each run; where it did not, the run was last seen without it at that time."""
+"""(Time, whether the event happened then) of each run; without an event the run was censored at that time."""
 
 
 def rank_test(strata: Iterable[_Stratum]) -> float:
     """The exact two-sided p of the stratified rank test (Wilcoxon's, within base runs; van Elteren's with equal sizes).
 
     The statistic is the sum over base runs of the changed runs' ranks among all runs of their base run. Equal values,
-    infinite ones too, have their mean rank. One base run gives Mann and Whitney's exact test. 1 where there is nothing
-    to tell apart.
+    including infinite ones, get their mean rank. With one base run this is the exact Mann-Whitney test. p is 1 if all
+    values are equal.
 
     Raises:
         ValueError: a value is NaN, which has no rank.
@@ -47,7 +47,7 @@ def rank_test(strata: Iterable[_Stratum]) -> float:
 def doubled_ranks(values: Sequence[float]) -> list[int]:
     """Twice the mean rank of each value, from 2 on: whole numbers, so that their sums are exact."""
     if any(math.isnan(value) for value in values):
-        raise ValueError("NaN has no rank: say on which side of all others it stands, as inf or -inf")
+        raise ValueError("NaN has no rank: replace it by inf or -inf, the side on which it counts")
     counts, ranks, below = Counter(values), {}, 0
     for value in sorted(counts):
         ranks[value] = 2 * below + counts[value] + 1
@@ -91,15 +91,16 @@ def subset_sums(scores: Sequence[int], size: int, most: int | None = None) -> di
 
 
 def least_p(sizes: Iterable[tuple[int, int]]) -> float:
-    """The smallest two-sided p that base runs with so many (changed, unchanged) runs can give, without ties."""
+    """The smallest two-sided p that base runs with these numbers of (changed, unchanged) runs can give, without
+    ties."""
     return float(min(Fraction(2, _arrangements(sizes)), Fraction(1)))
 
 
 def bases_needed(sizes: Sequence[tuple[int, int]], family: int = 1, level: float = LEVEL) -> int | None:
     """How many base runs like these make `level` reachable after Holm's correction over `family` tests.
 
-    Like these: each with as many arrangements as these have in the (geometric) mean. None where no number would do,
-    since no base run has both a changed and an unchanged run.
+    "Like these" means that each has the geometric mean of these base runs' numbers of arrangements. None if no number
+    is enough, because no base run has both a changed and an unchanged run.
     """
     per_base = math.log(_arrangements(sizes)) / len(sizes) if sizes else 0.0
     if per_base == 0:
@@ -113,10 +114,10 @@ def _arrangements(sizes: Iterable[tuple[int, int]]) -> int:
 
 
 def holm(values: Sequence[float], tests: int | None = None) -> list[float]:
-    """Holm's adjusted p values, in the same order, of a family of so many tests (else: as many as there are values).
+    """Holm's adjusted p values, in the same order, for a family of `family` tests (default: the number of values).
 
-    NaN, a test in which nothing could be told apart, stays NaN and counts in the family: what belongs to it must not
-    depend on what was seen.
+    NaN marks a test without differences. It stays NaN and counts in the family, because the family must not depend on
+    the results.
     """
     tests = max(tests or 0, len(values))
     order = sorted((i for i, p in enumerate(values) if not math.isnan(p)), key=lambda i: values[i])
@@ -128,7 +129,7 @@ def holm(values: Sequence[float], tests: int | None = None) -> list[float]:
 
 
 def correct(rows: list[dict[str, Any]], tests: int | None = None) -> None:
-    """Add p_holm, least_p and bases_needed to the rows of one family of (at least) so many tests; takes `sizes` away.
+    """Add p_holm, least_p and bases_needed to the rows of one family of (at least) `family` tests, and remove `sizes`.
 
     `least_p` is `permutation.least_p` times the number of tests, at most 1: p_holm of the family's smallest p, if no
     test could do better.
@@ -146,9 +147,9 @@ class LogRank:
     """A log-rank test.
 
     Attributes:
-        excess: events among the changed runs less those that were expected of them (O - E), over all base runs.
+        excess: events among the changed runs minus the expected number (O - E), over all base runs.
         variance: of the excess, hypergeometric.
-        p: two-sided; NaN where nothing happened to anybody.
+        p: two-sided; NaN if no run had an event.
         method: "exact" (all permutations within base runs), or "asymptotic" (chi-squared) where there are too many.
     """
 
@@ -159,13 +160,14 @@ class LogRank:
 
 
 def logrank_test(changed: _Times, unchanged: _Times) -> LogRank:
-    """The log-rank test of two groups, by permutation wherever that can be counted."""
+    """The log-rank test of two groups, exact by permutation whenever all permutations can be counted."""
     return stratified_logrank_test([(changed, unchanged)])
 
 
 def stratified_logrank_test(strata: Iterable[tuple[_Times, _Times]], most: int = MOST_SUMS) -> LogRank:
-    """The log-rank test stratified by base run: who is at risk is counted within each, and who was changed is permuted
-    within each. Exact under the null hypothesis where base runs censor changed and unchanged runs alike."""
+    """The log-rank test stratified by base run: runs at risk are counted, and the labels permuted, within each base
+    run.
+    It is exact under the null hypothesis if changed and unchanged runs of a base run are censored alike."""
     strata = list(strata)
     scored = [(logrank_scores([*one, *other]), len(one)) for one, other in strata]
     excess = float(sum(sum(scores[:size]) for scores, size in scored))
@@ -182,9 +184,9 @@ def stratified_logrank_test(strata: Iterable[tuple[_Times, _Times]], most: int =
 
 
 def logrank_scores(times: _Times) -> list[Fraction]:
-    """Each run's log-rank score: 1 if it happened to it, less the hazard (Nelson and Aalen's) that it lived through.
+    """Each run's log-rank score: 1 if the event happened, minus the cumulative hazard (Nelson-Aalen) up to its time.
 
-    They add up to 0, and a group's scores to its O - E.
+    All scores add up to 0, and the scores of a group to its O - E.
     """
     hazard, lived = Fraction(0), {}
     for time in sorted({time for time, _ in times}):

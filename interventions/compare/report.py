@@ -1,4 +1,4 @@
-"""What a comparison says: on the terminal, as CSV, and as one page with tables and figures to send to somebody."""
+"""The report of a comparison: on the terminal, as CSV files, and as one HTML page with tables and figures."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ SHOWN = {
     "G_sigma_ratio_end": "sigma_0/sigma_1 in G",
     "D_sigma_ratio_end": "ratio in D",
     "D_spikes_per_1000": "D spikes / 1000",
-    "D/accuracy/train": "D right: train",
+    "D/accuracy/train": "D's accuracy: train",
     "D/accuracy/val": "val",
     "D/accuracy/fake": "fake",
     "D/auc/train_val": "D's AUC train/val",
     "D/auc/real_fake": "real/fake",
     "D/gap/train_val": "D's gap train/val",
 }
-"""Columns of the table of runs, and their heads."""
+"""Columns of the table of runs, and their headings."""
 HEADS = {
     "p": "p (exact)",
     "p_holm": "p (Holm)",
@@ -60,7 +60,7 @@ def print_report(comparison: Comparison) -> None:
     from rich.console import Console
 
     console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width of its own: nothing is cut off
+    if not console.is_terminal:  # a file or a pipe has no width, so nothing is cut off
         console = Console(width=240)
     if not comparison.scored:
         console.print(NO_SCORES)
@@ -68,7 +68,7 @@ def print_report(comparison: Comparison) -> None:
         if frame is not None and len(frame):
             console.print(_rich_table(title, frame))
         elif frame is not None:
-            console.print(f"{title}: nothing to show")
+            console.print(f"{title}: no results")
         if words:
             console.print(words)
     for line in comparison.notes:
@@ -96,7 +96,7 @@ def write_report(comparison: Comparison, folder: str | Path) -> list[Path]:
 
 
 def with_texts(frame: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
-    """The table of runs with "nan", "inf" or "-inf" where that was recorded; NaN stays where nothing is known."""
+    """The table of runs with "nan", "inf" or "-inf" for recorded values; NaN stays for unknown values."""
     frame = frame.astype(object)
     for place, row in enumerate(comparison.rows):
         for name in not_finite(row.outcome.numbers):
@@ -105,7 +105,7 @@ def with_texts(frame: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
 
 
 def sections(comparison: Comparison) -> list[tuple[str, str, pd.DataFrame | None]]:
-    """(Title, words below, table) of each part of the report, seed variation first."""
+    """(Title, text below, table) of each part of the report, seed variation first."""
     bases = len({row.base for row in comparison.rows})
     changes = effects(comparison)
     found: list[tuple[str, str, pd.DataFrame | None]] = [
@@ -130,45 +130,48 @@ def sections(comparison: Comparison) -> list[tuple[str, str, pd.DataFrame | None
 
 
 SEED_VARIATION = (
-    "An effect smaller than this variation means nothing. n of of_n: those in which the measure is known (a collapse: "
-    "those that collapsed; all else: those that have come to their end)."
+    "An effect smaller than this variation means nothing. n: the runs, out of of_n, in which the measure is known. "
+    "Collapse is known in runs that collapsed; every other measure in runs that have ended."
 )
 EFFECTS = (
-    "p: exact rank test of the entry's runs against all unchanged runs of their base run, stratified by base run (of a "
-    "delay, the log-rank test in the same way); 1 where a change did nothing. p (Holm): corrected over the entries of "
-    "the same measure; least p: what that could be at best. effect: of the changed runs' mean over that of the "
-    "unchanged ones, averaged over base runs, in standard deviations among unchanged runs. mean, interval, signs and p "
-    "(sign) are of entry minus its own control (the same noise), one difference a base run. A run that is not finite "
-    "counts in ranks and signs as worse than all others; there is then no mean and no effect. delay: where one of the "
-    "two collapsed and the other would have been seen to by that step, its sign alone counts; there is a mean only "
-    "where both collapsed in every pair."
+    "p: exact rank test of the entry's runs against all unchanged runs of their base run, stratified by base run (for "
+    "the delay: log-rank test, also stratified); p is 1 if the change did nothing. p (Holm): corrected over the "
+    "entries "
+    "of the same measure. least p: the smallest p (Holm) that this design could give. effect: mean of the changed runs "
+    "minus mean of the unchanged runs, averaged over base runs, in standard deviations among unchanged runs. mean, "
+    "interval, signs and p (sign): entry minus its own control (the same noise), one difference per base run. A run "
+    "with NaN or Inf ranks as worse than all others; mean and effect are then not given. delay: if only one of the two "
+    "runs collapsed, and a collapse of the other would have been visible by that step, only the sign counts; the mean "
+    "is given only if both runs of every pair collapsed."
 )
 SURVIVAL = (
-    "Collapse by biggan.judge_collapse. n: runs, all seeds and all unchanged continuations of the same base runs; p by "
-    "permutation within base runs (exact) wherever that can be counted. A run without a collapse is censored at the "
-    "last step at which one could still have been seen to begin. Numbers that became NaN or Inf for good are a "
-    "collapse; runs that were collapsed at the branching point are left out. Curves: Kaplan-Meier, one run a base run."
+    "Collapse is decided by biggan.judge_collapse. n: runs, with all seeds and all unchanged continuations of the same "
+    "base runs. p: exact, by permutation within base runs, whenever all permutations can be counted. A run without a "
+    "collapse is censored at the last step at which the beginning of one would still have been visible. Numbers that "
+    "became NaN or Inf and stayed so count as a collapse. Runs that had collapsed before the branching point are "
+    "excluded. Curves: Kaplan-Meier, one run per base run."
 )
 
 
 def _needed_to_decide(tests: pd.DataFrame) -> str:
-    """What a design that cannot decide would need."""
+    """If the design cannot reach significance: what would be needed."""
     undecided = tests[tests["least_p"] > LEVEL]
     if undecided.empty:
         return ""
     needed = undecided["bases_needed"].dropna()
-    would = f"{needed.max()} base runs like these would do" if len(needed) else "more unchanged runs would do"
+    would = f"{needed.max()} base runs like these would be enough" if len(needed) else "more unchanged runs are needed"
     least = f"{undecided['least_p'].min():.2g}"
-    return f"This design cannot decide: after Holm no p can be below {least} where it is above {LEVEL}; {would}."
+    return f"This design cannot decide tests whose least p is above {LEVEL} (here {least} or more); {would}."
 
 
 def _censoring(comparison: Comparison) -> str:
     if not comparison.scored:
         return NO_SCORES
     return (
-        "'none by STEP': no collapse as far as one could still have been seen to begin (censored). Best and final FID: "
-        "the least and the last running median over five evaluations, which one evaluation alone (last FID) is not. "
-        "nan, inf: recorded so; -: not known."
+        "'none by STEP': no collapse began up to this step; a later beginning would not be visible yet (censored). "
+        "Best and "
+        "final FID (median of 5): the lowest and the last running median over five evaluations; last FID: the last "
+        "evaluation alone. nan, inf: recorded values. -: not known."
     )
 
 

@@ -1,7 +1,7 @@
-"""What follows from a comparison: how far unchanged runs vary, and the effect of each change on each measure.
+"""The statistics of a comparison: the variation of unchanged runs, and the effect of each change on each measure.
 
-The base run is the unit: whatever is tested is tested within base runs, and averaged over them. NaN and Inf count: a
-run that is not finite is worse than every finite one, on the side that `COMPARED` names.
+The base run is the unit: tests are made within base runs, and effects averaged over them. NaN and Inf count: a run that
+is not finite is worse than every finite one, on the side that `COMPARED` names.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ COMPARED = {
     "D/auc/real_fake": -1,  # tells nothing apart
     "D/gap/train_val": 1,
 }
-"""What is compared with the unchanged runs, base run by base run; 1 where larger is worse, -1 where smaller is. It is
-the side on which a run that is not finite stands beyond all others, and says nothing else."""
+"""The measures that are compared with the unchanged runs, within each base run: 1 if larger is worse, -1 if smaller is.
+The sign is used only to rank a run that is not finite beyond all others on that side."""
 
 COLUMNS = [
     "entry", "measure", "n", "changed", "unchanged", "not_finite", "not_finite_unchanged", "p", "p_holm", "least_p",
@@ -71,15 +71,15 @@ class Stratum:
 
     @property
     def is_whole(self) -> bool:
-        """Whether some change in it can be held against its own control."""
+        """Whether some changed run in it can be compared with its own control."""
         return any(control is not None for _, control in self.pairs)
 
 
 def seed_variation(comparison: Comparison) -> pd.DataFrame:
-    """How far unchanged continuations of one parent lie apart: base, of, measure, n, of_n, not_finite, least, most,
+    """How much unchanged continuations of one parent vary: base, of, measure, n, of_n, not_finite, least, most,
     deviation.
 
-    Where one is not finite there is no deviation, and `least` or `most` is infinite on the worse side.
+    If one is not finite, no deviation is given, and `least` or `most` is infinite on the worse side.
     """
     import pandas as pd
 
@@ -90,7 +90,7 @@ def seed_variation(comparison: Comparison) -> pd.DataFrame:
             if len(mine) < 2:
                 continue
             facts = {"base": base, "of": root}
-            # One that is still under way has numbers of another age.
+            # The numbers of a run that is still training belong to an earlier step.
             done = [row.outcome.numbers for row in mine if row.outcome.done]
             measures: dict[str, list[float]] = {
                 "collapse": [
@@ -119,22 +119,23 @@ def _spread(values: Sequence[float], worse: int) -> dict[str, Any]:
 
 
 def placed_at(value: float, worse: int) -> float:
-    """The value for ranks and signs: what is not finite is beyond all others on the worse side."""
+    """The value for ranks and signs: a value that is not finite becomes infinite on the worse side."""
     return value if math.isfinite(value) else worse * math.inf
 
 
 def effects(comparison: Comparison) -> pd.DataFrame:
-    """Each entry against the unchanged runs, within base runs: one row an entry and measure.
+    """Each entry against the unchanged runs, within base runs: one row per entry and measure.
 
     - `n`: base runs in which the measure is known of the entry and of its control; `changed`, `unchanged`: their runs;
-      `not_finite`: so many of the changed ones are NaN or Inf, and `not_finite_unchanged` of the others;
+      `not_finite`, `not_finite_unchanged`: how many of the changed and of the unchanged runs are NaN or Inf;
     - `p`: exact and two-sided, by the rank test of the entry's runs (all seeds) against all unchanged runs of their
-      base run (the control among them), stratified by base run (`interventions.compare.permutation.rank_test`); of a
-      delay by the log-rank test in the same way; 1 where every changed run equals its own control, so that the
-      change did nothing. `test` says which;
-    - `p_holm`: after Holm's correction over the entries of the same measure; `least_p`: what `p_holm` could be at best,
-      every run of every base run on one side of all unchanged ones, as the smallest of the family; where that is
-      above 0.05, `bases_needed`: how many such base runs would bring it there;
+      base run (the control among them), stratified by base run (`interventions.compare.permutation.rank_test`); for
+      a delay by the log-rank test, also stratified. It is 1 if every changed run equals its own control, because the
+      change then did nothing. `test` names the test;
+    - `p_holm`: after Holm's correction over the entries of the same measure; `least_p`: the smallest
+      possible `p_holm`, reached if in every base run all changed runs lie on one side of all unchanged ones, and the
+      test has the smallest p of the family. If it is above 0.05, `bases_needed` is the number of such base runs that
+      would bring it there;
     - `effect_sd`: the mean over base runs of (mean of the changed - mean of the unchanged), in standard deviations
       among unchanged runs of one base run, pooled; `effect_sd_se`: its standard error, from how the base runs differ
       and how well the deviation is known (none for a single base run);
@@ -163,7 +164,7 @@ def effects(comparison: Comparison) -> pd.DataFrame:
 
 
 def _strata(comparison: Comparison, entry: str, name: str) -> list[Stratum]:
-    """What is known of a measure, base run by base run, of runs that have come to their end."""
+    """The known values of a measure in runs that have ended, for each base run."""
 
     def known(row: Row | None) -> float | None:
         return row.outcome.numbers.get(name) if row is not None and row.outcome.done else None
@@ -201,12 +202,12 @@ def _effect(strata: Sequence[Stratum], worse: int) -> dict[str, Any]:
 
 
 def _equal(value: float, control: float | None) -> bool:
-    """Whether the change did nothing to it."""
+    """Whether every changed run equals its own control."""
     return control is not None and (value == control or not (math.isfinite(value) or math.isfinite(control)))
 
 
 def _of_delays(facts: dict[str, Any]) -> dict[str, Any]:
-    """The statistics of delays (see `effects`); no mean where one of a pair did not collapse."""
+    """The statistics of delays (see `effects`); no mean if one run of a pair did not collapse."""
     found = {name: facts[name] for name in ("n", "changed", "unchanged", "p", "test", "sizes")}
     found |= {"not_finite": 0, "not_finite_unchanged": 0}
     if facts["delays"] is not None:
@@ -216,12 +217,12 @@ def _of_delays(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def difference(value: float, control: float, worse: int) -> float:
-    """Entry minus control; infinite with its sign where one of the two is not finite, NaN where both are not."""
+    """Entry minus control; plus or minus infinity if one of the two is not finite, NaN if both are not."""
     return placed_at(value, worse) - placed_at(control, worse)
 
 
 def by_base(differences: Iterable[tuple[str, float]]) -> list[float]:
-    """The mean difference of each base run: several seeds of one base run are one observation."""
+    """The mean difference in each base run: several seeds of one base run count as one observation."""
     found: dict[str, list[float]] = {}
     for base, one in differences:
         found.setdefault(base, []).append(one)
@@ -229,7 +230,7 @@ def by_base(differences: Iterable[tuple[str, float]]) -> list[float]:
 
 
 def paired(differences: Sequence[float]) -> dict[str, Any]:
-    """The statistics of paired differences, one a base run (see `effects`). NaN is a difference without a sign."""
+    """The statistics of paired differences, one per base run (see `effects`). NaN is a difference without a sign."""
     import numpy as np
     from scipy import stats
 

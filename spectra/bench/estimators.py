@@ -207,7 +207,7 @@ def run_comparison(
             f"'plain': given {tol:g}"
         )
     else:
-        print("svds computes on the CPU only and is left out on this device")
+        print("svds computes only on the CPU and is skipped on this device")
     lines = []
     for kind in kinds:
         lines += _one_kind(bench, kind, bases, floor, generator)

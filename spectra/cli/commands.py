@@ -23,8 +23,8 @@ examples:
 COMMANDS = {
     "scan": "the top singular values of every weight in a checkpoint",
     "plot": "the paper's figures from a run's record",
-    "events": "what happened in a run",
-    "detect": "spikes, explosions and further trouble in a run's record",
+    "events": "the list of a run's events",
+    "detect": "spikes, explosions and other problems in a run's record",
 }
 """The subcommands, each the module of its name in this folder, with a line of help."""
 
@@ -58,7 +58,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, words in COMMANDS.items():
         command = commands.add_parser(name, help=words)
-        if name == chosen:  # the others' options are not asked for, and may take a while to list
+        if name == chosen:  # the other subcommands' options are not needed, and may take a while to list
             module = import_module(f"spectra.cli.{name}")
             getattr(module, f"add_{name}_options")(command)
             command.set_defaults(run_command=getattr(module, f"run_{name}"))

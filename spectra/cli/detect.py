@@ -1,4 +1,4 @@
-"""`spectra detect`: what went wrong in a run, by its record and events."""
+"""`spectra detect`: what went wrong in a run, found in its record and events."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ def add_detect_options(parser: argparse.ArgumentParser) -> None:
 
     what = ", ".join(detector.what for detector in find_detectors())
     parser.description = (
-        f"Run all detectors over a run's record and events, with today's thresholds: {what}. For each finding it lists "
-        "when it began (onset: the last step at which all was well), when it was found, and the lead: the steps from "
-        "then to the onset of what the run led up to. A spike's height is a ratio, and its decay the steps until half "
-        "of it was gone."
+        f"Run all detectors over a run's record and events, with the present thresholds: {what}. For each finding it "
+        "lists the onset (the last step before it began), the step at which it was found, and the lead (the steps from "
+        "then to the onset of the run's outcome, such as its collapse). A spike's height is a ratio; its decay is the "
+        "number of steps until half of the height was gone."
     )
     parser.add_argument("run", metavar="RUN", help="the run directory; the run may still be training")
     parser.add_argument("--json", action="store_true", help="a JSON list of objects")
 
 
 def run_detect(options: argparse.Namespace) -> int:
-    """Search, and print; returns the exit code."""
+    """Run the detectors and print the findings; returns the exit code."""
     from spectra.detect.online import left_out
     from spectra.detect.table import finding_rows, print_findings
 
     rows = finding_rows(options.run)
     if without := left_out(options.run):
         print(
-            f"note: this record was thinned, and not searched for {', '.join(detector.what for detector in without)}: "
-            "those show at every step only.",
+            f"note: this record was thinned, so it was not searched for "
+            f"{', '.join(detector.what for detector in without)}, "
+            "which need every step.",
             file=sys.stderr,
         )
     if options.json:

@@ -1,4 +1,4 @@
-"""`spectra events`: what happened in a run."""
+"""`spectra events`: the events of a run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from typing import Any
 
 def add_events_options(parser: argparse.ArgumentParser) -> None:
     """Describe the command and its options."""
-    parser.description = "List a run's events, one line each: step, time, what."
+    parser.description = "List a run's events, one per line: step, time, kind and details."
     parser.add_argument("run", metavar="RUN", help="the run directory")
-    parser.add_argument("--all", action="store_true", help="also those that a resume has superseded, and every detail")
+    parser.add_argument(
+        "--all", action="store_true", help="also show events that a resume has superseded, and all details"
+    )
 
 
 def run_events(options: argparse.Namespace) -> int:
-    """Print a line an event; returns the exit code."""
+    """Print one line per event; returns the exit code."""
     from spectra.record.events import read_event_lines
 
     if not Path(options.run, "events.jsonl").is_file():
@@ -34,7 +36,7 @@ def run_events(options: argparse.Namespace) -> int:
 
 
 def _in_words(fields: Mapping[str, Any], *, whole: bool) -> Iterator[str]:
-    """name=value, numbers to four digits; not `whole`: digests cut short, and what scores depend on left out."""
+    """name=value, numbers to four digits; unless `whole`, digests are cut short and score settings omitted."""
     for name, value in fields.items():
         if value in ([], {}, None) or (name == "settings" and not whole):
             continue

@@ -13,8 +13,8 @@ def add_plot_options(parser: argparse.ArgumentParser) -> None:
     load_extensions()
     words = (f"{name}: {(draw.__doc__ or '').splitlines()[0]}" for name, draw in FIGURES.items())
     parser.description = (
-        "Draw a run's record; a figure whose name is a number is drawn as in the paper. Layers are coloured from red "
-        f"to violet with depth. {' '.join(words)}"
+        "Draw figures from a run's record. A figure whose name is a number follows the paper's figure of that number. "
+        f"Layers are coloured from red to violet with depth. {' '.join(words)}"
     )
     parser.add_argument("run", metavar="RUN", help="the run directory; the run may still be training")
     parser.add_argument("--figure", choices=[*FIGURES, "all"], default="all", help="default: all")

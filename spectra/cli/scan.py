@@ -16,8 +16,9 @@ def add_scan_options(parser: argparse.ArgumentParser) -> None:
     """Describe the command and its options."""
     parser.description = (
         "The top singular values of every weight (two or more dimensions, reshaped to out x rest) in a checkpoint: "
-        "safetensors, or a state dict as torch.save writes it. Nothing in the file is run. Optimizers' state is left "
-        "out, and so are the averages and moments in a checkpoint whose format is known, unless --all is given."
+        "safetensors, or a state dict as torch.save writes it. No code in the file is run. Without --all, optimizer "
+        "state "
+        "is omitted, and in a checkpoint of a known format also averages and moments."
     )
     parser.add_argument("file", metavar="FILE", help="the checkpoint")
     parser.add_argument("--k", type=int, default=3, help="how many singular values (default: 3)")
@@ -28,29 +29,30 @@ def add_scan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sort",
         default="network",
-        help="network (the file's order), name, sigma, ratio, frobenius or stable_rank; numbers descending",
+        help="network (the file's order), name, sigma, ratio, frobenius or stable_rank; numbers in descending order",
     )
-    parser.add_argument("--all", action="store_true", help="leave nothing out")
+    parser.add_argument("--all", action="store_true", help="scan every tensor, also averages and optimizer state")
     parser.add_argument(
         "--transposed",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="convolutions (or patterns) that are transposed, beside those whose bias or spectral_norm tells it",
+        help="names (or patterns) of transposed convolutions; only needed if neither bias nor spectral_norm shows it",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a JSON list of objects; null stands for NaN and Inf")
     form.add_argument("--csv", action="store_true", help="comma-separated values with a header")
     maps = parser.add_argument_group(
         "convolutions as linear maps",
-        "Beside the matrix, the map on images that the convolution is; its first value is the layer's Lipschitz "
-        "constant. A file tells only the kernels, so the rest is taken alike for all of them.",
+        "Also compute the spectrum of each convolution as a linear map on images; its first value is the layer's "
+        "Lipschitz "
+        "constant. A file contains only the kernels, so the options below apply to all convolutions.",
     )
     maps.add_argument("--operator", metavar="HxW", help="spatial size of the input (L, HxW or DxHxW)")
     maps.add_argument("--stride", type=int, default=1, help="default: 1")
     maps.add_argument("--padding", type=int, help="on each side (default: half the kernel)")
     maps.add_argument("--dilation", type=int, default=1, help="default: 1")
-    maps.add_argument("--circular", action="store_true", help="circular padding in place of zeros")
+    maps.add_argument("--circular", action="store_true", help="circular padding instead of zeros")
 
 
 def run_scan(options: argparse.Namespace) -> int:
@@ -103,7 +105,7 @@ def _convolution(options: argparse.Namespace) -> Convolution | None:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int, str], None] | None]:
-    """A progress bar on stderr where that is a terminal, else nothing."""
+    """A progress bar on stderr if it is a terminal, otherwise nothing."""
     if not sys.stderr.isatty():
         yield None
         return

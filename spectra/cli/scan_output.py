@@ -36,7 +36,7 @@ def _cells(spectrum: Spectrum, k: int, with_operator: bool) -> list[str]:
 
 
 def print_table(spectra: list[Spectrum], k: int, left_out: int, tol: float) -> None:
-    """A row a weight, and notes on what was not finite, not converged or left out."""
+    """One row per weight, and notes on weights that were not finite, not converged or omitted."""
     headings = _headings(k, spectra)
     rows = [_cells(spectrum, k, len(headings) > k + 6) for spectrum in spectra]
     if sys.stdout.isatty():
@@ -53,7 +53,7 @@ def print_table(spectra: list[Spectrum], k: int, left_out: int, tol: float) -> N
     if any((not s.converged and s.finite) or s.operator_converged is False for s in spectra):
         notes.append(f"* not converged to {tol:g}: a lower bound.")
     if left_out:
-        notes.append(f"{left_out} further tensors (optimizer state, averages) were left out: --all shows them.")
+        notes.append(f"{left_out} further tensors (optimizer state, averages) were omitted: --all shows them.")
     for note in notes:
         print(note)
 
@@ -78,7 +78,7 @@ def _print_rich(headings: list[str], rows: list[list[str]]) -> None:
 
 
 def print_csv(spectra: list[Spectrum], k: int) -> None:
-    """A header, and a line a weight."""
+    """A header, and one line per weight."""
     import csv
 
     records = [spectrum.as_dict() for spectrum in spectra]

@@ -1,4 +1,4 @@
-"""What a detector says, and what detectors have in common."""
+"""The result type of all detectors, and what they share."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Finding:
     Attributes:
         kind: "spike", "explosion", "loss_jump", or what another detector finds.
         step: when it was found.
-        onset: when it began: the last step at which all was well, as far as the series tells.
-        details: what there is to say of it, in numbers and texts that JSON can hold.
+        onset: when it began: the last step without the problem, according to the series.
+        details: its properties, as numbers and texts that JSON can hold.
     """
 
     kind: str
@@ -27,14 +27,14 @@ class Finding:
 
 
 def robust(values: Iterable[float]) -> tuple[float, float]:
-    """Median, and the standard deviation that the median deviation from it would mean in a normal distribution."""
+    """The median, and the robust standard deviation: the median absolute deviation scaled for a normal distribution."""
     values = list(values)
     centre = median(values)
     return centre, 1.4826 * median(abs(value - centre) for value in values)
 
 
 class Pace:
-    """Lets a series through at its usual distance, so that a burst of dense measurements changes no statistics."""
+    """Thins a series to its usual distance, so that a burst of dense measurements does not change its statistics."""
 
     def __init__(self) -> None:
         self._gaps: deque[int] = deque(maxlen=15)
@@ -46,7 +46,7 @@ class Pace:
         return median(self._gaps) if self._gaps else 1
 
     def takes(self, step: int) -> bool:
-        """Whether the measurement at `step` is at least half the usual distance from the last that was taken."""
+        """Whether the measurement at `step` is at least half the usual distance from the last accepted one."""
         if self._last is not None:
             if self._gaps and step - self._last < self.gap / 2:
                 return False
@@ -55,5 +55,5 @@ class Pace:
         return True
 
     def restart(self, step: int) -> None:
-        """Go on from `step`, however far from the last."""
+        """Continue from `step`, at any distance from the last one."""
         self._last = step

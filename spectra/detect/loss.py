@@ -13,11 +13,11 @@ from spectra.detect.thresholds import LossJumpThresholds
 
 
 class LossJump:
-    """A loss that was low goes up and stays up: within some steps (a jump), or over many (a climb).
+    """A low loss that rises and stays high: within a few steps (a jump), or over many (a climb).
 
-    Single bad batches are no jumps, and nor are bursts shorter than half of `recent` steps. A finding has the medians
-    `before` and `after`. A loss that is not finite is a finding at once, with `after` as text. There is no further one
-    until the loss has come down by half of the rise, or stands still at its new level.
+    Single bad batches do not count, nor do bursts shorter than half of `recent` steps. A finding has the medians
+    `before` and `after`. A loss that is not finite is a finding at once, with `after` as text. The next finding is
+    possible after the loss has fallen by half of the rise, or has settled at its new level.
 
     Args:
         thresholds: fields of `spectra.detect.thresholds.LossJumpThresholds`.
@@ -64,7 +64,7 @@ class _Jump:
         self._sorted: list[float] = []
 
     def update(self, step: int, loss: float) -> tuple[int, float, float] | None:
-        """The onset, the level before and that after, where the one is so far above the other."""
+        """The onset and the levels before and after, if the second is far enough above the first."""
         if len(self._recent) == self.at.recent:
             self._remember(self._recent[0])
         self._recent.append((step, loss))
@@ -80,7 +80,7 @@ class _Jump:
         return onset, before, median([value for step, value in self._recent if step > onset] or [self.level])
 
     def _last_before(self, before: float) -> int:
-        """The last step that belongs to the level before rather than to that after: where the two fit best."""
+        """The last step of the level before: the split at which the two levels fit best."""
         points = [*list(self._before)[-self.at.recent :], *self._recent]
         fit, best, onset = 0.0, 0.0, points[0][0]
         for step, value in points:
@@ -106,7 +106,7 @@ class _Climb:
         self._least = -(-at.least_window // at.block)  # blocks
 
     def restart(self) -> None:
-        """Go on from the level of now."""
+        """Continue from the current level."""
         self._block.clear()
         self._levels.clear()
 

@@ -1,4 +1,4 @@
-"""All detectors over a run: fed by a monitor while it trains, or over its record afterwards."""
+"""All detectors over a run: called by a monitor during training, or on the finished record."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Detectors:
         self._alarming = {kind for member in self.members if member.alarms for kind in member.kinds}
 
     def update(self, step: int, values: Mapping[str, float]) -> list[Finding]:
-        """What can be said with the numbers recorded at `step`, by series."""
+        """The findings from the numbers recorded at `step`, by series."""
         return [finding for member in self.members for finding in member.update(step, values)]
 
     def is_alarm(self, finding: Finding) -> bool:
@@ -35,7 +35,7 @@ class Detectors:
         return finding.kind in self._alarming
 
     def replay(self, run: str | Path) -> list[Finding]:
-        """Read a run's record from the beginning: the same findings, and the same state afterwards, as while it ran."""
+        """Read a run's record from the beginning. Findings and final state are the same as during training."""
         reads = tuple(name for member in self.members for name in member.reads)
         return [finding for step, values in recorded(run, reads) for finding in self.update(step, values)]
 
@@ -62,7 +62,7 @@ def recorded(run: str | Path, beginnings: tuple[str, ...]) -> Iterator[tuple[int
 
 
 def left_out(run: str | Path) -> list[Detector]:
-    """The detectors that need every step, where the steps of their series lie unevenly apart: some were removed."""
+    """The detectors that need every step, if steps of their series were removed (the distances are then uneven)."""
     return [member for member in find_detectors() if member.needs_every_step and _is_thinned(run, member.reads)]
 
 
@@ -78,7 +78,7 @@ def _has(values: Mapping[str, float], beginning: str) -> bool:
 def detect_run(run: str | Path) -> list[Finding]:
     """Everything that all detectors find in a run's record and events, by the step at which it began.
 
-    Of a record that was thinned, what needs every step (`left_out`) is not looked for.
+    Detectors that need every step (`left_out`) do not run on a thinned record.
 
     Raises:
         FileNotFoundError: `run` is not a run directory.

@@ -25,11 +25,11 @@ class Detector:
     Attributes:
         kinds: the kinds of its findings.
         what: what it looks for, for help and messages ("spikes of sigma_0").
-        reads: how the names of the series begin that it reads; it is told no others of a finished record.
+        reads: prefixes of the names of the series that it reads; of a finished record it gets only these.
         thresholds: the dataclass of its thresholds, if it has one.
         alarms: whether a finding becomes an `alarm` event, with the kind as its `cause`, or an event of its own kind.
-        needs_every_step: whether it counts steps, and is left out for a record from which some steps were removed.
-        is_outcome: whether its first finding is what the other findings of a run lead up to.
+        needs_every_step: whether it counts steps; it is then skipped for a record from which steps were removed.
+        is_outcome: whether its first finding is the outcome of the run (such as a collapse) that leads are counted to.
     """
 
     kinds: tuple[str, ...] = ()
@@ -44,20 +44,21 @@ class Detector:
         self.given = thresholds
 
     def update(self, step: int, values: Mapping[str, float]) -> list[Finding]:
-        """Take the numbers recorded at `step`, by series (others than it reads may be among them); what it finds."""
+        """The findings from the numbers recorded at `step`, by series (which may include series that it does not
+        read)."""
         return []
 
     def from_events(self, events: Sequence[Mapping[str, Any]]) -> list[Finding]:
-        """What it finds in all events of a run, where it reads those instead of series."""
+        """The findings in all events of a run, for a detector that reads events instead of series."""
         return []
 
     def outcome(self, events: Sequence[Mapping[str, Any]]) -> Finding | None:
-        """What the run led up to, by its events. Asked only where the class `is_outcome`."""
+        """The outcome of the run, from its events. Called only if the class `is_outcome`."""
         return None
 
 
 class _OfSigma(Detector):
-    """Spikes or explosions, in each network by itself; a finding's details name the `network`."""
+    """Spikes or explosions, separately in each network; a finding's details name the `network`."""
 
     reads = ("sigma0/",)
     make: type[Spikes] | type[Explosions]
@@ -120,5 +121,5 @@ def find_detectors(chosen: Sequence[str | Detector] | None = None) -> list[Detec
         elif one in DETECTORS:
             found.append(DETECTORS[one]())
         else:
-            raise ValueError(f"there is no detector {one!r}{nearest(one, DETECTORS)} There are {', '.join(DETECTORS)}")
+            raise ValueError(f"unknown detector {one!r}{nearest(one, DETECTORS)} Known: {', '.join(DETECTORS)}")
     return found

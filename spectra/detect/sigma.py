@@ -16,12 +16,14 @@ from spectra.detect.thresholds import ExplosionThresholds, SpikeThresholds
 class Spikes:
     """Spikes of one network's sigma0: a jump, then a slow decay (Section 4.2, Figure 29).
 
-    Layers whose spikes overlap in time are one finding, given when all of them have decayed, or have not in a long time
-    (then it was a step to a new level). Its details hold, by layer, `height` (the peak over the value before, a ratio),
+    Layers whose spikes overlap in time are one finding. It is given when all of them have decayed, or when some have
+    not
+    decayed for a long time (a step to a new level). Its details hold, by layer, `height` (the peak over the value
+    before, a ratio),
     `peak` (a step), `decay` (steps from the peak until half of the height in log sigma0 was gone; None: it was not)
     and `onset`; and `height`, the largest.
 
-    Measurements much denser than usual (a burst) refine a spike's peak and decay, and are left out of what is usual.
+    Measurements much denser than usual (a burst) refine a spike's peak and decay, but do not change the usual values.
 
     Args:
         thresholds: fields of `spectra.detect.thresholds.SpikeThresholds`.
@@ -33,9 +35,9 @@ class Spikes:
         self._over: dict[str, dict[str, Any]] = {}
 
     def update(self, step: int, values: Mapping[str, float]) -> Finding | None:
-        """sigma0 by layer, as measured at one step; what is not finite or not positive is left out.
+        """sigma0 by layer, as measured at one step. Values that are not finite or not positive are ignored.
 
-        It ends a spike of that layer, and so does a layer that is measured no more.
+        Such a value, or a missing layer, ends the spike of that layer.
         """
         for layer in values:
             self._layers.setdefault(layer, _Line(self.at))
@@ -55,7 +57,7 @@ class Spikes:
         return Finding("spike", step, onset, {"height": height, "layers": layers})
 
     def _is_late(self, step: int) -> bool:
-        """Whether what is over has waited long enough for the layers that have not decayed."""
+        """Whether the decayed layers have waited long enough for those that have not decayed."""
         return any(step - s["onset"] > self.at.patience * self._layers[n].pace.gap for n, s in self._over.items())
 
 
@@ -76,7 +78,7 @@ class _Line:
         if not self.pace.takes(step):
             return None
         if len(self._last) == self.at.rise:
-            # A value that comes back from a dip has not risen: hence the level beside.
+            # A value that recovers from a dip has not risen, so it must also be above the level.
             rise = log - max(self._last[0][1], median(self._levels))
             if self._is_jump(rise):
                 self.jump = self._begin(step, log)
@@ -99,7 +101,7 @@ class _Line:
         return rise > centre + self.at.scales * scale
 
     def _begin(self, step: int, log: float) -> dict[str, Any]:
-        """The spike begins before the steepest of the last rises."""
+        """The onset: the step before the steepest of the last rises."""
         path = [*self._last, (step, log)]
         steepest = max(range(len(path) - 1), key=lambda i: path[i + 1][1] - path[i][1])
         onset, base = path[steepest]
@@ -123,7 +125,7 @@ class _Line:
         return step - self.jump["onset"] > self.at.patience * self.pace.gap
 
     def _end(self, step: int, log: float, decay: int | None) -> dict[str, Any] | None:
-        """Stop following; nothing where it was so short that it tells no spike from an outlier."""
+        """End the spike; None if it was too short to distinguish from an outlier."""
         assert self.jump is not None
         spike, self.jump = self.jump, None
         self.pace.restart(step)
@@ -143,8 +145,9 @@ class Explosions:
     """Spectral explosion: sigma0 of some layers grows much faster than it used to (Figures 3a and 20).
 
     A finding names the `layers` that begin to explode at this step, each with its `rate` and its `usual_rate` (of log
-    sigma0, a step) and `sigma0`. A layer is named again only when it has come to rest in between. A sigma0 that is NaN
-    or infinite is an explosion at once, and then has `sigma0` as text and no rates.
+    sigma0, per step) and `sigma0`. A layer is named again only after its growth has returned to normal. A sigma0 that
+    is
+    NaN or infinite is an explosion at once, with `sigma0` as text and no rates.
 
     Args:
         thresholds: fields of `spectra.detect.thresholds.ExplosionThresholds`.
@@ -155,7 +158,7 @@ class Explosions:
         self._layers: dict[str, _Growth] = {}
 
     def update(self, step: int, values: Mapping[str, float]) -> Finding | None:
-        """sigma0 by layer, as measured at one step; zeros are left out."""
+        """sigma0 by layer, as measured at one step; zeros are ignored."""
         found, onset = {}, step
         for layer, value in values.items():
             explosion = self._layers.setdefault(layer, _Growth(self.at)).update(step, value)
@@ -190,7 +193,7 @@ class _Growth:
 
 
 class _Rate:
-    """The median rate of so many steps from measurement to measurement, against the slowest that it has been."""
+    """The median growth rate over a window of measurements, compared with the slowest that it has been."""
 
     def __init__(self, at: ExplosionThresholds, window: int, rise: float) -> None:
         self.at, self.rise = at, rise
@@ -214,12 +217,14 @@ class _Rate:
         if len(self._usual) < self.at.least_history:
             return None
         centre, scale = robust(self._usual)
-        self._slowest = max(0.0, min(self._slowest, centre))  # a decay, such as a spike's, is no usual growth
+        self._slowest = max(
+            0.0, min(self._slowest, centre)
+        )  # a decay, such as a spike's, does not count as usual growth
         limit = max(self._slowest + self.at.scales * scale, self.at.factor * self._slowest)
         if self.exploding:
             self.exploding = rate > limit / 2
             return None
-        # Noise beside one jump makes a median rate; growth has risen without its steepest step too.
+        # One jump plus noise can raise the median rate; real growth remains without its steepest step.
         steepest = max(high - low for (_, low), (_, high) in pairwise(points))
         risen = min(log - points[0][1], 2 * (log - points[0][1] - steepest), rate * (step - points[0][0]))
         self.exploding = rate > limit and risen > self.rise

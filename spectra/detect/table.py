@@ -1,4 +1,4 @@
-"""What `spectra detect` prints."""
+"""The output of `spectra detect`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADINGS = ("onset", "found at", "lead", "what", "height", "decay", "where and h
 
 
 def finding_rows(run: str | Path) -> list[dict[str, Any]]:
-    """Every finding in a run as plain data, with its `lead`: steps from its step to the onset of what the run led up to
+    """Every finding in a run as plain data, with its `lead`: steps from its step to the onset of the run's outcome
     (see `Detector.is_outcome`), or None.
 
     Raises:
@@ -47,7 +47,7 @@ def print_findings(rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_row(*_cells(row), style="bold red" if row["kind"] in worst else "")
     console = Console()
     if not console.is_terminal:
-        console.width = 160  # a file or a pipe has no width to keep
+        console.width = 160  # a file or a pipe has no width
     console.print(table)
 
 

@@ -1,6 +1,6 @@
-"""When `spectra.detect` calls something a finding: every threshold, with its reason. Each may be given by name.
+"""The thresholds of `spectra.detect`, each with its reason. Each can be set by name.
 
-The table is that of tests/campaigns/test_detectors.py: synthetic series whose answer is known, kind x noise x size. The
+"The table" is that of tests/campaigns/test_detectors.py: synthetic series with known answers, kind x noise x size. The
 recorded runs are those in notebooks/data.
 """
 
@@ -11,79 +11,80 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SpikeThresholds:
-    """Of `spectra.detect.Spikes`. Lengths are in measurements at the series' usual distance."""
+    """Thresholds of `spectra.detect.Spikes`. Lengths are in measurements at the series' usual distance."""
 
     rise: int = 3
-    """A jump may take so many measurements: at every step it builds up over a few updates."""
+    """Most measurements that a jump may take: measured at every step, it builds up over a few updates."""
     jump: float = 0.2
     """Least rise of log sigma0, about 22 %: in runs of the default size that went well, rises between measurements 20
     to 50 steps apart stayed below 0.16 after the first steps."""
     scales: float = 6.0
-    """And so many robust standard deviations above the layer's usual rise."""
+    """Least rise above the layer's usual rise, in robust standard deviations."""
     level: int = 9
-    """A rise counts above the median of so many values too: coming back from a dip is none. Under heavy-tailed noise
-    half of the table's quiet series had false spikes, most of them of this kind or of the next."""
+    """Number of values whose median the rise must also exceed, because the recovery from a dip is not a rise. Under
+    heavy-tailed noise half of the table's quiet series had false spikes, most of them of this kind or of the next."""
     least_length: int = 2
-    """So many measurements must lie above half of its height: a single one may be an outlier. With both, none had, and
-    98 % of the true spikes were found."""
+    """Least number of measurements above half of the height, because a single one may be an outlier. With both rules no
+    quiet series had a false spike, and 98 % of the true spikes were found."""
     history: int = 50
-    """How many rises say what is usual."""
+    """Number of recent rises that define the usual rise."""
     least_history: int = 12
-    """Until there are so many, nothing is a jump: in the first steps everything grows."""
+    """Least number of rises before anything counts as a jump: in the first steps everything grows."""
     decayed: float = 0.5
-    """A spike is over when so much of its height, in log sigma0, is gone."""
+    """Share of its height, in log sigma0, that must be gone for a spike to be over."""
     patience: int = 60
-    """What has not decayed after so many measurements is a new level, and its decay is unknown."""
+    """Measurements after which a spike that has not decayed is a new level, with unknown decay."""
 
 
 @dataclass(frozen=True)
 class ExplosionThresholds:
-    """Of `spectra.detect.Explosions`. Lengths are in measurements at the series' usual distance."""
+    """Thresholds of `spectra.detect.Explosions`. Lengths are in measurements at the series' usual distance."""
 
     window: int = 5
-    """Growth is the median rate of so many steps from measurement to measurement: one jump alone is none, and so is
-    what has not risen by half as much without its steepest step."""
+    """Number of measurement intervals whose median rate is the growth. A single jump is not growth, nor is a rise that
+    shrinks to less than half without its steepest step."""
     rise: float = 0.2
     """Least rise of log sigma0 over the window, about 22 %."""
     long_window: int = 20
-    """The same over a longer time, which tells a slower growth from noise: of growth by 3 % a measurement under noise
-    of 3 % the short window alone found three in four, both all, and log sigma0 as t^3 was said after 81 % of the
-    series, by both after 64 %."""
+    """A longer window, which separates slower growth from noise. With growth of 3 % per measurement under noise of 3 %,
+    the short window alone found three in four explosions, both windows all. With log sigma0 growing as t^3, the short
+    window alone reported it after 81 % of the series, both after 64 %."""
     long_rise: float = 0.4
-    """Least rise over it."""
+    """Least rise of log sigma0 over the longer window."""
     factor: float = 3.0
-    """And so many times the slowest of the layer's usual rates: sigma0 grows through all of training (Section 4.1), and
-    a usual rate of late would follow a growth that gets faster by and by: log sigma0 as t^3 was no explosion by it."""
+    """Least rate as a multiple of the slowest of the layer's usual rates. sigma0 grows through all of training (Section
+    4.1). The recent usual rate would follow a gradual acceleration: log sigma0 growing as t^3 was then no explosion."""
     scales: float = 4.0
-    """And so many robust standard deviations above it."""
+    """Least rate above the usual one, in robust standard deviations."""
     history: int = 60
-    """How many rates say what is usual."""
+    """Number of rates that define the usual rate."""
     least_history: int = 12
-    """Until there are so many, nothing is an explosion."""
+    """Least number of rates before anything counts as an explosion."""
 
 
 @dataclass(frozen=True)
 class LossJumpThresholds:
-    """Of `spectra.detect.LossJump`. Lengths are in steps; the numbers suit a loss of the order of 1."""
+    """Thresholds of `spectra.detect.LossJump`. Lengths are in steps; the numbers suit a loss of the order of 1."""
 
     window: int = 200
-    """The level before the jump is the median of so many steps."""
+    """Number of steps whose median is the level before the jump."""
     least_window: int = 200
-    """Until there are so many, nothing is a jump: the first steps go up and down."""
+    """Least number of steps before anything counts as a jump: the first steps go up and down."""
     recent: int = 30
-    """The level after it is the median of so many, so that bursts of less than half of it are none. A network that
-    fits its data exactly has a loss near 0 but for bursts of 3 to 8 steps, which a median of five called jumps; with
-    20, two bursts that follow each other still are one."""
+    """Number of steps whose median is the level after the jump, so bursts shorter than half of it do not count. A
+    network
+    that fits its data exactly has a loss near 0 except for bursts of 3 to 8 steps. A median of five counted these as
+    jumps; with 20, only two bursts in close succession still count as one."""
     least: float = 0.5
     """Least rise of a jump."""
     factor: float = 0.3
-    """And so much of the level before: 2 to 3 is a jump, where noise is small."""
+    """Least rise as a share of the level before: 2 to 3 is a jump if noise is small."""
     scales: float = 2.5
-    """And so many robust standard deviations of the steps before: of the median of 30 steps it is more than ten."""
+    """Least rise in robust standard deviations of the steps before; for the median of 30 steps it is more than ten."""
     block: int = 50
-    """A climb is followed from one median of so many steps to the next: over 1,000 steps a window just before it
-    would climb along."""
+    """Number of steps per median when following a climb: over 1,000 steps, a window just before it would climb
+    along."""
     climb: int = 2000
-    """It may take so many steps."""
+    """Most steps that a climb may take."""
     least_climb: float = 2.0
     """Least rise of a climb: slow drifts by 0.7 are common."""

@@ -15,9 +15,9 @@ class Chart:
     """A quantity of a probe over the steps, with a line for each layer or parameter: in TensorBoard and in a figure.
 
     Attributes:
-        title: what stands above it, behind the network's name (of the frame "scalars": alone).
-        quantity: what stands before the slash in the names of the series.
-        label: the title in a figure, where it may be mathtext; empty: `title`.
+        title: the heading, after the network's name (for the frame "scalars": without it).
+        quantity: the part of the series' names before the slash.
+        label: the title in a figure, which may be mathtext; empty: `title`.
         log: whether a figure has a log scale.
     """
 

@@ -43,11 +43,11 @@ def draw_figures(run: str | Path, figures: Sequence[str] | None = None, out: str
     load_extensions()
     unknown = [name for name in figures or () if name not in FIGURES]
     if unknown:
-        raise ValueError(f"there is no figure {unknown[0]!r}; there are {', '.join(FIGURES)}")
+        raise ValueError(f"unknown figure {unknown[0]!r}; known: {', '.join(FIGURES)}")
     frames = load(run)
     frames["events"] = _with_changes(frames["events"], Path(run))
     if frames["spectra"].empty:
-        raise ValueError(f"{run} holds no spectra: it was trained without a monitor, or no measurement fell due yet")
+        raise ValueError(f"{run} has no spectra: it was trained without a monitor, or nothing has been measured yet")
     folder = Path(run) / "figures" if out is None else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -74,11 +74,11 @@ def _with_changes(events: pd.DataFrame, run: Path) -> pd.DataFrame:
 
 
 def depth_colours(count: int) -> list[tuple[float, float, float]]:
-    """So many colours from red to violet, dark enough for white paper."""
+    """`count` colours from red to violet, dark enough for white paper."""
     from matplotlib.colors import hsv_to_rgb
 
     hues = np.linspace(0.0, 0.8, count)
-    # Yellow and green are lighter than the others to the eye, and are drawn darker.
+    # Yellow and green look lighter than the other colours, so they are drawn darker.
     values = 0.95 - 0.25 * np.exp(-(((hues - 0.25) / 0.15) ** 2))
     return [tuple(hsv_to_rgb((hue, 0.95, value))) for hue, value in zip(hues, values, strict=True)]
 
@@ -120,7 +120,7 @@ def draw_layers(axes: Axes, spectra: pd.DataFrame, chart: Chart) -> None:
 
 
 def _log_scale(axes: Axes) -> None:
-    """A log axis whose labels can be read also where it spans less than a decade."""
+    """A log axis with readable labels even if it spans less than a decade."""
     from matplotlib.ticker import LogLocator
 
     axes.set_yscale("log")
@@ -215,12 +215,12 @@ def figure_3(frames: Frames) -> Figure:
 
 
 def figure_20(frames: Frames) -> Figure:
-    """sigma_0, sigma_1, sigma_2 of every layer of each network; Figures 21 to 26 are the same of other runs."""
+    """sigma_0, sigma_1, sigma_2 of every layer of each network; Figures 21 to 26 show the same for other runs."""
     return network_rows(frames, networks_of(frames), ["sigma0", "sigma1", "sigma2"], "Singular values (Figure 20)")
 
 
 def figure_27(frames: Frames) -> Figure:
-    """Frobenius norms, losses, and the variance of all gradient norms; Figure 28 is the same of another run."""
+    """Frobenius norms, losses, and the variance of all gradient norms; Figure 28 shows the same for another run."""
     from matplotlib.figure import Figure
 
     networks = networks_of(frames)
@@ -250,7 +250,8 @@ def figure_27(frames: Frames) -> Figure:
 
 
 def _draw_scalars(axes: Axes, scalars: pd.DataFrame, prefix: str) -> None:
-    """The scalars called `prefix`, or `prefix/...`: pale as they are, and their running median over a fiftieth."""
+    """The scalars called `prefix` or `prefix/...`: pale, with their running median over a fiftieth of the run on
+    top."""
     names = [name for name in scalars.name.cat.categories if name == prefix or name.startswith(f"{prefix}/")]
     for name, colour in zip(names, depth_colours(len(names)), strict=True):
         rows = scalars[scalars.name == name]
@@ -266,13 +267,13 @@ def _draw_scalars(axes: Axes, scalars: pd.DataFrame, prefix: str) -> None:
 
 
 def figure_29(frames: Frames) -> Figure:
-    """A closeup of the sharpest jump of sigma_0, over all layers, of the last network."""
+    """Close-up of the sharpest jump of sigma_0 over all layers of the last network."""
     network = networks_of(frames)[-1]
     mine = frames["spectra"][frames["spectra"].network == network]
     step = sharpest_jump(mine)
     steps = np.unique(mine.step)
     if step is None:
-        title = f"{network} was measured at one step, and a jump takes two (Figure 29)"
+        title = f"{network} was measured at one step only, but a jump needs two (Figure 29)"
         return network_rows(frames, [network], ["sigma0", "sigma1"], title)
     place = int(np.searchsorted(steps, step))
     reach = max(10, len(steps) // 25)
@@ -296,7 +297,7 @@ def sharpest_jump(spectra: pd.DataFrame) -> int | None:
 
 
 def figure_charts(frames: Frames) -> Figure:
-    """Every chart of layers or parameters that a probe declares, where the record holds its quantity."""
+    """Every chart of layers or parameters that a probe declares, if the record contains its quantity."""
     from spectra.monitor.probes import PROBES
 
     load_extensions()

@@ -1,8 +1,8 @@
 """The spectra panels in TensorBoard: custom charts with every layer as a line, and pictures of the same.
 
-TensorBoard draws all lines of a custom chart in one run's colour and leaves outliers out of its scale, which hides an
-explosion; so the same panels, coloured by depth on a log scale, also go to its images. The writing itself is done by a
-thread of TensorBoard's; a measured step costs one event at most.
+TensorBoard draws all lines of a custom chart in one colour and excludes outliers from its scale, which hides an
+explosion. So the same panels, coloured by depth on a log scale, are also written as images. A thread of TensorBoard
+does the writing; a measured step costs at most one event.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from spectra.extensions import load_extensions
 if TYPE_CHECKING:
     from spectra.monitor.probes import Probe
 
-MOST_POINTS = 2000  # from this step on, a series is thinned to about so many points a factor of e
+MOST_POINTS = 2000  # from this step on, a series is thinned to about this many points per factor of e
 FIRST_PICTURE, PICTURE_FACTOR = 2000, 4  # pictures take seconds, so they become rarer and rarer
-LEAST_NEW = 20  # measurements since the last picture that make another one at the end worth while
+LEAST_NEW = 20  # least measurements since the last picture for another one at the end
 
 
 class Panels:

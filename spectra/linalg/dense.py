@@ -14,7 +14,7 @@ from torch import Tensor
 
 SUBSET_FROM = 128  # from this side on, a few eigenpairs by LAPACK's MRRR take half as long as all
 PANEL = 2**22  # entries converted to float64 at a time
-SMALL_ENTRIES = 2**16  # matrices up to so many entries are computed together with others of their short side
+SMALL_ENTRIES = 2**16  # matrices with at most this many entries are batched with others of the same short side
 
 
 @dataclass

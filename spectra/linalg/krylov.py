@@ -122,7 +122,7 @@ def block_krylov(
         k: at most the short side.
         tol: largest error of a value, relative to sigma_0.
         start: for each matrix None, or (j, short) rows near its leading singular vectors, not necessarily orthonormal.
-        max_blocks: stop, unconverged, after so many blocks.
+        max_blocks: stop after this many blocks, even if unconverged.
         seed: of the probes' generator.
         stack: iterate on all matrices at once; by default on an accelerator only.
         rescale: scale matrices of unusual magnitude first.

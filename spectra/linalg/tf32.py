@@ -16,10 +16,11 @@ import torch
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Inside the block, or the function that it decorates, TF32 is allowed, or not; then all is as it was.
+    """Allow or forbid TF32 inside a block or a decorated function; afterwards the old settings are restored.
 
-    The switches are the whole process's, other threads included. Where it is not, nor is what
-    `torch.set_float32_matmul_precision` may have allowed to a CPU.
+    The switches apply to the whole process, including other threads. If TF32 is forbidden, so are the reduced
+    precisions
+    that `torch.set_float32_matmul_precision` may have allowed on a CPU.
     """
     before, precision = _read(), _matmul_precision()
     if not allowed and precision in ("high", "medium"):

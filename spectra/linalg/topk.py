@@ -37,7 +37,7 @@ SINGLE_UP_TO = 4e-6  # tolerances below this leave float32's products too little
 
 @dataclass(frozen=True, eq=False)
 class TopSingularValues:
-    """The largest singular values of one matrix (rows x columns), and how far to believe them.
+    """The largest singular values of one matrix (rows x columns), and how reliable they are.
 
     Attributes:
         values: (k,) float64 on the CPU, descending; fewer where the matrix has fewer rows or columns. NaN where not
@@ -89,7 +89,7 @@ def top_singular_values(
             sigma_0 from zero (their squares drown in the projection's rounding), and then say that they have not
             converged.
         start: an earlier result for a similar matrix, or (rows, j) left or (columns, j) right vectors. Only speeds up.
-        max_blocks: krylov gives up, with ``converged`` False, after so many blocks.
+        max_blocks: krylov stops after this many blocks, with ``converged`` False.
         seed: of the random start directions.
 
     Raises:
@@ -164,7 +164,7 @@ def _check_arguments(k: int, method: str, tol: float) -> None:
 
 
 def _prepare(matrix: Tensor | np.ndarray | LinearOperator, tol: float) -> Tensor | LinearOperator:
-    """The matrix in a type that can be computed with; refuses what is no matrix."""
+    """The matrix in a type that can be computed with. Raises an error for anything that is not a matrix."""
     if isinstance(matrix, np.ndarray):
         if matrix.dtype.kind not in "fc":
             raise ValueError(f"a matrix of floating-point numbers is expected; got a numpy array of {matrix.dtype}")

@@ -1,7 +1,7 @@
-"""Puts measurements on any training loop and leaves it bit for bit as it was.
+"""Adds measurements to any training loop without changing a bit of the training.
 
-It reads weights and gradients, at a schedule, into the record of a run directory. What is measured is in
-`spectra.monitor.probes`, when in `spectra.monitor.schedule`.
+It measures weights and gradients on a schedule and writes the record of a run directory. `spectra.monitor.probes`
+defines what is measured, `spectra.monitor.schedule` when.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ class Monitor:
         run: the run directory; it is made where it is missing.
         start_step: the last step done: more than 0 goes on with the record in `run`, dropping what lies after it.
         every: measure every N steps, or by a schedule (`spectra.Every`, `spectra.Logarithmic`, ...).
-        top_k: singular values a weight matrix.
+        top_k: singular values per weight matrix.
         probes: names from `spectra.PROBES`, or `Probe` objects. None: all of `PROBES`.
         tol: largest error of a singular value, relative to sigma0.
         detectors: names from `spectra.DETECTORS`, or `Detector` objects. None: all of `DETECTORS`.
         burst: how many steps after an `alarm` are all measured.
         tensorboard: a folder for the panels of `spectra.draw.panels`, of its own. None: no panels.
-        saved_steps: gives the steps that the run can be resumed at now; singular vectors that only others need are
-            removed. None: all those that `on_checkpoint` was told.
+        saved_steps: returns the steps at which the run can currently be resumed; singular vectors that only other steps
+            need are removed. None: all steps passed to `on_checkpoint`.
 
     Raises:
         ValueError: two networks of one name, one network twice, an unknown probe or detector, a network without a
@@ -118,7 +118,8 @@ class Monitor:
         self._forget_step()
 
     def before_update(self, network: str, k: int = 0) -> None:
-        """Update `k` of a network begins: its weights are still what they were. Raises `ValueError` for a stranger."""
+        """Call before update `k` of a network, while its weights are unchanged. Raises `ValueError` for an unknown
+        network."""
         with self._timed():
             if not self._knows(network) or network in self._begun:
                 return
@@ -128,7 +129,10 @@ class Monitor:
                 self._before |= _copied(self._watched.by_network[network])
 
     def after_backward(self, network: str, k: int = 0) -> None:
-        """A network's gradients are complete, and neither clipped nor used yet. Raises `ValueError` for a stranger."""
+        """Call when a network's gradients are complete, before clipping and the optimizer's step.
+
+        Raises `ValueError` for an unknown network.
+        """
         with self._timed():
             if not self._knows(network):
                 return
@@ -141,7 +145,7 @@ class Monitor:
                 self._gradients |= _copied({name: p.grad for name, p in mine.items() if p.grad is not None})
 
     def skip(self, network: str) -> None:
-        """Say that a network is not updated in this step, where it is not: its gradients are then not recorded."""
+        """Call if a network is not updated in this step; its gradients are then not recorded."""
         if self._knows(network):
             self._begun.add(network)
             self._backward.add(network)
@@ -186,7 +190,7 @@ class Monitor:
         self._detect(step, values)
 
     def close(self) -> None:
-        """Write what is held back and end the segment. Safe to call twice."""
+        """Write buffered numbers and end the segment. Safe to call twice."""
         self._close(draw=True)
 
     def _close(self, *, draw: bool) -> None:
@@ -203,7 +207,7 @@ class Monitor:
             self.panels.draw(step)
 
     def _detect(self, step: int, values: Mapping[str, float]) -> None:
-        """Tell what the detectors find in the step's numbers: the trainer, or where there is none events.jsonl."""
+        """Report what the detectors find in the step's numbers, to the trainer or, without one, to events.jsonl."""
         for finding in self.detectors.update(step, values):
             alarming = self.detectors.is_alarm(finding)
             fields = {"onset": finding.onset, **({"cause": finding.kind} if alarming else {}), **finding.details}
@@ -216,7 +220,7 @@ class Monitor:
             self.on_event(event)
 
     def on_start(self, trainer: Any) -> None:
-        """Events go through the trainer from here on."""
+        """From here on, send events to the trainer."""
         self._emit = trainer.emit
 
     def on_event(self, event: Mapping[str, Any]) -> None:
@@ -234,7 +238,7 @@ class Monitor:
                 self._scores.setdefault(event["step"], {}).update(scores)
 
     def on_checkpoint(self, step: int, path: Path | None = None) -> None:
-        """The state was saved: hand the record to the system, and keep the vectors that a run resumed here needs."""
+        """The state was saved: flush the record, and keep the vectors that a run resumed here needs."""
         self.record.flush()
         self._directions.saved(step)
 
@@ -288,18 +292,19 @@ class Monitor:
             missing = [name for name in self.networks if name not in called]
             if needed and missing:
                 raise RuntimeError(
-                    f"after_step({step}) without {method}({missing[0]!r}): every step announces each network's update. "
-                    "Call after_step once all networks have been updated, or choose probes that need neither gradients "
-                    "nor updates, probes=['singular_values', 'frobenius']"
+                    f"after_step({step}) was called without {method}({missing[0]!r}), which every step needs for "
+                    "each network. "
+                    "Call after_step when all networks have been updated, or choose probes that need neither gradients "
+                    "nor updates: probes=['singular_values', 'frobenius']"
                 )
 
     def _knows(self, network: str) -> bool:
         if self.networks and network not in self.networks:
-            raise ValueError(f"no network is called {network!r}; there are {', '.join(map(repr, self.networks))}")
+            raise ValueError(f"unknown network {network!r}; known: {', '.join(map(repr, self.networks))}")
         return bool(self.networks)
 
     def _may_be_due(self) -> bool:
-        """Whether the step that is under way will be measured, as far as its number can be foreseen."""
+        """Whether the current step will be measured, if its number is the expected one."""
         return self._stride == 0 or self.schedule.is_due(self._last_step + self._stride)
 
     def _forget_step(self) -> None:

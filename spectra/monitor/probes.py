@@ -1,9 +1,10 @@
-"""What is measured: one small class a probe, listed in `PROBES`. A new one is a class and one line there.
+"""The probes: one small class for each kind of measurement, listed in `PROBES`. A new one is a class and a line there.
 
 Another package adds its own from an extension (`spectra.extensions`).
 
 A probe reads a `Snapshot` and returns its numbers by series name, `QUANTITY/SUBJECT`; the subject is a weight matrix,
-a parameter, or what the probe likes. Numbers may be tensors of one entry: all are fetched from their device at once.
+a parameter, or any name that the probe chooses. Numbers may be tensors of one entry: all are fetched from their device
+at once.
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ class SigmaEstimate(Probe):
     quantities = ("sigma_estimate",)
 
     def measure(self, snapshot: Snapshot) -> Numbers:
-        """What the layer would divide by, without moving its vectors."""
+        """The sigma that the layer divides by, without changing its vectors."""
         estimates = {m.name: m.sigma_estimate() for m in snapshot.matrices}
         return {f"sigma_estimate/{name}": value for name, value in estimates.items() if value is not None}
 
@@ -187,7 +188,7 @@ class SingularVectorAngle(Probe):
     needs_last = True
 
     def measure(self, snapshot: Snapshot) -> Numbers:
-        """Nothing at a run's first measurement, and for a matrix that was not measured with this shape last time."""
+        """Skips a run's first measurement, and a matrix that was not measured with this shape last time."""
         import torch
 
         names, cosines = [], []
@@ -210,14 +211,14 @@ class TopShares(Probe):
     """The share of the gradient, and of the step's update, in the top singular directions (Section 4.2).
 
     For a change X of W it is |U^T X V|^2 / |X|^2, with the top k vectors of the weight after the step: from 0 to 1, and
-    about k^2 / (rows * columns) for a change that knows nothing of them. NaN where nothing changed.
+    about k^2 / (rows * columns) for a change in a random direction. NaN if nothing changed.
     """
 
     quantities = ("gradient_share", "update_share")
     needs_gradients = needs_before = True
 
     def measure(self, snapshot: Snapshot) -> Numbers:
-        """Nothing for matrices that have no gradient or are not trained."""
+        """Skips matrices that have no gradient or are not trained."""
         import numpy as np
 
         blocks, whole = {}, []
@@ -248,7 +249,7 @@ class WeightAngle(Probe):
     needs_gradients = needs_before = True
 
     def measure(self, snapshot: Snapshot) -> Numbers:
-        """Nothing for matrices that are not trained, or had no gradient."""
+        """Skips matrices that are not trained, or had no gradient."""
         import numpy as np
 
         trained = {m.name: snapshot.name_of(m) for m in snapshot.matrices if snapshot.name_of(m) in snapshot.before}
@@ -301,7 +302,7 @@ class UpdateSizes(Probe):
     needs_gradients = needs_before = True
 
     def measure(self, snapshot: Snapshot) -> Numbers:
-        """Inf where a parameter of zeros moves, NaN where it stays; nothing for one that had no gradient."""
+        """Inf if a parameter of zeros changes, NaN if it does not; skips parameters without a gradient."""
         import numpy as np
 
         moved = {name: norm for name, norm in snapshot.update_norms.items() if snapshot.took_part(name)}
@@ -356,12 +357,12 @@ PROBES: dict[str, type[Probe]] = {
 
 
 def find_probes(chosen: Sequence[str | Probe] | None) -> list[Probe]:
-    """Probes by name, or as they are given; None: all of `PROBES`. Raises `ValueError` for a name that is none's."""
+    """Probes by name, or as they are given; None: all of `PROBES`. Raises `ValueError` for an unknown name."""
     load_extensions()
     found = []
     for probe in PROBES if chosen is None else chosen:
         if isinstance(probe, str) and probe not in PROBES:
-            raise ValueError(f"there is no probe {probe!r}{nearest(probe, PROBES)} There are {', '.join(PROBES)}")
+            raise ValueError(f"unknown probe {probe!r}{nearest(probe, PROBES)} Known: {', '.join(PROBES)}")
         found.append(PROBES[probe]() if isinstance(probe, str) else probe)
     return found
 

@@ -7,14 +7,14 @@ from typing import Protocol
 
 
 class Schedule(Protocol):
-    """What a monitor asks of a schedule."""
+    """The interface of a schedule."""
 
     def is_due(self, step: int) -> bool:
-        """Whether to measure at `step`. May be asked about any step, any number of times."""
+        """Whether to measure at `step`. May be called for any step, any number of times."""
         ...
 
     def alarm(self, step: int) -> None:
-        """Something happened at `step`."""
+        """An alarm was raised at `step`."""
         ...
 
 
@@ -68,7 +68,7 @@ class Bursts:
         self._alarms: list[int] = []
 
     def is_due(self, step: int) -> bool:
-        """Whether the other schedule says so, or an alarm was not long ago."""
+        """Whether the other schedule measures at this step, or an alarm was at most `length` steps ago."""
         return any(0 < step - alarm <= self.length for alarm in self._alarms) or self.otherwise.is_due(step)
 
     def alarm(self, step: int) -> None:

@@ -1,4 +1,4 @@
-"""The networks that a monitor watches: their weight matrices and parameters, and what a record says of them."""
+"""The networks that a monitor watches: their weight matrices and parameters, and the record's description of them."""
 
 from __future__ import annotations
 
@@ -78,15 +78,16 @@ class WatchedNetworks:
         return {"layers": layers, "parameters": parameters, "frames": frames}
 
     def check_same_run(self, run: Path) -> None:
-        """Raise `ValueError` where the record in `run` is of other layers."""
+        """Raise `ValueError` if the record in `run` has other layers."""
         then = {name: facts["shape"] for name, facts in read_legend(run).get("layers", {}).items()}
         now = {m.name: list(m.shape) for m in self.matrices}
         strangers = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
         if then and now and strangers:
             raise ValueError(
                 f"{run} holds the record of another run: its layers differ from these networks' ({strangers[0]} is "
-                f"{then.get(strangers[0], 'missing')} there and {now.get(strangers[0], 'missing')} here). Give a run "
-                "directory of its own"
+                f"{then.get(strangers[0], 'missing')} there and {now.get(strangers[0], 'missing')} here). Choose "
+                "another "
+                "run directory"
             )
 
 

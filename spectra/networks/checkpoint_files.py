@@ -82,7 +82,7 @@ def read_weights(path: str | Path, everything: bool = False) -> WeightFile:
     read = _read_safetensors if _is_safetensors(path) or path.suffix == ".safetensors" else _read_pickle
     weights, left_out, metadata = read(path, everything)
     if not weights:
-        rest = f"; {left_out} of its tensors were left out, --all shows them" if left_out else ""
+        rest = f"; {left_out} of its tensors were omitted, --all shows them" if left_out else ""
         raise WeightFileError(
             f"{path} holds no weight matrix: no floating-point tensor of two or more dimensions was found{rest}"
         )
@@ -103,8 +103,9 @@ def _read_safetensors(path: Path, everything: bool) -> tuple[list[StoredWeight],
         file = safe_open(str(path), framework="pt", device="cpu")
     except SafetensorError as error:
         raise WeightFileError(
-            f"{path} is no whole safetensors file ({error}): it is probably cut off or damaged. Copy it again, or "
-            "give another checkpoint"
+            f"{path} is not a complete safetensors file ({error}): it is probably cut off or damaged. Copy it again, "
+            "or "
+            "choose another checkpoint"
         ) from error
     metadata = dict(file.metadata() or {})
     # The format stores tensors in the order of their names' bytes, where block 10 comes before block 2.
@@ -146,8 +147,9 @@ def _read_pickle(path: Path, everything: bool) -> tuple[list[StoredWeight], int,
         raise WeightFileError(_explain(path, str(error))) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
         raise WeightFileError(
-            f"{path} is not a whole checkpoint: it is neither safetensors nor what torch.save writes, or it was cut "
-            "off. Copy it again, or give another checkpoint"
+            f"{path} is not a complete checkpoint: it is neither safetensors nor written by torch.save, or it was "
+            "cut off. "
+            "Copy it again, or choose another checkpoint"
         ) from error
     weights: list[tuple[str, tuple[int, ...], Callable[[], Tensor]]] = []
     left_out, tensors = 0, _tensors(content, "", False)
@@ -171,11 +173,11 @@ def _explain(path: Path, reason: str) -> str:
     with path.open("rb") as file:
         start = file.read(2)
     if blocked is None and start != b"PK" and not (start[:1] == b"\x80" and start[1:] in PICKLE_PROTOCOLS):
-        return f"{path} is not a checkpoint: neither safetensors nor what torch.save writes"
+        return f"{path} is not a checkpoint: neither safetensors nor written by torch.save"
     what = f"It asks for {blocked[1]}. " if blocked else ""
     return (
         f"{path} is refused: it is a pickle that would run code when loaded, not only tensors. {what}Expected a state "
-        "dict. If you trust its origin, load it where it was made and save model.state_dict() alone"
+        "dict. If you trust the file, load it where it was made and save only model.state_dict()"
     )
 
 
@@ -206,8 +208,9 @@ def _stored(
 ) -> list[StoredWeight]:
     """Layer names and kinds, by the shapes of all tensors.
 
-    Weight normalization's magnitudes (out x 1 x ...), beside its directions, are no weights, nor are attention's
-    biases of keys and values (1 x 1 x width).
+    Weight normalization's magnitudes (out x 1 x ...) do not count as weights, nor do attention's biases of keys and
+    values
+    (1 x 1 x width).
     """
     names = {name for name, _, _ in weights}
     kept = []

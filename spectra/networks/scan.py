@@ -23,7 +23,7 @@ SORT_KEYS = ("network", "name", "sigma", "ratio", "frobenius", "stable_rank")
 
 @dataclass(frozen=True)
 class Convolution:
-    """What a file does not tell of its convolutions, for their spectrum as operators. The same for all of them.
+    """The properties of convolutions that a file does not contain, for their spectrum as operators; the same for all.
 
     Attributes:
         size: spatial size of the input, one number for each axis.
@@ -118,7 +118,7 @@ def scan(
     Args:
         path: a checkpoint; see `spectra.read_weights` for what it may be and what is left out.
         k, method, tol: as `spectra.top_singular_values`.
-        everything: leave nothing out.
+        everything: also scan optimizer state and averages.
         operator: also compute the spectrum as a linear map of every convolution with as many axes as its size.
         sort: one of `SORT_KEYS`; numbers descending, with NaN first.
         on_progress: called with (done, total, name of the next weight).
@@ -126,7 +126,7 @@ def scan(
             tells it (see `spectra.StoredWeight`): their outputs lie in the second dimension.
 
     Raises:
-        CheckpointError: the file is no checkpoint or holds no weights.
+        CheckpointError: the file is not a checkpoint or has no weights.
         ValueError: an argument is out of its range.
     """
     if sort not in SORT_KEYS:

@@ -1,1 +1,1 @@
-"""What was measured, on the disk and as tables."""
+"""The record of a run: on disk, and as tables."""

@@ -1,4 +1,4 @@
-"""What happened in a run: `events.jsonl`, one event a line. A resume marks those after its step as superseded."""
+"""A run's events: `events.jsonl`, one event per line. A resume marks the events after its step as superseded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def read_event_lines(run: str | Path) -> list[dict[str, Any]]:
-    """The lines of events.jsonl that name an event and its step, in order; lines torn by a kill are left out."""
+    """The lines of events.jsonl that name an event and its step, in order; lines torn by a kill are skipped."""
     path, events = Path(run) / "events.jsonl", []
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     for line in text.splitlines():
@@ -30,7 +30,7 @@ def read_event_lines(run: str | Path) -> list[dict[str, Any]]:
 def read_events(run: str | Path) -> pd.DataFrame:
     """events.jsonl as a frame: event, step, time (seconds since 1970), superseded (by a resume), details (a dict).
 
-    Lines that a kill tore are left out.
+    Lines that a kill tore are skipped.
     """
     import pandas as pd
 
@@ -42,12 +42,12 @@ def read_events(run: str | Path) -> pd.DataFrame:
 
 
 def append_event(run: str | Path, event: Mapping[str, Any]) -> None:
-    """Add one line to events.jsonl, whole on the disk when this returns."""
+    """Add one line to events.jsonl; it is completely on disk when this returns."""
     append_line(Path(run) / "events.jsonl", json.dumps(event))
 
 
 def supersede_events(run: str | Path, step: int) -> None:
-    """Mark the events after `step` as superseded, before a session resumes from there. None is lost."""
+    """Mark the events after `step` as superseded, before a session resumes from there. No event is deleted."""
     events = read_event_lines(run)
     later = [event for event in events if event["step"] > step and not event.get("superseded")]
     if not later:

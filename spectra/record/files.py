@@ -1,6 +1,6 @@
 """Writing files so that a kill or a power cut leaves the old contents or the new ones, never a part.
 
-Nothing else in these packages renames a file or asks the system to put one on the disk.
+Only this module renames files and flushes them to disk.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add one line to a file, on the disk when this returns. A line torn by a kill before it keeps to itself."""
+    """Add one line to a file, on the disk when this returns. An earlier line torn by a kill stays on its own line."""
     with open(path, "ab+") as file:
         if file.tell() and not _ends_a_line(file):
             line = f"\n{line}"
@@ -79,13 +79,13 @@ def _ends_a_line(file: IO[bytes]) -> bool:
 
 
 def flush(file: IO[Any]) -> None:
-    """Have what was written to an open file on the disk before going on."""
+    """Flush an open file to disk before continuing."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sync(path: Path) -> None:
-    """Have a file's or a folder's contents on the disk before going on."""
+    """Flush the contents of a file or a folder to disk before continuing."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

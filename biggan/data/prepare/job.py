@@ -1,8 +1,8 @@
-"""Packing a data source into memory maps: in parallel, resumable, and whole or not there at all.
+"""Packs a data source into memory maps: in parallel, resumable and atomic.
 
-Everything is written into OUT.preparing, which becomes OUT in one rename at the very end. There each finished chunk
-of images is a line of `done.jsonl`, written after the chunk's pixels are on the disk, so that a preparation that was
-killed goes on where it was.
+Everything is written into OUT.preparing, which becomes OUT in one rename at the very end. Each finished chunk of images
+is a line of its `done.jsonl`, written after the chunk's pixels are on disk, so a killed preparation continues where it
+stopped.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ BrokenOne = tuple[str, int, str, str]
 
 
 class Reporter(Protocol):
-    """Who shows how far it is."""
+    """The interface of a progress display."""
 
     def begin(self, total: int, done: int) -> None:
         """`total` images in all, of which `done` are packed already."""
 
     def advance(self, images: int) -> None:
-        """So many more are packed."""
+        """Count further packed images."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """Print a line."""
 
     def end(self) -> None:
-        """No more comes."""
+        """End the display."""
 
 
 @dataclass(frozen=True)
 class PreparationJob:
-    """What is to be packed, and where."""
+    """What to pack, and where."""
 
     source: str
     out: Path
@@ -67,7 +67,7 @@ class PreparationJob:
 
     @property
     def staging(self) -> Path:
-        """Where everything is until it is whole."""
+        """The folder that holds everything until it is complete."""
         return self.out.with_name(f"{self.out.name}.preparing")
 
     @property
@@ -76,7 +76,7 @@ class PreparationJob:
         return sum(len(images) for images in self.splits.values())
 
     def identity(self) -> str:
-        """Digest of all that decides the output."""
+        """Digest of everything that determines the output."""
         found = hashlib.blake2b(f"{self.resolution}".encode(), digest_size=16)
         found.update("\0".join(self.classes).encode(errors="surrogateescape"))
         for name, images in self.splits.items():
@@ -90,11 +90,11 @@ class PreparationJob:
 
     @property
     def chunk(self) -> int:
-        """Images in a piece of work."""
+        """Images per chunk."""
         return max(1, min(1000, CHUNK_BYTES // (3 * self.resolution**2)))
 
     def chunks(self) -> list[Chunk]:
-        """The work, in pieces."""
+        """The chunks of work."""
         return [
             Chunk(name, start, min(start + self.chunk, len(images)))
             for name, images in self.splits.items()
@@ -105,19 +105,19 @@ class PreparationJob:
 def plan(
     source: str, out: Path, resolution: int, *, top_classes: int | None, val_fraction: float | None
 ) -> PreparationJob:
-    """Look at the source and say what is to be done. Raises `UserError`; nothing is written."""
+    """Check the source and describe the work. Raises `UserError`; nothing is written."""
     path = Path(source)
     if source == "digits" and not path.exists():
         train, val, classes = open_data("digits", None, resolution)
     elif path.exists() and detect(path) == "packed":
-        raise UserError(f"{source} is prepared data already. Give the source that it was made from.")
+        raise UserError(f"{source} is already prepared data. Give the source that it was made from.")
     elif path.exists():
         train, val, classes = open_data("auto", source, resolution)
     else:
-        raise UserError(f"there is nothing at {source}. Give the path of a folder or of parquet files, or `digits`.")
+        raise UserError(f"{source} does not exist. Give the path of a folder or of parquet files, or `digits`.")
     if val_fraction is not None:
         if val is not None:
-            raise UserError(f"{source} has a validation split of its own. Omit --val-fraction.")
+            raise UserError(f"{source} already has its own validation split. Omit --val-fraction.")
         train, val = split_off(train, val_fraction)
     if top_classes is not None:
         train, val, classes = keep_most_common(train, val, classes, top_classes)
@@ -152,7 +152,7 @@ def _make(job: PreparationJob, identity: str, *, processes: int, skip_broken: bo
     try:
         broken = _pack(job, journal, processes=processes, skip_broken=skip_broken, reporter=reporter)
         if job.bytes > SILENT_BYTES:
-            reporter.note("all is packed; reading it once more for its digests")
+            reporter.note("all images are packed; reading them once more for the digests")
         _finish(job, identity, broken)
     except BaseException:
         journal.close()
@@ -163,15 +163,15 @@ def _make(job: PreparationJob, identity: str, *, processes: int, skip_broken: bo
 
 
 def _move(staging: Path, out: Path) -> None:
-    """The last move. Raises `UserError` where something else has come to `out` meanwhile."""
+    """The final rename. Raises `UserError` if `out` has been created by something else meanwhile."""
     try:
         move(staging, out)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
         raise UserError(
-            f"something was written to {out} while it was being prepared. All that is packed is whole in {staging}: "
-            f"move {out} away and give the same command again."
+            f"something was written to {out} while it was being prepared. The packed data is complete in {staging}: "
+            f"move {out} away and run the same command again."
         ) from error
 
 
@@ -185,12 +185,12 @@ def finished(job: PreparationJob, identity: str | None = None) -> dict[str, Any]
     manifest = packed.read_manifest(out)
     if manifest["resolution"] != job.resolution:
         raise UserError(
-            f"{out} was prepared at resolution {manifest['resolution']}, and --resolution is {job.resolution}. Give "
+            f"{out} was prepared at resolution {manifest['resolution']}, but --resolution is {job.resolution}. Choose "
             f"another --out, or remove it first."
         )
     if manifest["identity"] != (identity or job.identity()):
         raise UserError(
-            f"{out} was prepared from other data, or its files have changed since, or with other options "
+            f"{out} was prepared from other data or with other options, or its source has changed since "
             f"({manifest['source']}, {manifest['options']}). Choose another --out, or remove it first."
         )
     packed.open_packed(out, job.resolution)  # torn files are an error here too
@@ -203,7 +203,7 @@ def _only_to_rename(staging: Path, identity: str) -> bool:
         return False
     if (staging / MANIFEST).exists() and packed.read_manifest(staging).get("identity") == identity:
         return True
-    raise UserError(f"{staging} is in the way: this preparation did not make it. Move it, or choose another --out.")
+    raise UserError(f"{staging} exists, but this preparation did not make it. Move it, or choose another --out.")
 
 
 def _open_journal(job: PreparationJob, identity: str) -> Journal:
@@ -220,7 +220,7 @@ def _open_journal(job: PreparationJob, identity: str) -> Journal:
             f"{job.staging} holds an unfinished preparation of {found['source']} at resolution {found['resolution']}, "
             f"options {found['options']}. Finish it as it was begun, remove it, or choose another --out."
         )
-    # Nothing yet, or the source's files have changed since (one was mended, say), and the old work is of no use.
+    # Nothing yet, or the source's files have changed since (one was repaired, say), so the old work is useless.
     for name, images in job.splits.items():
         folder = job.staging / name
         folder.mkdir(exist_ok=True)
@@ -278,7 +278,7 @@ def _refuse(broken: list[BrokenOne], job: PreparationJob, journal: Journal) -> N
         more = f"; and {len(broken) - 5} more beside these" if len(broken) > 5 else ""
         kept = f" What is packed so far is kept in {job.staging}." if journal.entries else ""
         raise UserError(
-            f"broken images: {listed}{more}. Fix or remove them, or give --skip-broken to go on without them.{kept}"
+            f"broken images: {listed}{more}. Fix or remove them, or give --skip-broken to continue without them.{kept}"
         )
 
 
@@ -314,7 +314,7 @@ def _finish(job: PreparationJob, identity: str, broken: list[BrokenOne]) -> None
 
 
 def _close_gaps(folder: Path, kept: np.ndarray, gaps: int) -> None:
-    """Turn the raw pixels into images.npy; may be killed and done again."""
+    """Turn the raw pixels into images.npy; may be killed and repeated."""
     raw, final = folder / RAW, folder / IMAGES
     if not raw.exists():
         return
@@ -332,8 +332,8 @@ def _close_gaps(folder: Path, kept: np.ndarray, gaps: int) -> None:
                 file.write(pixels[kept[start : start + rows]].tobytes())
     except OSError as error:
         raise UserError(
-            f"cannot leave the broken images out of {raw}: {error.strerror or error}. That takes another "
-            f"{len(kept) * pixels[0].nbytes / 1e9:.1f} GB for a while. Free space and give the same command again; "
+            f"cannot remove the broken images from {raw}: {error.strerror or error}. This temporarily needs another "
+            f"{len(kept) * pixels[0].nbytes / 1e9:.1f} GB. Free space and run the same command again; "
             f"what is packed is kept."
         ) from error
     raw.unlink()

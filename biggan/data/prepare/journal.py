@@ -1,4 +1,4 @@
-"""The list of what is finished, by which a killed preparation goes on; and the lock that keeps others away."""
+"""The journal with which a killed preparation continues, and the lock against other processes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _NAME = "done.jsonl"
 def lock(folder: Path) -> Lock:
     """Keep other processes from making `folder` at the same time, until the lock is closed.
 
-    It is a file beside the folder, so that it holds over the folder's renaming, and is removed when it is let go.
+    It is a file beside the folder, so that renaming the folder does not affect it; it is removed on release.
     Raises `UserError` where another process has it.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         return Lock(folder.with_name(f"{folder.name}.lock"), remove=True)
     except BlockingIOError as error:
-        raise UserError(f"another biggan-data prepare is at work on {folder}. Wait for it, or stop it.") from error
+        raise UserError(f"another biggan-data prepare is writing {folder}. Wait for it, or stop it.") from error
     except OSError as error:
         raise UserError(f"cannot write in {folder.parent}: {error.strerror}. Choose another --out.") from error
 
@@ -46,13 +46,13 @@ class Journal:
         self.header, self.entries = _parse(self._file.read())
 
     def begin(self, header: dict[str, Any]) -> None:
-        """Forget everything and begin again."""
+        """Delete all entries and begin again."""
         self._file.truncate(0)
         self.header, self.entries = header, []
         self._write(header)
 
     def add(self, entry: dict[str, Any]) -> None:
-        """A piece is finished; on the disk when this returns."""
+        """Record a finished piece; it is on disk when this returns."""
         self.entries.append(entry)
         self._write(entry)
 

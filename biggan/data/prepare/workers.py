@@ -59,11 +59,12 @@ def run(
                 yield waiting.pop(future), future.result()
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker was killed, for lack of memory perhaps. What is done is kept: run the same command again, with "
+            "a worker was killed, perhaps because memory ran out. Finished work is kept: run the same command again "
+            "with "
             "fewer --workers."
         ) from error
     except OSError as error:
-        raise UserError(f"cannot write into {folder}: {error.strerror}. Free space; what is done is kept.") from error
+        raise UserError(f"cannot write into {folder}: {error.strerror}. Free space; finished work is kept.") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -76,7 +77,7 @@ def _begin(splits: dict[str, Images], folder: Path, parent: int) -> None:
 
 
 def _leave_with(parent: int) -> None:
-    """A killed parent cannot stop its workers, and they would wait for work for ever."""
+    """End this worker when its parent is gone: a killed parent cannot stop its workers."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

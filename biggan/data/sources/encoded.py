@@ -1,4 +1,4 @@
-"""Images that lie encoded in files, and are decoded, cropped and resampled each time they are drawn."""
+"""Images in encoded files, which are decoded, cropped and resampled each time they are used."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Pictures(Protocol):
         """The bytes of one. Raises `BrokenImage` where there are none."""
 
     def name(self, index: int) -> str:
-        """What it is called in a message: its file, and its row where the file holds many."""
+        """Its name in messages: its file, and its row if the file holds many."""
 
     def keys(self) -> np.ndarray:
-        """uint64 (N,): by which each is known again wherever the data lies, and whatever others there are."""
+        """uint64 (N,): identifies each image, independent of where the data is stored and of the other images."""
 
     def identity(self) -> bytes:
-        """Names, sizes and times of the files, so that other data are told apart without reading all of it."""
+        """Names, sizes and times of the files, to recognize other data without reading all of it."""
 
 
 @dataclass(frozen=True)

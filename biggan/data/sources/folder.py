@@ -1,4 +1,4 @@
-"""A folder of images, one sub-folder a class, with or without train/ and val/ above the classes."""
+"""A folder of images, one sub-folder per class, with or without train/ and val/ above the classes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _read_split(path: Path, classes: tuple[str, ...] | None) -> tuple[Split, tup
     found = [child.name for child in _subfolders(path)]
     if not found:
         raise UserError(
-            f"{path} has no sub-folders, and the image folder's classes are its sub-folders: expected "
+            f"{path} has no sub-folders, but an image folder needs one sub-folder per class: expected "
             f"{path}/CLASS/IMAGE or {path}/train/CLASS/IMAGE. Give the folder above the classes, or make them."
         )
     known = tuple(found) if classes is None else classes
@@ -87,10 +87,10 @@ def _read_split(path: Path, classes: tuple[str, ...] | None) -> tuple[Split, tup
             stats.append(facts)
         counts.append(len(names) - before)
         if classes is None and counts[-1] == 0:
-            raise UserError(f"the class folder {path / name} holds no image. Put its images there, or remove it.")
+            raise UserError(f"the class folder {path / name} has no images. Put its images there, or remove it.")
     labels = np.repeat(np.arange(len(known)), counts)
     if not names:
-        raise UserError(f"{path} holds no image of any class. Put images there, or remove the folder.")
+        raise UserError(f"{path} has no images of any class. Put images there, or remove the folder.")
     return Split(Files(path, names, np.array(stats, dtype=np.int64)), Labels(labels)), known
 
 
@@ -109,7 +109,7 @@ def _files(path: Path, root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
 
 
 def _stat(entry: os.DirEntry[str]) -> tuple[int, int]:
-    """Zeros for what cannot be asked, such as a dangling link: reading it will say why."""
+    """Zeros for a file that cannot be examined, such as a dangling link: reading it will raise the error."""
     try:
         found = entry.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Which of the parquet files in a folder are training, and which validation, by their names as on the hub."""
+"""Finds the training and the validation files among parquet files, by their names as on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _kind(file: Path, root: Path) -> str | None:
     for name in (file.stem, *reversed(folders)):
         kinds = {_KINDS[word.lower()] for word in WORD.findall(name)}
         if len(kinds) > 1:
-            raise UserError(f"{file} is of more than one split by its name: {', '.join(sorted(kinds))}. {EXPECTED}")
+            raise UserError(f"the name of {file} contains more than one split: {', '.join(sorted(kinds))}. {EXPECTED}")
         if kinds:
             return kinds.pop()
     return None
@@ -95,14 +95,14 @@ def _check_shards(files: list[Path]) -> None:
     for (folder, prefix), numberings in found.items():
         if len(numberings) > 1:
             totals = " and ".join(f"-of-{total:05d}" for total in sorted(numberings))
-            raise UserError(f"{folder} has {prefix} files of two numberings, {totals}. Move away those of one.")
+            raise UserError(f"{folder} has {prefix} files of two numberings, {totals}. Move the files of one away.")
         ((total, numbers),) = numberings.items()
         if missing := sorted(set(range(total)) - numbers):
             listed = ", ".join(f"{prefix}-{number:05d}-of-{total:05d}" for number in missing[:5])
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise UserError(
-                f"{folder} has {len(numbers)} of {total} {prefix} files; missing: {listed}{more}. Fetch them, or "
-                f"rename the others if they are all that is wanted."
+                f"{folder} has {len(numbers)} of {total} {prefix} files; missing: {listed}{more}. Download them, or "
+                f"rename the others if you want only these."
             )
 
 

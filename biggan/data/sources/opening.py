@@ -61,29 +61,29 @@ def open_source(config: Config) -> Source:
     if len(source.classes) != config.model.classes:
         raise UserError(
             f"the data ({config.data.path or config.data.source}) has {len(source.classes)} classes, and model.classes "
-            f"is {config.model.classes}. Give --model.classes {len(source.classes)}, or other data."
+            f"is {config.model.classes}. Give --model.classes {len(source.classes)}, or choose other data."
         )
     return source
 
 
 def open_data(source: str, path: str | None, resolution: int) -> Opened:
-    """The images of a source as they are. Prepared data is taken for what it is, whatever source it was made from."""
+    """The images of a source, unchanged. Prepared data is recognized, whatever source it was made from."""
     check_known(source, SOURCES, "data.source")
     if not SOURCES[source].has_files:
         if path is not None:
             raise UserError(
-                f"data.path is {path}, and data.source is {source}, which has no files. Give --data.source auto (or "
+                f"data.path is {path}, but data.source is {source}, which has no files. Give --data.source auto (or "
                 f"folder, parquet) to read that path, or omit --data.path."
             )
         return SOURCES[source].open(Path(), resolution)
     place = _existing(source, path)
     kind = detect(place) if source == "auto" or is_packed(place) else source
     if kind == "folder" and place.is_file():
-        raise UserError(f"{place} is a file, expected a folder with one sub-folder a class, or a .parquet file.")
+        raise UserError(f"{place} is a file, expected a folder with one sub-folder per class, or a .parquet file.")
     if kind == "packed" and not is_packed(place):
         raise UserError(f"{place} holds no prepared data. Make it with biggan-data prepare SOURCE --out {place}.")
     if kind != "parquet" and source == "folder" and detect(place) == "parquet":
-        raise UserError(f"{place} holds parquet files, and data.source is folder. Give --data.source parquet, or auto.")
+        raise UserError(f"{place} has parquet files, but data.source is folder. Give --data.source parquet, or auto.")
     return SOURCES[kind].open(place, resolution)
 
 
@@ -99,8 +99,8 @@ def detect(path: Path) -> str:
 def arrange(train: Images, val: Images | None, classes: tuple[str, ...], config: DataConfig) -> Source:
     """Hold out validation images, keep the most common classes, limit and flip the training images.
 
-    Images keep their order, who is held out is a matter of each image's own, and classes are counted over both
-    splits together, so what was done in preparing need not be done in training, and the other way round.
+    Images keep their order, an image is held out by its own id, and classes are counted over both splits together. So
+    each of these can be done in preparation or in training, with the same result.
     """
     if val is None:
         train, val = split_off(train, config.val_fraction)
@@ -122,7 +122,7 @@ def keep_most_common(train: Images, val: Images | None, classes: tuple[str, ...]
     if val is not None:
         val = val.subset(*val.all_labels.keep(kept, len(classes)))
         if not len(val):
-            raise UserError(f"no validation image is of the {count} classes kept. Give a larger data.top_classes.")
+            raise UserError(f"none of the {count} kept classes has a validation image. Give a larger data.top_classes.")
     return train, val, tuple(classes[c] for c in kept)
 
 
@@ -134,7 +134,7 @@ def split_off(images: Images, share: float) -> tuple[Images, Images]:
 
 def _existing(source: str, path: str | None) -> Path:
     if path is None:
-        raise UserError(f"data.source is {source}, which needs files, and data.path is not set. Give --data.path PATH.")
+        raise UserError(f"data.source is {source}, which needs files, but data.path is not set. Give --data.path PATH.")
     if not Path(path).exists():
-        raise UserError(f"data.path is {path}, where nothing is. Give the path of the data.")
+        raise UserError(f"data.path is {path}, which does not exist. Give the path of the data.")
     return Path(path)

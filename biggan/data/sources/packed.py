@@ -4,7 +4,7 @@ DIR/manifest.json               what is here: resolution, classes, counts, diges
 DIR/images.npy                  (N, R, R, 3) uint8, for data without splits
 DIR/labels.npy                  (N,) int64: each image's label, or the first of several
 DIR/label_lists.npz             only where images have several labels: values (M,), starts (N + 1,)
-DIR/origins.npy                 (N,) of `biggan.data.ids.IMAGE_ID`: who each image is, in the source it was made from
+DIR/origins.npy                 (N,) of `biggan.data.ids.IMAGE_ID`: each image's id in the source
 DIR/train/..., DIR/val/...      the same files each, for data with splits
 """
 
@@ -29,7 +29,7 @@ IDS = "origins.npy"
 SPLITS = ("train", "val")
 WHOLE = "."  # the only split of data without splits
 _FORMAT = 2
-REMAKE = "Make it again with biggan-data prepare."
+REMAKE = "Run biggan-data prepare again."
 
 
 class PackedImages(Images):
@@ -78,7 +78,7 @@ def open_packed(path: Path, resolution: int) -> tuple[Images, Images | None, tup
     manifest = read_manifest(path)
     if manifest["resolution"] != resolution:
         raise UserError(
-            f"{path} was prepared at resolution {manifest['resolution']}, and model.resolution is {resolution}. "
+            f"{path} was prepared at resolution {manifest['resolution']}, but model.resolution is {resolution}. "
             f"Prepare the data again with --resolution {resolution} and another --out, or give --model.resolution "
             f"{manifest['resolution']}."
         )
@@ -98,7 +98,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
             raise UserError(f"{file} is of format {manifest['format']}, and this program reads {_FORMAT}. {REMAKE}")
         _check_fields(manifest)
     except FileNotFoundError as error:
-        raise UserError(f"{path} has packed images and no {MANIFEST}, so it is not whole. {REMAKE}") from error
+        raise UserError(f"{path} has packed images but no {MANIFEST}, so it is incomplete. {REMAKE}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is torn or not a manifest ({error!r}). {REMAKE}") from error
     return manifest
@@ -138,7 +138,7 @@ def digest_of(path: Path) -> str:
 
 
 def save_facts(folder: Path, labels: Labels, ids: np.ndarray) -> list[str]:
-    """Write a split's labels, and who its images are; return the files' names."""
+    """Write a split's labels and image ids; return the files' names."""
     _save(folder / LABELS, lambda file: np.save(file, labels.first))
     _save(folder / IDS, lambda file: np.save(file, ids))
     values, starts = labels.values, labels.starts
@@ -154,7 +154,7 @@ def _save(path: Path, write: Any) -> None:
 
 
 def _open_split(folder: Path, facts: dict[str, Any], resolution: int, classes: int) -> PackedImages:
-    """One split, checked against what the manifest says of it."""
+    """One split, checked against its entry in the manifest."""
     count = facts["images"]
     labels, ids = _load(folder / LABELS), _load(folder / IDS)
     images = _load(folder / IMAGES, mmap_mode="r")
@@ -165,7 +165,7 @@ def _open_split(folder: Path, facts: dict[str, Any], resolution: int, classes: i
     ):
         if array.shape != shape or array.dtype != kind:
             raise UserError(
-                f"{folder / name} holds {array.dtype} {array.shape}, and the manifest says {np.dtype(kind)} {shape}: "
+                f"{folder / name} holds {array.dtype} {array.shape}, but the manifest lists {np.dtype(kind)} {shape}: "
                 f"it was changed. {REMAKE}"
             )
     found = Labels(labels)

@@ -96,7 +96,7 @@ class Rows:
             table = self._files[file].read_row_group(group, columns=[leaf], use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise UserError(
-                f"cannot read row group {group} of {self.paths[file]}: {error}. Fetch the file again."
+                f"cannot read row group {group} of {self.paths[file]}: {error}. Download the file again."
             ) from error
         column = table.column(0)
         self._cache[number] = column if leaf == self.column else pa.chunked_array([c.field(0) for c in column.chunks])
@@ -161,7 +161,7 @@ def _open_file(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"cannot read {path} as parquet: {error}. Fetch the file again, or remove it.") from error
+        raise UserError(f"cannot read {path} as parquet: {error}. Download the file again, or remove it.") from error
 
 
 def _columns(schema: pa.Schema, path: Path) -> tuple[str, str]:

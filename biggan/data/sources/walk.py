@@ -1,4 +1,4 @@
-"""Files at any depth below a folder: the one search that all sources share."""
+"""Finds files at any depth below a folder, for all sources."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from biggan.errors import UserError
 
 
 def walk(path: Path, *, above: tuple[Path, ...] = ()) -> Iterator[os.DirEntry[str]]:
-    """The files at any depth below `path`, in a fixed order; what begins with a dot is left out.
+    """The files at any depth below `path`, in a fixed order; names that begin with a dot are skipped.
 
-    Links are followed, but no folder is entered twice, nor one of those `above`: links may lead in a circle. Raises
+    Links are followed, but no folder is entered twice, nor one of those `above`, because links may form a cycle. Raises
     `UserError` for a folder that cannot be read.
     """
     visited = {_number(folder) for folder in above}

@@ -1,7 +1,7 @@
-"""Where what is computed once is kept: trained feature networks, moments of real images.
+"""The cache of trained feature networks and of moments of real images.
 
-In the folder that `BIGGAN_CACHE` names, else in `~/.cache/biggan`. Every file is a safetensors file named by a digest
-of what it was made from, written whole, so that runs side by side may share it.
+The folder is that of `BIGGAN_CACHE`, or `~/.cache/biggan`. Every file is a safetensors file named by a digest of its
+inputs and written atomically, so several runs can share it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def cache_folder() -> Path:
 
 
 def key(*parts: object) -> str:
-    """A name for what is a function of `parts` alone."""
+    """A name for a result that depends only on `parts`."""
     found = hashlib.blake2b(digest_size=16)
     for part in parts:
         found.update(part if isinstance(part, bytes) else repr(part).encode())

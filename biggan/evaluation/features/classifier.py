@@ -1,8 +1,8 @@
 """A small convolutional classifier of the data's own classes, whose last hidden layer serves as features.
 
-The paper did the same for JFT-300M (Section 5.2): where Inception's features say little of the data, a network trained
-on the data itself says more. It is trained once, on the source's complete training split whatever subset the GAN is
-given, deterministically, and kept in the cache under a digest of the data.
+The paper did the same for JFT-300M (Section 5.2): if Inception's features do not fit the data, those of a network
+trained on the data itself are better. It is trained once, deterministically, on the source's complete training split
+(even if the GAN is trained on a subset), and kept in the cache under a digest of the data.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Classifier(nn.Module):
 
 
 def trained_classifier(train: Images, classes: int, report: Callable[[str], None], val: Images | None) -> Classifier:
-    """The classifier of `train`, from the cache or trained now (`report` is told). No global state is moved."""
+    """The classifier of `train`, from the cache or trained now (and reported). No global state is changed."""
     resolution = train.pixels([0]).shape[1]
     name = f"classifier-{cache.key(RECIPE, train.identity(), len(train), resolution, classes)}"
     with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own
@@ -63,7 +63,7 @@ def trained_classifier(train: Images, classes: int, report: Callable[[str], None
         began = time.monotonic()
         fit(network, train)
         cache.store_cached(name, network.state_dict())
-        right = "" if val is None else f"; right on {accuracy(network, val):.1%} of {len(val):,} validation images"
+        right = "" if val is None else f"; accuracy {accuracy(network, val):.1%} on {len(val):,} validation images"
         report(f"trained in {time.monotonic() - began:.1f} s{right}; kept in {cache.cache_folder()}")
     else:
         network.load_state_dict(tensors)
@@ -114,7 +114,7 @@ def _batches(count: int, steps: int) -> Iterator[np.ndarray]:
 
 @torch.no_grad()
 def accuracy(network: Classifier, images: Images) -> float:
-    """The share that is classified right."""
+    """The share of images that is classified correctly."""
     right = 0
     for first in range(0, len(images), 256):
         places = np.arange(first, min(first + 256, len(images)))
@@ -125,7 +125,7 @@ def accuracy(network: Classifier, images: Images) -> float:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """The bits of a sum depend on the number of CPU threads; what is cached for all runs is made with one."""
+    """Use one CPU thread, since the bits of a sum depend on their number and the result is cached for all runs."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -37,8 +37,9 @@ def load_inception(weights: str | None) -> Inception:
     path = Path(weights) if weights is not None else cache.cache_folder() / WEIGHTS
     if not path.is_file():
         raise UserError(
-            f"the features inception need their weights, and there is no file {path}. Fetch {WHERE} (torch-fidelity's, "
-            f"91 MB), put it there or elsewhere, and name it with --eval.weights (biggan-eval: --weights)."
+            f"the inception features need a weights file, but {path} does not exist. Download {WHERE} "
+            "(torch-fidelity's, "
+            f"91 MB) to that path, or give another path with --eval.weights (biggan-eval: --weights)."
         )
     extractor = _extractor_class()
     try:
@@ -47,7 +48,7 @@ def load_inception(weights: str | None) -> Inception:
     except Exception as error:  # whatever torch and pickle make of a file of another kind
         raise UserError(
             f"{path} does not hold torch-fidelity's Inception weights ({type(error).__name__}: {str(error)[:200]}). "
-            f"Fetch {WHERE}."
+            f"Download {WHERE}."
         ) from error
     return Inception(network.requires_grad_(False)).eval()
 
@@ -57,7 +58,7 @@ def _extractor_class() -> Any:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
         raise UserError(
-            f"the features inception need the package torch-fidelity, which imports torchvision, and this failed: "
+            f"the inception features need the package torch-fidelity, whose import (with torchvision) failed: "
             f"{error}. Install the extra (pip install -e '.[inception]') with a torchvision that fits torch "
             f"{torch.__version__}, or use the features classifier."
         ) from error

@@ -24,7 +24,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Embedded:
-    """Images as a feature network sees them, all float64 on the CPU."""
+    """Features and logits of images, all float64 on the CPU."""
 
     features: Tensor
     """(N, F)."""
@@ -45,13 +45,13 @@ class Embedded:
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """A network with the name and the digest that stand beside every score made with it."""
+    """A network with the name and the digest that are stored with every score."""
 
     name: str
     digest: str
     module: nn.Module
     own_classes: bool
-    """Whether the logits' classes are the data's, so that class leakage can be told."""
+    """Whether the logits' classes are the data's, so that class leakage can be measured."""
 
     @torch.no_grad()
     def embed(self, images: Tensor, labels: Tensor) -> Embedded:
@@ -71,7 +71,7 @@ class FeatureNetwork:
         if bad := int((good & ~finite).sum()):
             raise UserError(
                 f"the features {self.name} are NaN or infinite for {bad} of {len(images)} images whose pixels are "
-                f"finite: the fault is the network's. Check its weights, or use other features."
+                f"finite: something is wrong with the network. Check its weights, or use other features."
             )
         features[~good] = torch.nan
         if logits is not None:

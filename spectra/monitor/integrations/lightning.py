@@ -73,7 +73,7 @@ class _Hooks:
         return {"step": self._step}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on after so many batches."""
+        """Restore the number of training batches done."""
         self._step = state["step"]
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
@@ -84,7 +84,7 @@ class _Hooks:
             self._parameters = {name: {id(p) for p in network.parameters()} for name, network in named.items()}
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Weights are what they were."""
+        """Called before the update, while the weights are unchanged."""
         if self.monitor is not None:
             for name in self._parameters:
                 self.monitor.before_update(name)

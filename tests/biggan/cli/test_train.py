@@ -135,10 +135,10 @@ BAD = [
     (["--model.resolution", "24"], "has tables for"),
     (["--loss.name", "hing"], "did you mean 'hinge'"),
     (["--latents.distribution", "norml"], "did you mean 'normal'"),
-    (["--json"], "--json goes with --dry-run"),
-    (["--processes", "0"], "--processes goes with --dry-run"),
+    (["--json"], "--json needs --dry-run"),
+    (["--processes", "0"], "--processes needs --dry-run"),
     (["--dry-run", "--processes", "0"], "--processes is 0, expected at least 1"),
-    (["--allow-change"], "--allow-change goes with --resume RUN"),
+    (["--allow-change"], "--allow-change needs --resume RUN"),
     (["--step", "5"], "unknown option '--step'; did you mean '--steps'?"),
     (
         ["--model.attention_G", "16"],

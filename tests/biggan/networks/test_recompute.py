@@ -91,7 +91,7 @@ def test_a_dry_run_names_the_largest_micro_batch(capsys: pytest.CaptureFixture[s
     assert train_main([*line, "--memory=much"]) == 2
     assert "expected a size such as 80GiB" in " ".join(capsys.readouterr().err.split())
     assert train_main(["--memory=1GiB"]) == 2
-    assert "--memory goes with --dry-run" in " ".join(capsys.readouterr().err.split())
+    assert "--memory needs --dry-run" in " ".join(capsys.readouterr().err.split())
     assert train_main([*line, "--processes=64"]) == 2
     assert "64 processes are to share train.batch 32" in " ".join(capsys.readouterr().err.split())
 

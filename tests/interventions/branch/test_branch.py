@@ -336,7 +336,7 @@ def test_settings_are_no_changes(base: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 BAD = [
-    (["--at=4"], "nothing is to be changed"),
+    (["--at=4"], "no change is given"),
     (["--at=4", "--control", "--freeze=D"], "--control changes nothing, and 'freeze D' is given"),
     (["--at=5", "--control"], "has no checkpoint of step 5. It has those of steps: 4, 8, 12"),
     (["--at=4", "--r1=0.1"], "changes nothing"),

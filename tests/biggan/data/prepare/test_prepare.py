@@ -67,7 +67,7 @@ def test_prepare_says_what_it_did_and_a_second_one_sees_it(
     assert "is prepared already: 15 images" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
     assert run("check", out) == 0
-    assert "is whole" in capsys.readouterr().out
+    assert "is complete" in capsys.readouterr().out
     with open(out / "images.npy", "r+b") as file:
         file.seek(200)
         file.write(bytes([file.read(1)[0] ^ 1]))
