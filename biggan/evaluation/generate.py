@@ -14,7 +14,6 @@ from torch import Tensor
 
 from biggan import rng
 from biggan.config import LatentConfig
-from biggan.errors import UserError
 from biggan.networks.base import GeneratorNetwork
 from biggan.networks.spectral_norm import normalized
 from biggan.objective.latents import sample_latents, truncated_latents
@@ -63,9 +62,3 @@ def generate(
             wanted = min(BLOCK, count - index * BLOCK)
             images = network(z.to(device), y.to(device))[:wanted]
             yield index * BLOCK, images.clamp(-1, 1).add(1).mul(127.5).round().div(127.5).sub(1), y[:wanted]
-
-
-def check_count(count: int, name: str = "--samples") -> None:
-    """Raise `UserError` unless `count` is at least 1."""
-    if count < 1:
-        raise UserError(f"{name} is {count}, expected at least 1.")

@@ -41,11 +41,6 @@ class Branch:
         """Its last step."""
         return self.timeline.phases[-1].stop
 
-    @property
-    def is_control(self) -> bool:
-        """Whether nothing is changed."""
-        return not self.timeline.applied
-
     def label(self) -> str:
         """The changes in words, or `control`."""
         return "; ".join(one.timed.describe(self.parent.step) for one in self.timeline.applied) or "control"

@@ -151,14 +151,6 @@ def recorded_scores(events: pd.DataFrame) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda one: one["step"])
 
 
-def read_scores(events: pd.DataFrame) -> pd.DataFrame:
-    """`recorded_scores` as a frame: step, weights, and a column a score; NaN also where it was not computed."""
-    import pandas as pd
-
-    rows = recorded_scores(events)
-    return pd.DataFrame(rows, columns=None if rows else ["step", "weights"])
-
-
 def _evaluations(events: pd.DataFrame) -> list[Mapping[str, Any]]:
     """The `evaluation` events that were not superseded, each with its step."""
     held = events[(events["event"] == "evaluation") & ~events["superseded"].astype(bool)]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from biggan.cli.app import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED
 from biggan.errors import UserError
 from biggan.run.files import Lock
-from interventions.study.worker import ended, note
+from interventions.study.worker import has_ended, note
 
 if TYPE_CHECKING:
     from interventions.study.expand import Job, Resolved
@@ -139,7 +139,7 @@ class _Launch:
         self.outcome = Outcome()
         self.waiting: list[Job] = []
         for job in resolved.jobs:
-            if ended(folder / job.key, job):
+            if has_ended(folder / job.key):
                 self.outcome.finished.append(job.key)
             else:
                 self.waiting.append(job)
@@ -185,7 +185,7 @@ class _Launch:
 
     def _ended(self, key: str, code: int) -> None:
         job = self.resolved.job(key)
-        if code == EXIT_DONE and ended(self.folder / key, job):
+        if code == EXIT_DONE and has_ended(self.folder / key):
             self.outcome.finished.append(key)
             note(self.folder, "finished", key=key)
             return

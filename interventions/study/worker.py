@@ -39,7 +39,7 @@ def run_job(folder: str | Path, key: str) -> str:
     resolved = load_resolved(folder)
     job = resolved.job(key)
     out = folder / job.base / job.name
-    if ended(out, job):
+    if has_ended(out):
         return "finished"
     beat = Heartbeat(folder, key)
     if (out / "config.yaml").is_file():
@@ -48,7 +48,7 @@ def run_job(folder: str | Path, key: str) -> str:
     return _begin(resolved, job, out, beat)
 
 
-def ended(out: Path, job: Job) -> bool:
+def has_ended(out: Path) -> bool:
     """Whether the run has come to its end: its last step, or non-finite numbers that it was told to stop at."""
     events = RunDirectory(out).events_that_hold()
     return bool(events) and events[-1]["event"] in ("finished", "stopped")
