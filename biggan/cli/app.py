@@ -29,7 +29,7 @@ def guarded(
     *,
     stopped: str = "stopped at once; nothing was saved beyond the last checkpoint.",
     stopped_code: int = EXIT_FAILED,
-    kept: str = "Earlier checkpoints are whole.",
+    kept: str = "Earlier checkpoints are intact.",
 ) -> int:
     """Run a command; an error that the user can fix is printed as one paragraph, with exit code 2.
 

@@ -98,8 +98,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         ) from error
     if metadata.get("format") != CHECKPOINT_FORMAT:
         raise CheckpointError(
-            f"{path} has the format {metadata.get('format')!r}, expected {CHECKPOINT_FORMAT!r}: it was not "
-            f"written by this program, or by another version."
+            f"{path} has the format {metadata.get('format')!r}, expected {CHECKPOINT_FORMAT!r}: it was "
+            f"written by another program, or by another version of this one."
         )
     if digest(tensors, metadata) != metadata.get("digest"):
         raise CheckpointError(

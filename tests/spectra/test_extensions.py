@@ -54,7 +54,7 @@ def test_each_is_called_once_and_a_failing_one_is_named(monkeypatch: pytest.Monk
         names = [detector.what for detector in find_detectors()]
     said = [str(one.message) for one in warned]
     assert len(said) == 2
-    assert "without the extension 'bad'" in said[0]
+    assert "skips the extension 'bad'" in said[0]
     assert "no luck" in said[0]
     assert "'gone' (no_such_package:register)" in said[1]
     assert "spikes of sigma_0" in names

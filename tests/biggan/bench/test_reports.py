@@ -161,8 +161,8 @@ def test_the_report_of_a_gpu_runs_on_any_device(capsys: pytest.CaptureFixture[st
         (["--ablate", "--rounds", "0"], "--rounds is 0"),
         (["--ablate", "--only", "channel_last"], "did you mean 'channels_last'"),
         (["--growth", "--rounds", "0"], "--rounds is 0"),
-        (["--growth", "digits", "cifar10"], "this report is of one preset"),
-        (["digits", "--only", "all"], "go with --ablate"),
+        (["--growth", "digits", "cifar10"], "this report takes one preset"),
+        (["digits", "--only", "all"], "need --ablate"),
         (["--gpu-report", "--rounds", "0"], "--rounds is 0"),
     ],
 )
@@ -174,7 +174,7 @@ def test_bad_input(arguments: list[str], message: str, capsys: pytest.CaptureFix
 def test_no_gpu_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert bench.main(["--gpu-report"]) == 2
-    assert "torch sees no GPU here" in " ".join(capsys.readouterr().err.split())
+    assert "torch finds no GPU here" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.gpu

@@ -125,7 +125,7 @@ BAD = [
     (["--train.freeze", "both"], "train.freeze is 'both', expected one of 'none', 'G', 'D'"),
     (["--optim.G.lr", "-1"], "optim.G.lr is -1.0, expected at least 0"),
     (["--ema.decay", "1.5"], "ema.decay is 1.5, expected in [0.0, 1.0]"),
-    (["--train.accumulate", "5"], "Give a train.accumulate that divides 32"),
+    (["--train.accumulate", "5"], "Choose a train.accumulate that divides 32"),
     (["--speed.compile", "true", "--train.recompute", "true"], "Turn one of them off"),
     (["--config", "nowhere.yaml"], "cannot read --config nowhere.yaml"),
     (["--resume", "nowhere"], "nowhere is not a run directory"),
@@ -176,7 +176,7 @@ def test_a_misspelt_yaml_key_names_the_file_and_the_nearest(tmp_path: Path, caps
         (b"model: {ch: [3\n", "this is not YAML"),
         (b"\xff\xfe\x00", "cannot read --config"),
         (b"- 3\n", "in "),
-        (b"base: cifar10\n", "base is for presets. Omit it, and give the preset cifar10 on the command line"),
+        (b"base: cifar10\n", "only presets may have `base`. Omit it, and give the preset cifar10 on the command line"),
         (b"steps: many\n", "steps is 'many', expected a whole number"),
     ],
 )

@@ -66,7 +66,7 @@ def test_a_resume_on_other_data_is_refused_and_listed(tmp_path: Path, capsys: py
         damage()
         assert train(*resume) == 2
         error = " ".join(capsys.readouterr().err.split())
-        assert "the data is not what the run in" in error
+        assert "the data differs from the data that the run in" in error
         assert words in error
         assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert train(*resume, "--allow-change") == 0

@@ -158,7 +158,7 @@ def test_bad_input_is_told_once_and_ends_every_rank(tmp_path: Path) -> None:
     assert "rank 1 was started with another configuration than rank 0" in different
     assert "optim.G.lr: 0.0008 on rank 0, 0.0006; train.batch: 8 on rank 0, 6. Give every process" in different
     assert "2 processes are to share train.batch 1" in batch
-    assert "torch sees no GPU" in gpu
+    assert "torch finds no GPU" in gpu
     assert "empty" in data
     assert "did you mean '--train.batch'" in option
     assert "after step 2 rank 1's copy of the state is not rank 0's" in copies

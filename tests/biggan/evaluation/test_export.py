@@ -117,7 +117,7 @@ def test_samples_made_otherwise_are_not_mixed(
     assert "is not empty" in " ".join(capsys.readouterr().err.split())
     (tmp_path / "other.npz").write_text("mine")
     assert sample_main(options(run, tmp_path / "other.npz")) == 2
-    assert "holds no samples" in " ".join(capsys.readouterr().err.split())
+    assert "was not made by biggan-sample" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

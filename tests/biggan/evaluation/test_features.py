@@ -104,7 +104,7 @@ def test_inception_without_torch_fidelity_says_what_it_needs(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     (tmp_path / "weights.pth").write_bytes(b"")
-    with pytest.raises(UserError, match=r"torch-fidelity, which imports torchvision.*\[inception\]"):
+    with pytest.raises(UserError, match=r"torch-fidelity, whose import .with torchvision. failed.*\[inception\]"):
         load_features("inception", few, str(tmp_path / "weights.pth"))
 
 

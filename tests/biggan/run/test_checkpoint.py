@@ -70,7 +70,7 @@ def test_the_state_holds_everything_that_a_step_changes(tiny, play) -> None:  # 
 def test_a_truncated_file_is_recognised(saved) -> None:  # noqa: ANN001
     path, _ = saved
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
         read_checkpoint(path)
 
 
@@ -80,7 +80,7 @@ def test_a_flipped_byte_is_recognised(saved, where: float) -> None:  # noqa: ANN
     content = bytearray(path.read_bytes())
     content[int(where * len(content))] ^= 1
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"does not verify|not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match=r"does not verify|not a complete safetensors file"):
         read_checkpoint(path)
 
 
@@ -97,9 +97,9 @@ def test_a_file_of_another_kind_is_recognised(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match="not a checkpoint of this program"):
+    with pytest.raises(CheckpointError, match="written by another program"):
         read_checkpoint(tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         read_checkpoint(tmp_path / "missing.safetensors")
 
 
@@ -128,7 +128,7 @@ def test_the_newest_whole_and_finite_checkpoint_is_taken(saved, tiny) -> None:  
     assert checkpoint.step == 4
     assert not checkpoint.finite
     path.with_name("step-00000004.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="no checkpoint to go on from"):
+    with pytest.raises(CheckpointError, match="no checkpoint to continue from"):
         newest_checkpoint(run)
 
 
@@ -150,7 +150,7 @@ sys.exit(train_main(["--out", {str(run)!r}, "--steps=9", "--checkpoint.every=2",
     assert done.returncode == 2, done.stderr
     error = " ".join(done.stderr.split())
     assert "could not save the checkpoint" in error
-    assert "Earlier checkpoints are whole" in error
+    assert "Earlier checkpoints are intact" in error
     assert "Traceback" not in error
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000002.safetensors"]
     assert read_checkpoint(run / "checkpoints" / "step-00000002.safetensors").step == 2

@@ -79,7 +79,7 @@ def test_another_build_is_noticed(finished: Path, capsys: pytest.CaptureFixture)
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda content: content[:-9], "not a whole safetensors file"),
+        (lambda content: content[:-9], "not a complete safetensors file"),
         (lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:], "does not verify"),
     ],
 )
@@ -100,7 +100,7 @@ def test_a_checkpoint_of_another_architecture(finished: Path, capsys: pytest.Cap
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     resume = ["--resume", str(finished), "--steps=4", "--model.ch_G=8", "--allow-change"]
     assert train_main(resume) == 2
-    assert "of another architecture" in " ".join(capsys.readouterr().err.split())
+    assert "has another architecture" in " ".join(capsys.readouterr().err.split())
     after = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file() and path.name != ".lock"}
     assert after.items() <= before.items()
 

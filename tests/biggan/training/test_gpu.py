@@ -25,7 +25,7 @@ OPTIONS = ["--device=cuda", "--model.attention_G=[8]", "--model.attention_D=[8]"
 @pytest.fixture(autouse=True)
 def _needs_a_gpu() -> None:
     if not torch.cuda.is_available():
-        pytest.skip("torch sees no GPU")
+        pytest.skip("torch finds no GPU")
 
 
 def final_state(run: Path) -> dict[str, torch.Tensor]:

@@ -80,7 +80,7 @@ def test_the_comparison_finds_every_kind_of_difference(base: Path, tmp_path: Pat
     assert intervene(base, tmp_path / "bare", "--at=4", "--control", "--steps=8", "--set=monitor=none") == 0
     less = compare_with_parent(tmp_path / "bare", base, 4)  # what only one of them records is no difference
     assert less.equal
-    assert any("quantities that the parent alone records" in line for line in less.notes)
+    assert any("quantities that only the parent records" in line for line in less.notes)
     shutil.copytree(base, copy)
     for path in checkpoint_paths(copy):
         path.unlink()
@@ -294,9 +294,9 @@ def test_a_branch_killed_before_its_last_event_is_finished_by_a_resume(base: Pat
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (["--resume=RUN", "--lr=G=x2"], "--resume continues a branch as it is"),
+        (["--resume=RUN", "--lr=G=x2"], "--resume continues a branch unchanged"),
         (["--resume=RUN", "--out=x"], "--out cannot go with --resume"),
-        (["--ckpt=RUN", "--control", "--jobs=2"], "--jobs is for many runs at once"),
+        (["--ckpt=RUN", "--control", "--jobs=2"], "--jobs cannot be used without --plan or --seeds"),
     ],
 )
 def test_options_that_would_be_passed_over_are_refused(
@@ -337,14 +337,14 @@ def test_settings_are_no_changes(base: Path, tmp_path: Path, capsys: pytest.Capt
 
 BAD = [
     (["--at=4"], "no change is given"),
-    (["--at=4", "--control", "--freeze=D"], "--control changes nothing, and 'freeze D' is given"),
-    (["--at=5", "--control"], "has no checkpoint of step 5. It has those of steps: 4, 8, 12"),
+    (["--at=4", "--control", "--freeze=D"], "--control makes no change, but 'freeze D' is given"),
+    (["--at=5", "--control"], "has no checkpoint of step 5. It has checkpoints of steps: 4, 8, 12"),
     (["--at=4", "--r1=0.1"], "changes nothing"),
     (["--before-collapse=4", "--control"], "no collapse was detected"),
     (["--at=4", "--reinit=G=blocks.0.cnv1"], "did you mean 'blocks.0.conv1'?"),
     (["--at=4", "--set=model.ch_G=5"], "another architecture"),
     (["--at=4", "--freeze=D", "--steps=0"], "expected at least 1"),
-    (["--at=4", "--set=out=x", "--freeze=D"], "Give --out"),
+    (["--at=4", "--set=out=x", "--freeze=D"], "Use --out"),
     (["--at=4", "--weights=G=nowhere.safetensors"], "there is no checkpoint nowhere.safetensors"),
     (["--at=4", "--loss=hinges"], "did you mean 'hinge'?"),
     (["--control"], "Branch from an earlier checkpoint"),

@@ -68,7 +68,7 @@ def test_what_is_seen_of_each_image(run: Path) -> None:
 
 def test_a_step_outside_the_ring_lists_what_there_is(run: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["replay", "--ckpt", str(run), "--at=5"]) == 2
-    assert "it has those of steps 6, 9" in " ".join(capsys.readouterr().err.split())
+    assert "it has checkpoints of steps 6, 9" in " ".join(capsys.readouterr().err.split())
     assert main(["replay", "--ckpt", str(run), "--at=10"]) == 2
     assert "goes from step 1 to 9, and --at is 10" in " ".join(capsys.readouterr().err.split())
 
@@ -79,7 +79,7 @@ def test_the_command_says_whether_it_is_what_was_recorded(
     out = tmp_path / "images.csv"
     file = run / "checkpoints/step-00000006.safetensors"
     assert main(["replay", "--ckpt", str(file), "--at=7", "--out", str(out)]) == 0
-    assert "numbers equal the recorded ones, to the bit" in capsys.readouterr().out
+    assert "numbers equal the recorded ones, bit for bit" in capsys.readouterr().out
     assert len(out.read_text().splitlines()) == 1 + 40
 
 

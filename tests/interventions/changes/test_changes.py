@@ -270,7 +270,7 @@ def test_an_unknown_layer_gets_the_nearest_and_nothing_is_written(parent: Parent
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ([("r1", "0")], "changes nothing: regularizers.r1 is 0.0 already.*--control"),
+        ([("r1", "0")], "changes nothing: regularizers.r1 is already 0.0.*--control"),
         ([("lr", "x1")], "changes nothing"),
         ([("lr", "G=x2"), ("lr", "1e-3")], "both set optim.G.lr over the same steps"),
         ([("moments", "D"), ("reinit", "D=blocks.0")], "both set the moments of D"),
@@ -284,7 +284,7 @@ def test_an_unknown_layer_gets_the_nearest_and_nothing_is_written(parent: Parent
         ([("sigma", "0.1,target:1")], r"expected a number\. Write several arguments as a mapping: \{name: value"),
         ([("set", "loss.margn=1")], "did you mean 'loss.margin'"),
         ([("set", "loss.margin=abc")], "expected a number"),
-        ([("gradient-penalty", "x2")], "is none, so that 'x2' means nothing"),
+        ([("gradient-penalty", "x2")], "is null, so 'x2' has nothing to refer to"),
     ],
 )
 def test_what_cannot_be_done_is_said(parent: Parent, changes: list[tuple[str, Any]], message: str) -> None:
@@ -307,7 +307,7 @@ def test_steps_at_which_changes_come_and_go(parent: Parent) -> None:
         make_timeline(parent.checkpoint.config, 3, 10, [*changes, timed("lr", "G=1e-5", 7)])
     with pytest.raises(UserError, match="begins at step 12, and the branch goes from step 3 to 10"):
         make_timeline(parent.checkpoint.config, 3, 10, [timed("r1", 1, 12)])
-    with pytest.raises(UserError, match="happens at one step and cannot end"):
+    with pytest.raises(UserError, match="acts once, at one step, so it has no end"):
         make_timeline(parent.checkpoint.config, 3, 10, [timed("moments", "D", 4, 6)])
 
 

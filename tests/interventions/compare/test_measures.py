@@ -119,7 +119,7 @@ def test_a_record_with_gaps_refuses_what_needs_every_step(tmp_path: Path) -> Non
     assert [found.numbers[name] for name in NEED_EVERY_STEP] == [None] * 5
     assert found.numbers["D_sigma0_growth"] == 2
     notes = notes_on([Row("a", "r1", "branch", found)])
-    assert any(note.startswith("records are thinned (a/r1): the peak of D's loss and its spikes") for note in notes)
+    assert any(note.startswith("records are thinned (a/r1): the peak of D's loss and D's spikes") for note in notes)
 
 
 def test_a_whole_record_is_not_taken_for_a_thinned_one(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_thinning_stores_the_numbers_of_the_whole(tmp_path: Path) -> None:
     assert thin.numbers["D_loss_peak_mean10"] == pytest.approx(4)
     assert (whole.record, thin.record) == ("whole", "thinned, numbers of the whole")
     notes = notes_on([Row("a", "r1", "branch", thin)])
-    assert any("are those of the whole records" in note for note in notes)
+    assert any("are computed from the whole records" in note for note in notes)
     thin_run(tmp_path / "thin", tmp_path / "thinner", BEGIN, every=100, spectra_every=300)
     assert read_outcome(tmp_path / "thinner", BEGIN).numbers == whole.numbers
     # From another step on, or where the file is damaged, only what is left can be read.

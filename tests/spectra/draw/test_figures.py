@@ -109,7 +109,7 @@ def test_the_commands(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) 
     writer.append(1, {"loss": 1.0})
     writer.close()
     assert main(["plot", str(tmp_path / "scalars")]) == 2
-    assert "holds no spectra" in capsys.readouterr().err
+    assert "has no spectra" in capsys.readouterr().err
 
 
 def test_a_branch_is_marked_where_it_left_its_parent(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,7 +225,7 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()  # nothing is written for a mistake
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     monitor = spectra.Monitor({"net": net, "other": other}, tmp_path / "b")
-    with pytest.raises(ValueError, match=r"no network is called 'nte'; there are 'net', 'other'"):
+    with pytest.raises(ValueError, match=r"unknown network 'nte'; known: 'net', 'other'"):
         monitor.before_update("nte")
     with pytest.raises(RuntimeError, match=r"after_step\(1\) without after_backward\('other'\)"):
         loop(net, monitor, range(1, 2), optimizer)

@@ -303,7 +303,7 @@ def bad_files(folder: Path) -> dict[str, bytes]:
     torch.save({"a": torch.ones(3), "b": torch.ones(2, 2, dtype=torch.int64)}, folder / "flat.pt")
     return {
         "is not a": b"hello, this is text",
-        "is not a whole checkpoint": b"",
+        "is not a complete checkpoint": b"",
         "is not a ": b"\x89PNG\r\n\x1a\n" + bytes(64),
         "cut off": (folder / "whole.pt").read_bytes()[:200],
         "damaged": (folder / "whole.safetensors").read_bytes()[:-20],
@@ -328,7 +328,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, capsys: pytest.CaptureFix
         path.write_bytes(whole[:length])
         code, _, err = run(capsys, path)
         assert code == 2, length
-        assert "cut.safetensors is no whole safetensors file" in err
+        assert "cut.safetensors is not a complete safetensors file" in err
     pickled = (tmp_path / "whole.pt").read_bytes()
     for length in (50, len(pickled) - 50):
         path = tmp_path / "cut.pt"

@@ -92,14 +92,14 @@ def test_a_disk_that_fills_while_gaps_are_closed(
     assert "No space left on device. That takes another 0.0 GB" in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.glob("out.preparing/*.tmp"))
     assert run(*command) == 0
-    assert "going on: 16 of 16" in capsys.readouterr().out
+    assert "continuing: 16 of 16" in capsys.readouterr().out
     assert np.load(tmp_path / "out" / "images.npy").shape == (15, 8, 8, 3)
 
 
 @pytest.mark.parametrize(
     ("raised", "code", "words"),
     [
-        (KeyboardInterrupt(), 130, "stopped. What is packed is kept, and the same command goes on from there."),
+        (KeyboardInterrupt(), 130, "stopped. What is packed is kept, and the same command continues from there."),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device. What is packed is kept"),
     ],
 )

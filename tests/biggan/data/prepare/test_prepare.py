@@ -64,7 +64,7 @@ def test_prepare_says_what_it_did_and_a_second_one_sees_it(
     assert os.listdir(out.parent) == ["packed"]
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     assert run("prepare", photos, "--resolution", 8, "--out", out) == 0
-    assert "is prepared already: 15 images" in capsys.readouterr().out
+    assert "is already prepared: 15 images" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
     assert run("check", out) == 0
     assert "is complete" in capsys.readouterr().out
@@ -133,7 +133,7 @@ def test_a_prepare_that_was_killed_goes_on(
     capsys.readouterr()
     assert run("prepare", photos, "--resolution", 8, "--out", out, "--workers", 2) == 0
     printed = capsys.readouterr().out
-    assert f"going on: {5 * done} of 120 images were packed before" in printed
+    assert f"continuing: {5 * done} of 120 images were packed before" in printed
     assert f"packed {120 - 5 * done} images in" in printed
     assert not staging.exists()
     assert files(out) == files(expected)
@@ -215,7 +215,7 @@ def test_work_done_before_a_broken_file_is_kept(
     assert run("prepare", photos, "--resolution", 8, "--out", out, "--workers", 1) == 2
     assert "is kept in" in " ".join(capsys.readouterr().err.split())
     assert run("prepare", photos, "--resolution", 8, "--out", out, "--skip-broken") == 0
-    assert "going on: 14 of 16 images were packed before" in capsys.readouterr().out
+    assert "continuing: 14 of 16 images were packed before" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
 
 
@@ -231,7 +231,7 @@ def test_a_mended_source_begins_anew_and_another_aim_is_refused(
     assert "unfinished preparation of" in capsys.readouterr().err
     (photos / "cat" / "zebra.png").unlink()
     assert run("prepare", photos, "--resolution", 8, "--out", out) == 0
-    assert "going on" not in capsys.readouterr().out
+    assert "continuing" not in capsys.readouterr().out
     run("prepare", photos, "--resolution", 8, "--out", tmp_path / "expected")
     assert files(out) == files(tmp_path / "expected")
 
@@ -257,14 +257,14 @@ def test_bad_input(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
             "or with other options",
         ),
         ((photos, "--resolution", 8, "--out", taken), "exists and is not prepared data"),
-        ((photos, "--resolution", 8, "--out", tmp_path / "new"), "is in the way"),
+        ((photos, "--resolution", 8, "--out", tmp_path / "new"), "this preparation did not make it"),
         ((photos, "--resolution", 0, "--out", tmp_path / "x"), "--resolution is 0, expected at least 1"),
         ((photos, "--resolution", 8, "--out", tmp_path / "x", "--workers", 0), "--workers is 0"),
         ((photos, "--resolution", 8, "--out", tmp_path / "x", "--val-fraction", 2), "--val-fraction is 2.0"),
         ((photos, "--resolution", 8, "--out", tmp_path / "x", "--top-classes", 3), "has 2 classes"),
-        (("digits", "--resolution", 8, "--out", tmp_path / "x", "--val-fraction", 0.1), "split of its own"),
-        ((done, "--resolution", 8, "--out", tmp_path / "x"), "prepared data already"),
-        ((tmp_path / "nothing", "--resolution", 8, "--out", tmp_path / "x"), "there is nothing at"),
+        (("digits", "--resolution", 8, "--out", tmp_path / "x", "--val-fraction", 0.1), "its own validation split"),
+        ((done, "--resolution", 8, "--out", tmp_path / "x"), "already prepared data"),
+        ((tmp_path / "nothing", "--resolution", 8, "--out", tmp_path / "x"), "does not exist"),
         ((tmp_path / "empty", "--resolution", 8, "--out", tmp_path / "x"), "has no sub-folders"),
         ((photos, "--resolution", 2**20, "--out", tmp_path / "x"), "GB free"),
         ((tmp_path / "junk", "--resolution", 8, "--out", tmp_path / "x", "--skip-broken"), "every image of"),
@@ -296,7 +296,7 @@ def test_two_at_once_are_refused(photos: Path, tmp_path: Path, capfd: pytest.Cap
     second.join()
     held.close()
     assert second.exitcode == 2
-    assert "another biggan-data prepare is at work" in " ".join(capfd.readouterr().err.split())
+    assert "another biggan-data prepare is writing" in " ".join(capfd.readouterr().err.split())
 
 
 def test_ctrl_c_keeps_what_is_packed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -314,7 +314,7 @@ def test_ctrl_c_keeps_what_is_packed(tmp_path: Path, capfd: pytest.CaptureFixtur
     process.join()
     assert process.exitcode == 130
     error = " ".join(capfd.readouterr().err.split())
-    assert "stopped. What is packed is kept, and the same command goes on" in error
+    assert "stopped. What is packed is kept, and the same command continues" in error
     assert "checkpoint" not in error
     assert '"stop"' in journal.read_text()
     assert not (tmp_path / "out").exists()

@@ -238,9 +238,9 @@ def test_what_is_wrong_with_a_path_is_said(tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("x")
     for source, path, message in [
         ("parquet", None, "data.path is not set. Give --data.path"),
-        ("auto", "nowhere", "where nothing is"),
+        ("auto", "nowhere", "which does not exist"),
         ("folder", "empty", "has no sub-folders"),
-        ("folder", "hollow", "holds no image"),
+        ("folder", "hollow", "has no images"),
         ("folder", "extra", "classes that the training images lack: dog"),
         ("folder", "rows", "Give --data.source parquet"),
         ("folder", "file.txt", "expected a folder"),

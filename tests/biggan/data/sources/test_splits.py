@@ -160,7 +160,9 @@ def test_a_change_that_leaves_sizes_alone_is_seen(tmp_path: Path) -> None:
         pack(source, out)
         before = file.stat()
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-        with pytest.raises(UserError, match="prepared from other data, or its files have changed"):
+        with pytest.raises(
+            UserError, match="prepared from other data or with other options, or its source has changed"
+        ):
             pack(source, out)
 
 
