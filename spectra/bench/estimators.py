@@ -161,7 +161,8 @@ class Bench:
         """Seconds for all weights, extrapolated by short^2 * long from one layer; that layer, its seconds, and the
         error of `exact` on it."""
         costs = [min(w.shape) ** 2 * max(w.shape) for w in weights]
-        middle = max((i for i, c in enumerate(costs) if c <= max(costs) / 7), key=lambda i: costs[i])
+        small = [i for i, c in enumerate(costs) if c <= max(costs) / 7] or [costs.index(min(costs))]
+        middle = max(small, key=lambda i: costs[i])
         layer = weights[middle].double()
         _, seconds = self.clock(lambda: torch.linalg.svd(weights[middle], full_matrices=False))
         reference = torch.linalg.svdvals(layer).cpu()

@@ -43,3 +43,8 @@ def test_bad_options(capsys: pytest.CaptureFixture) -> None:
             bench.main(arguments)
         assert error.value.code == 2
     assert "expected ROWSxCOLUMNS" in capsys.readouterr().err
+
+
+def test_one_small_shape_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["40x60", "--kinds", "spiked"]) == 0
+    assert "40 x 60" in capsys.readouterr().out
