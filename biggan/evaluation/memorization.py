@@ -1,7 +1,7 @@
 """How much D memorizes: its scores of training, validation and generated images (Section 4.2, claim 8).
 
-D that memorizes is right on nearly all training images and on about half of the validation images. Everything here is
-computed in eval mode and leaves D, its modes and its gradients bit for bit as they were.
+A D that memorizes is right on nearly all training images and on about half of the validation images. Everything here is
+computed in eval mode and changes no bit of D, its modes and its gradients.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def in_eval_mode(D: DiscriminatorNetwork) -> Iterator[None]:
 def discriminator_logits(D: DiscriminatorNetwork, images: Tensor, labels: Tensor, *, batch: int = _BATCH) -> Tensor:
     """D's logits (N,), on its own device, of images (N, 3, R, R) in [-1, 1] and labels (N,), in eval mode.
 
-    Nothing of D moves: no power iteration, no running statistic, no mode, no gradient. `batch` images at a time.
+    Nothing in D changes: no power iteration, no running statistic, no mode, no gradient. `batch` images at a time.
     """
     device = next(D.parameters()).device
     with in_eval_mode(D):
@@ -46,7 +46,7 @@ def discriminator_logits(D: DiscriminatorNetwork, images: Tensor, labels: Tensor
 
 
 def input_gradient_norms(D: DiscriminatorNetwork, images: Tensor, labels: Tensor, *, batch: int = _BATCH) -> Tensor:
-    """|grad_x D(x)| of each image, (N,): what R1 (eq. 5) would see, in eval mode and leaving D as it was."""
+    """|grad_x D(x)| of each image, (N,): the norm in R1 (eq. 5), in eval mode and without changing D."""
     device = next(D.parameters()).device
     norms = []
     with torch.enable_grad(), in_eval_mode(D):
@@ -74,7 +74,7 @@ def fixed_images(split: Images, count: int | None, random: np.random.Generator) 
 
 
 def auc(above: Tensor, below: Tensor) -> Tensor:
-    """How well logits tell two sets apart, whatever the threshold: P(a > b) + P(a = b) / 2 of a random pair.
+    """How well logits separate two sets, independent of a threshold: P(a > b) + P(a = b) / 2 of a random pair.
 
     The area under the ROC curve, ties by mid-ranks: 0.5 for sets that are alike, 1 where every one of `above` (N,) has
     a larger logit than every one of `below` (M,). A scalar in float64; NaN where a logit is NaN or a set is empty.
@@ -99,17 +99,17 @@ def gap(above: Tensor, below: Tensor) -> Tensor:
     squares = torch.stack([(one - one.mean()).square().sum() for one in sets]).sum()
     difference = sets[0].mean() - sets[1].mean()
     found = difference / (squares / (len(above) + len(below) - 2)).sqrt()
-    return torch.where(difference == 0, difference, found)  # a D whose output is constant remembers nothing
+    return torch.where(difference == 0, difference, found)  # a D with constant output memorizes nothing
 
 
 def memorization(train: Tensor, val: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """What D's logits of training, validation and generated images say of its memory, as scalars in float64.
+    """Accuracies and measures of memorization from D's logits of three sets of images, as scalars in float64.
 
     Returns:
         `accuracy/train`, `/val` and `/fake`: the shares on which D is right, by the sign of its logit (Section 4.2),
-        from 0 to 1 (on a logit of exactly 0 D is right about no one but G). The sign says little where D's offset
-        drifts, which no other measure sees:
-        `auc/train_val`: training against validation images; 0.5 for a D that remembers nothing.
+        from 0 to 1 (a logit of exactly 0 is right only for a generated image). The accuracies depend on D's offset,
+        which drifts; the other measures do not:
+        `auc/train_val`: training against validation images; 0.5 for a D that memorizes nothing.
         `auc/real_fake` and `auc/val_fake`: training images, and images that D never saw, against generated ones.
         `gap/train_val`: the difference of the mean logits of training and validation images in units of their spread.
         NaN where a logit is NaN, or there are no images.

@@ -1,4 +1,4 @@
-"""The real images that samples are held against: their moments, over all of them, kept in the cache."""
+"""The real images that samples are compared with: their moments over all images, kept in the cache."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from biggan.errors import UserError
 from biggan.evaluation.features import cache
 from biggan.evaluation.features.registry import Embedded, FeatureNetwork, embed_images, join
 
-MOST_KEPT = 10_000  # features of so many real images are kept, for scores that compare single images
-MOST_CLASS_BYTES = 2**30  # beyond this no second moments a class are kept
+MOST_KEPT = 10_000  # number of real images whose features are kept, for scores that compare single images
+MOST_CLASS_BYTES = 2**30  # limit for the second moments of all classes; beyond it none are kept
 
 SplitName = Literal["train", "val"]
 
@@ -115,7 +115,7 @@ def check_classes(images: Images, names: tuple[str, ...], split: str) -> None:
     if few := [f"{names[c]} ({counts[c]})" for c in np.flatnonzero(counts < 2)]:
         raise UserError(
             f"the {split} split has fewer than two images of {len(few)} of its {len(names)} classes: "
-            f"{', '.join(few[:5])}{' ...' if len(few) > 5 else ''}. Scores a class need them: use the other split as "
+            f"{', '.join(few[:5])}{' ...' if len(few) > 5 else ''}. Scores by class need two: use the other split as "
             f"reference, or data.top_classes."
         )
 

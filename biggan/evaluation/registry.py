@@ -24,9 +24,9 @@ class Score:
     needs: str = ""
     """`logits`, `own_classes` (the logits' classes are the data's), `by_class` (moments a class), or nothing."""
     least: tuple[int, int] = (1, 1)
-    """How many samples and how many real images it takes."""
+    """The least numbers of samples and of real images."""
     each: bool = False
-    """Whether it takes two samples of every class."""
+    """Whether it needs two samples of every class."""
 
 
 SCORES: Registry[Score] = Registry(

@@ -67,7 +67,7 @@ def fid(samples: Embedded, real: Reference) -> float:
 
 
 def is_parts(count: int) -> int:
-    """Over how many parts the IS of so many samples is the mean: ten, or fewer of ten samples each."""
+    """The number of parts whose mean is the IS: ten, or with few samples fewer parts of ten samples each."""
     return min(IS_PARTS, count // IS_PART)
 
 
@@ -158,8 +158,8 @@ def class_fids(samples: Embedded, real: Reference) -> list[float]:
 def spread_share(samples: Embedded, real: Reference) -> float:
     """Within-class spread as a share of the real images': the mean over the classes of the ratio of their spreads.
 
-    A class's spread is the root of the unbiased variance, summed over features. 1: as varied as real images; towards 0:
-    one picture a class. Classes of fewer than two samples tell nothing; NaN where there is no other.
+    A class's spread is the root of the unbiased variance, summed over features. 1: as varied as real images; near 0:
+    one picture per class. Classes with fewer than two samples are ignored; NaN if no class is left.
     """
     return float(class_spread_shares(samples, real).nanmean())
 
@@ -175,7 +175,7 @@ def _spread(features: Tensor) -> Tensor:
 
 
 def class_accuracy(samples: Embedded, real: Reference | None = None) -> float:
-    """Share of images that the classifier takes for what they are meant to be."""
+    """Share of images that the classifier assigns to their intended class."""
     assert samples.logits is not None
     found = (samples.logits.argmax(dim=1) == samples.labels).double()
     return float(torch.where(samples.logits.isnan().any(dim=1), torch.nan, found).mean())
@@ -223,7 +223,7 @@ CLASS_ACCURACY = Score(class_accuracy, 1, quick=True, needs="own_classes")
 def compute_scores(samples: Embedded, real: Reference, names: Iterable[str] | None = None) -> dict[str, float]:
     """The scores by name, all that these features allow or those asked for.
 
-    NaN where the samples hold NaN, and for what so few images do not tell (see `unknown_scores`).
+    NaN if the samples hold NaN, and for scores that need more images (see `unknown_scores`).
     """
     has_logits = samples.logits is not None
     available = [name for name, score in SCORES.items() if _is_possible(score, has_logits, real)]
@@ -235,7 +235,7 @@ def compute_scores(samples: Embedded, real: Reference, names: Iterable[str] | No
 
 
 def unknown_scores(labels: Tensor, real: Reference, names: Iterable[str] | None = None) -> dict[str, str]:
-    """Of samples of these classes, known before any is made: the scores that cannot be had, and why.
+    """The scores that cannot be computed for samples of these classes, and why; known before sampling.
 
     Args:
         labels: (N,), the classes that the samples are meant to be of.

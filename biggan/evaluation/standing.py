@@ -33,7 +33,7 @@ def sampling_copy(
     """A copy of `G` in eval mode, its statistics those of `passes` forwards of fresh noise; `G` is left as it was.
 
     Means and variances are pooled exactly over all `passes` x `batch` samples, so that outputs no longer depend on
-    the batch they are made in. `step`: where a distribution that changes in training stands; none: after all change.
+    the batch they are made in. `step`: the step for a distribution that changes during training; None: its final form.
     `refresh_sigma`: power iterations until the estimate of Spectral Normalization is that of the weights themselves,
     which averaged weights need; without it the estimate used in training stays.
     """

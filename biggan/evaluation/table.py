@@ -1,4 +1,4 @@
-"""Scores on disk and on the terminal: one table for each set of settings, so that no column mixes two."""
+"""Tables of scores, on disk and on the terminal. Each set of settings has its own table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spectra.record.files import write_text
 
 @dataclass
 class ScoreRow:
-    """What is known of one checkpoint, or of one split of real images."""
+    """The scores of one checkpoint, or of one split of real images."""
 
     of: str
     """Whose scores: a checkpoint's file name, or `real train`, `real val`."""
@@ -36,7 +36,7 @@ class ScoreRow:
     memorization: dict[str, float] = field(default_factory=dict)
     """D's, whatever its offset: `auc/train_val` and so on (`biggan.evaluation.memorization`)."""
     leakage: list[list[float]] | None = None
-    """The share of the images meant to be of class i that the classifier takes for j."""
+    """The share of the images of intended class i that the classifier assigns to class j."""
 
     def as_dict(self) -> dict[str, Any]:
         """As stored."""
@@ -126,19 +126,19 @@ class ScoreTable:
         """The table as text: settings, checkpoints, real images. These have as many images as their line says."""
         lines = [self.settings.in_words(), "", *aligned([_shown(row) for row in self.rows])]
         if self.real:
-            lines += ["", "real images, scored alike:", *aligned([_shown(row) for row in self.real])]
+            lines += ["", "real images, scored in the same way:", *aligned([_shown(row) for row in self.real])]
         return "\n".join(lines)
 
 
 def _shown(row: ScoreRow) -> dict[str, str]:
     start = {"": row.of, "images": f"{row.images:,}", "IS parts": str(is_parts(row.images))}
-    accuracies = {f"D right on {name}": f"{value:.1%}" for name, value in row.accuracies.items()}
+    accuracies = {f"D accuracy {name}": f"{value:.1%}" for name, value in row.accuracies.items()}
     memorization = {f"D {in_words(name)}": f"{value:.3f}" for name, value in row.memorization.items()}
     return start | {name: short(value) for name, value in row.scores.items()} | accuracies | memorization
 
 
 def in_words(name: str) -> str:
-    """A measure of D's memory as a column's head: `auc/train_val` -> "AUC train/val"."""
+    """The column heading of a measure of D's memorization: `auc/train_val` -> "AUC train/val"."""
     kind, _, sets = name.partition("/")
     return f"{kind.upper() if kind == 'auc' else kind} {sets.replace('_', '/')}"
 

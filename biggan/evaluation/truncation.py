@@ -45,13 +45,13 @@ class Curve:
     points: list[Point]
     validation_is: float
     validation_images: int
-    """From how many images that is; an IS of fewer images than samples is biased to a lower value."""
+    """The number of validation images; with fewer images than samples the IS is biased to a lower value."""
 
     def table2(self) -> dict[str, Point | None]:
         """Table 2's columns: no truncation, best FID, the IS nearest to the validation images', best IS.
 
-        None for what is not to be had: the validation images' IS where all of the curve lies below it, or above, and
-        the best of scores that are all NaN.
+        None for a missing column: the validation images' IS if the whole curve lies below or above it, and the best of
+        scores that are all NaN.
         """
         return {
             "untruncated": self.points[0],

@@ -1,4 +1,4 @@
-"""A plan laid out over its base runs: every run that it asks for, checked, and what a plan's directory remembers."""
+"""Expands a plan over its base runs into checked jobs, and stores them in the plan's directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from interventions.study.plan import CONTROL, PLAIN, Entry, Plan, PlannedChange
 
 _FORMAT = "interventions-plan-2"
 _FIRST_FORMAT = "interventions-plan-1"
-"""Of plans laid out before seeds had a field of their own: it stood in the entry's name."""
+"""The format of plans from before seeds had their own field: the seed was part of the entry's name."""
 SEED_STRIDE = 1000
 
 
@@ -73,7 +73,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A plan laid out over its base runs: what a plan's directory remembers in plan.json."""
+    """A plan expanded over its base runs, as stored in plan.json."""
 
     plan: str
     title: str
@@ -92,7 +92,7 @@ class Resolved:
         return next(job for job in self.jobs if job.key == key)
 
     def as_json(self) -> dict[str, Any]:
-        """What plan.json holds."""
+        """The contents of plan.json."""
         return json.loads(json.dumps({"format": _FORMAT, **asdict(self)}))
 
 
@@ -108,7 +108,7 @@ def resolve(
     settings: Mapping[str, Any] | None = None,
     in_steps: bool = False,
 ) -> Resolved:
-    """Lay a plan out over the base runs in `places`; everything is checked, nothing is written.
+    """Expand a plan over the base runs in `places`; everything is checked, nothing is written.
 
     Branches go `steps` further steps; runs from scratch `scratch_steps`, or as many as the base run has in all.
     `in_steps`: the entries' `from` and `until` are further steps already. Raises `UserError` for a missing parent and
@@ -129,7 +129,9 @@ def resolve(
         for entry in plan.entries:
             job = layout.job(entry)
             if job is None:
-                notes.append(f"{name}/{run_name(entry.name, entry.seed)} is left out: this base run is that already")
+                notes.append(
+                    f"{name}/{run_name(entry.name, entry.seed)} is skipped: this base run already has these settings"
+                )
             else:
                 jobs.append(job)
     notes += _dependent(parents, [base.name for base in bases])
@@ -137,7 +139,7 @@ def resolve(
 
 
 def run_name(entry: str, seed: int | None) -> str:
-    """What the run of an entry is called: ENTRY, or ENTRY-seed-N."""
+    """The name of an entry's run: ENTRY, or ENTRY-seed-N."""
     return entry if seed is None else f"{entry}-seed-{seed}"
 
 
@@ -172,7 +174,8 @@ class _Layout:
         return jobs
 
     def job(self, entry: Entry) -> Job | None:
-        """The run of an entry; None where the base run is that already. Raises `UserError` where it cannot be done."""
+        """The run of an entry; None if the base run already has its settings. Raises `UserError` if it cannot be
+        done."""
         begin, length = self._span(entry)
         timed = [one for given in entry.changes if self._has_effect(one := self._timed(given, entry))]
         if not timed:
@@ -184,7 +187,7 @@ class _Layout:
         return Job(self.base, entry.name, "scratch" if entry.scratch else "branch", length, changes, entry.seed)
 
     def _span(self, entry: Entry) -> tuple[int, int]:
-        """The step at which an entry's run begins, and how many it goes."""
+        """The first step of an entry's run, and its number of steps."""
         return (0, self.scratch_steps) if entry.scratch else (self.parent.step, self.steps)
 
     def _timed(self, given: PlannedChange, entry: Entry) -> Timed:
@@ -196,7 +199,9 @@ class _Layout:
         stop = None if given.until is None else begin + round(given.until * unit)
         one = Timed(change, start, None if stop is None or stop >= begin + length else stop)
         if entry.scratch and (one.start or one.stop or change.operates):
-            raise UserError(f"{entry.name} is a run from scratch: its changes are fields, from its first step on.")
+            raise UserError(
+                f"{entry.name} is a run from scratch, so it can only change fields, from its first step on."
+            )
         return one
 
     def _has_effect(self, timed: Timed) -> bool:
@@ -229,7 +234,7 @@ def _as_json(timed: Timed) -> dict[str, Any]:
 
 
 def _in_steps(value: Any, length: int) -> Any:
-    """Arguments with `50%` as so many steps."""
+    """Arguments with `50%` converted to steps."""
     if isinstance(value, Mapping):
         return {key: _in_steps(one, length) for key, one in value.items()}
     if isinstance(value, str):
@@ -238,7 +243,7 @@ def _in_steps(value: Any, length: int) -> Any:
 
 
 def _base_names(parents: list[Parent]) -> list[str]:
-    """A directory name for each base run: its run's, told apart by numbers where they agree."""
+    """A directory name for each base run: its run's name, with a number if several are equal."""
     names: list[str] = []
     for parent in parents:
         name = parent.run.path.resolve().name if parent.run is not None else parent.checkpoint.path.stem
@@ -254,7 +259,7 @@ def _base_names(parents: list[Parent]) -> list[str]:
 
 
 def _dependent(parents: list[Parent], names: list[str]) -> list[str]:
-    """A note on every two base runs that are one run: statistics take base runs for independent."""
+    """A note on every two base runs that are one run, because the statistics treat base runs as independent."""
     notes = []
     for (one, name), (other, second) in itertools.combinations(zip(parents, names, strict=True), 2):
         configs = one.checkpoint.config, other.checkpoint.config
@@ -268,7 +273,7 @@ def _dependent(parents: list[Parent], names: list[str]) -> list[str]:
 
 
 def one_run_words(names: list[str]) -> str:
-    """That base runs are checkpoints of one run."""
+    """A note that base runs are checkpoints of one run."""
     return f"{' and '.join(names)} are checkpoints of one run, and not independent: n counts them as {len(names)}"
 
 
@@ -279,7 +284,9 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     for name in settings:
         check_known(name, free, "configuration field")
         if free[name]:
-            raise UserError(f"{name} decides the numbers, and a plan's settings may not. Make it a change of an entry.")
+            raise UserError(
+                f"{name} affects the results, so it cannot be a setting of a plan. Make it a change of an entry."
+            )
 
 
 def save_resolved(resolved: Resolved, folder: Path) -> None:
@@ -292,11 +299,11 @@ def save_resolved(resolved: Resolved, folder: Path) -> None:
         if before != load_json(resolved.as_json()):
             raise UserError(
                 f"{folder} holds another plan, or the same one with other parents or lengths: "
-                f"{_what(before, resolved)}. Choose another --out, or give the options that it was begun with."
+                f"{_what(before, resolved)}. Choose another --out, or give the plan's original options."
             )
         return
     if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} exists, is not empty, and holds no plan. Choose another --out.")
+        raise UserError(f"{folder} is not empty, and has no plan. Choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(resolved.as_json(), indent=1) + "\n")
 

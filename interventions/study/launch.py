@@ -1,6 +1,6 @@
-"""Running a plan's jobs: local processes of a core each, or a cluster's through submitit; one display for all.
+"""Runs a plan's jobs: local processes with one core each, or jobs of a cluster through submitit; one display for all.
 
-What has finished is not run again, what was cut off goes on where it was: a plan is continued by launching it again.
+To continue a plan, launch it again: finished jobs are not repeated, interrupted ones resume where they stopped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GRACE_SECONDS = 120.0
 
 
 class Handle(Protocol):
-    """A job that is under way."""
+    """A running job."""
 
     def poll(self) -> int | None:
         """The exit code, or None while it runs."""
@@ -48,13 +48,13 @@ class Outcome:
 
     finished: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    """Key -> the last lines that the job said."""
+    """Key -> the last lines of the job's output."""
     retried: list[str] = field(default_factory=list)
     interrupted: bool = False
 
 
 class Process:
-    """A job as a child process, its words in FOLDER/logs/."""
+    """A job as a child process, with its output in FOLDER/logs/."""
 
     def __init__(self, folder: Path, key: str, threads: int) -> None:
         log = log_of(folder, key)
@@ -63,7 +63,7 @@ class Process:
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(paths)}
         command = [sys.executable, "-m", "interventions.study.worker", str(folder), key, str(os.getpid())]
         with open(log, "a", encoding="utf-8") as words:
-            # A group of its own: a Ctrl-C is the launcher's, which passes it on.
+            # A separate process group: a Ctrl-C reaches only the launcher, which passes it on.
             self.process = subprocess.Popen(
                 command, stdout=words, stderr=words, env=environment, start_new_session=True
             )
@@ -118,15 +118,16 @@ def submitit(folder: Path, cluster: str | None, parameters: dict[str, Any]) -> S
 
 
 def log_of(folder: Path, key: str) -> Path:
-    """Where a job's words are."""
+    """The file of a job's output."""
     return folder / "logs" / f"{key.replace('/', '--')}.log"
 
 
 def launch(resolved: Resolved, folder: Path, start: Start, jobs: int, *, quiet: bool = False) -> Outcome:
     """Run every job of the plan in `folder` that has not finished, `jobs` at a time.
 
-    A crashed job is begun once more, from its newest checkpoint; after a second crash it is reported, and the others
-    go on. Ctrl-C and SIGTERM let every job finish its step and save. Raises `UserError` where the plan is being run by
+    A crashed job is restarted once, from its newest checkpoint; after a second crash it is reported, and the others
+    continue. Ctrl-C and SIGTERM let every job finish its step and save. Raises `UserError` where the plan is being run
+    by
     another process, or a parent is missing.
     """
     with _lock(folder):
@@ -194,10 +195,10 @@ class _Launch:
         if self.attempts[key] < ATTEMPTS and code != EXIT_BAD_INPUT:
             self.outcome.retried.append(key)
             self.waiting.insert(0, job)
-            self.display.say(f"{key} ended with code {code}; it is begun once more")
+            self.display.say(f"{key} ended with code {code}; it is restarted")
         else:
             self.outcome.failed[key] = words
-            self.display.say(f"{key} failed with code {code}: {words.splitlines()[-1] if words else 'no words'}")
+            self.display.say(f"{key} failed with code {code}: {words.splitlines()[-1] if words else 'no output'}")
 
     def _stop_all(self) -> None:
         for handle in self.running.values():
@@ -263,7 +264,7 @@ class Display:
             self.live.update(self.tasks[key], completed=self.step(key) - begin)
 
     def step(self, key: str) -> int:
-        """The last step that a job has said."""
+        """The last step that a job has reported."""
         try:
             said = json.loads((self.folder / "progress" / f"{key.replace('/', '--')}.json").read_text())
         except (OSError, json.JSONDecodeError):
@@ -271,7 +272,7 @@ class Display:
         return int(said["step"])
 
     def say(self, line: str) -> None:
-        """A line of its own."""
+        """Print a separate line."""
         if self.live is not None:
             self.live.console.print(line)
         elif not self.quiet:

@@ -8,7 +8,8 @@
       r1: {from: scratch, changes: [r1: 10]}
       lr-{g}: {each: {g: [1e-5, 1e-4]}, changes: [lr: "G={g}"]}
 
-`from` and `until` are shares of the entry's length; an argument such as `50%` is so many steps of it. The unchanged
+`from` and `until` are shares of the entry's length; an argument such as `50%` is that share of it, in steps. The
+unchanged
 control and the continuations under other seeds need no entry: every plan has them.
 """
 
@@ -77,7 +78,7 @@ def read_plan(name: str) -> Plan:
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.exists():
         if not path.is_file():
-            raise UserError(f"there is no plan {name}. Give a YAML file, or one of {', '.join(shipped_plans())}.")
+            raise UserError(f"unknown plan {name}. Give a YAML file, or one of {', '.join(shipped_plans())}.")
         text, name = path.read_text(encoding="utf-8"), path.stem
     else:
         check_known(name, shipped_plans(), "plan")
@@ -125,7 +126,7 @@ def _entries(plan: str, name: str, value: Any) -> Iterator[Entry]:
         chosen = dict(zip(each, combination, strict=True))
         full = _filled(name, chosen)
         if not _NAME.fullmatch(full) or full in (CONTROL, PLAIN) or "-seed-" in full:
-            raise UserError(f"'{full}' cannot be an entry's name: letters, digits, . _ + -, and none of a plan's own.")
+            raise UserError(f"'{full}' cannot be an entry's name. Use letters, digits, . _ + -, and no reserved name.")
         changes = tuple(_change(one, chosen, where) for one in value.get("changes") or ())
         if not changes:
             raise UserError(f"{where} has no changes. The unchanged control needs no entry: every plan has it.")

@@ -1,7 +1,7 @@
-"""`python -m interventions.study.thin PLAN OUT`: a plan's directory made small enough to send.
+"""`python -m interventions.study.thin PLAN OUT`: copy a plan's directory, thinned until it is small enough to share.
 
-Beside each run lie the numbers of its whole record (`outcome.json`), which a comparison takes and says so: what needs
-every step cannot be told from what is left. The tables of the whole are copied too.
+Measures that need every step cannot be computed from a thinned record. So the numbers of the whole record are stored
+beside each run (`outcome.json`); a comparison uses them and notes it. The tables of the whole plan are copied too.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ SPECTRA = ("sigma0/", "sigma1/")
 
 
 def thin_plan(plan: Path, out: Path, every: int = 20, spectra_every: int = 100) -> Path:
-    """Copy a plan's directory to `out`, with the losses, accuracies and gradient norms of G and D every so many steps
-    and sigma_0 and sigma_1 of every layer now and then. Raises `UserError` where `plan` is none or `out` is taken."""
+    """Copy a plan's directory to `out`, with the losses, accuracies and gradient norms of G and D every N steps, and
+    sigma_0 and sigma_1 of every layer at larger intervals. Raises `UserError` if `plan` is not a plan's directory or
+    `out` is not empty."""
     from interventions.study.expand import load_resolved
 
     resolved = load_resolved(plan)
@@ -44,7 +45,7 @@ def thin_plan(plan: Path, out: Path, every: int = 20, spectra_every: int = 100) 
 
 
 def _rename(run: Path, places: dict[str, str]) -> None:
-    """Name the parent by its run, not by where it lay on this machine."""
+    """Name the parent by its run, without its path on this machine."""
     for path in (run / "run.json", run / "events.jsonl"):
         text = path.read_text(encoding="utf-8")
         for place, name in places.items():
@@ -97,9 +98,11 @@ def main(argv: list[str] | None = None) -> int:
             prog="python -m interventions.study.thin", description=__doc__, allow_abbrev=False
         )
         parser.add_argument("plan", type=Path, help="the plan's directory")
-        parser.add_argument("out", type=Path, help="where the thinned one goes")
-        parser.add_argument("--every", type=int, default=20, help="steps between the scalars that stay (20)")
-        parser.add_argument("--spectra-every", type=int, default=100, help="steps between the spectra that stay (100)")
+        parser.add_argument("out", type=Path, help="the directory for the thinned copy")
+        parser.add_argument("--every", type=int, default=20, help="steps between the scalars that are kept (20)")
+        parser.add_argument(
+            "--spectra-every", type=int, default=100, help="steps between the spectra that are kept (100)"
+        )
         options = parser.parse_args(argv)
         out = thin_plan(options.plan, options.out, options.every, options.spectra_every)
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())

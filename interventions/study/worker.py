@@ -1,4 +1,4 @@
-"""Running one job of a plan, in a process of its own: begun, or continued where it was."""
+"""Runs one job of a plan in its own process, from the beginning or from where it stopped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOCK_SECONDS = 60.0
 def run_job(folder: str | Path, key: str) -> str:
     """Run the job `key` of the plan in `folder` to its end, from wherever it is; "finished", "interrupted", "stopped".
 
-    Raises `UserError` where its parent is gone or is no longer what it was.
+    Raises `UserError` if its parent is gone or has changed.
     """
     from interventions.study.expand import load_resolved
 
@@ -49,7 +49,7 @@ def run_job(folder: str | Path, key: str) -> str:
 
 
 def has_ended(out: Path) -> bool:
-    """Whether the run has come to its end: its last step, or non-finite numbers that it was told to stop at."""
+    """Whether the run has ended: at its last step, or stopped at non-finite numbers as configured."""
     events = RunDirectory(out).events_that_hold()
     return bool(events) and events[-1]["event"] in ("finished", "stopped")
 
@@ -97,17 +97,19 @@ def load_parent(base: Base) -> Any:
 
     if not Path(base.checkpoint).is_file():
         raise UserError(
-            f"the parent {base.checkpoint} of {base.name} is gone. Put it back, or begin another plan "
+            f"the parent {base.checkpoint} of {base.name} is missing. Restore it, or begin another plan "
             f"with another --out."
         )
     parent = find_parent(base.checkpoint)
     if parent.checkpoint.digest != base.digest:
-        raise UserError(f"the parent {base.checkpoint} of {base.name} is not what the plan began with: other digest.")
+        raise UserError(
+            f"the parent {base.checkpoint} of {base.name} has changed since the plan began: its digest differs."
+        )
     return parent
 
 
 def _wait_for_lock(out: Path) -> None:
-    """A killed launcher's worker finishes its step and saves; give it time to let go of the run."""
+    """A killed launcher's worker finishes its step and saves; give it time to release the run."""
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
@@ -122,7 +124,7 @@ def _wait_for_lock(out: Path) -> None:
 
 
 class Heartbeat(Observer):
-    """Leaves the step in FOLDER/progress/ for the launcher's display, and ends training when the launcher is gone."""
+    """Writes the step to FOLDER/progress/ for the launcher's display, and ends training when the launcher is gone."""
 
     def __init__(self, folder: Path, key: str) -> None:
         self.path = folder / "progress" / f"{key.replace('/', '--')}.json"
@@ -130,17 +132,17 @@ class Heartbeat(Observer):
         self.last = 0.0
 
     def on_start(self, trainer: Trainer) -> None:
-        """Say where it begins."""
+        """Write the first step."""
         self.first, self.began = trainer.state.step, time.time()
         self._write(trainer.state.step)
 
     def after_step(self, step: int, stats: Mapping[str, float]) -> None:
-        """Say the step, at most once a second."""
+        """Write the step, at most once a second."""
         if time.monotonic() - self.last > BEAT_SECONDS:
             self._write(step)
 
     def on_end(self, status: str) -> None:
-        """Nothing: the run's own events say how it ended."""
+        """Do nothing: the run's events record how it ended."""
 
     def _write(self, step: int) -> None:
         self.last = time.monotonic()
@@ -173,7 +175,7 @@ def main(argv: list[str]) -> int:
 
 
 def note(folder: Path, kind: str, **fields: Any) -> None:
-    """Add a line to the plan's list of what happened."""
+    """Add a line to the plan's list of events."""
     line = json.dumps({"event": kind, "time": round(time.time(), 3), **fields}) + "\n"
     with open(folder / "launches.jsonl", "a", encoding="utf-8") as file:
         file.write(line)

@@ -27,18 +27,18 @@ def draw_film_strip(
     passes: int = 100,
     report: Callable[[str], None] = lambda text: None,
 ) -> Path:
-    """Draw the strip of a run, a row a checkpoint and a column a class, and return where it was written.
+    """Draw the strip of a run, one row per checkpoint and one column per class, and return its path.
 
     Args:
         run: the run directory; its checkpoints, rings frozen by alarms among them, are the frames.
         out: the picture; None: RUN/figures/film-strip-STEP.png.
-        around: the step in the middle; None: the onset of the run's collapse, of its first alarm or spike, or its last
-            step, and at any rate one that its checkpoints reach.
+        around: the step in the middle; None: the onset of the run's collapse, or of its first alarm or spike, or its
+            last step, limited to the steps of its checkpoints.
         frames: how many checkpoints, those nearest to `around`.
         classes: None: the first 10.
         seed: of the latents, the same in every frame.
         passes: forwards for standing statistics.
-        report: told of each checkpoint.
+        report: called with a text for each checkpoint.
 
     Raises:
         UserError: a run without checkpoints, a step beyond them, one that does not verify, a class that the generator
@@ -53,8 +53,8 @@ def draw_film_strip(
         around = min(max(_telling_step(run, max(files)), min(files)), max(files))
     if not min(files) <= around <= max(files):
         raise UserError(
-            f"--around is {around}, and the checkpoints of {run} reach from step {min(files)} to {max(files)}. "
-            f"Take one of these steps."
+            f"--around is {around}, but the checkpoints of {run} reach from step {min(files)} to {max(files)}. "
+            f"Choose one of these steps."
         )
     steps = sorted(sorted(files, key=lambda step: (abs(step - around), step))[:frames])
     panels: dict[str, list[np.ndarray]] = {"generator": [], "its average (EMA)": []}

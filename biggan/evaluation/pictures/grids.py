@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 GAP = 2  # pixels between images
 HEADER = 44  # pixels for title and captions
-LEAST_SIDE = 48  # small images are enlarged to at least so many pixels
+LEAST_SIDE = 48  # small images are enlarged to at least this many pixels
 _BATCH = 64
 
 
@@ -46,8 +46,8 @@ def class_images(
 ) -> np.ndarray:
     """uint8 images (classes, per_class, R, R, 3) of `G` under standing statistics; `G` is left as it was.
 
-    Column j of each class has its own latent; with `truncation`, truncated at that threshold. `step`: where a
-    distribution that changes in training stands; none: after all change.
+    Column j of each class has its own latent; with `truncation`, truncated at that threshold. `step`: the step for
+    a distribution that changes during training; None: its final form.
     """
     network = sampling_copy(
         G, distribution=distribution, step=step, passes=passes, seed=seed, refresh_sigma=refresh_sigma

@@ -1,4 +1,4 @@
-"""Pictures to look at: interpolations, nearest training images, truncation strips, easy and difficult classes."""
+"""Pictures of a generator: interpolations, nearest training images, truncation strips, easy and difficult classes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _chosen(classes: int, count: int) -> list[int]:
 
 
 def _of_all(sampler: GeneratorNetwork, shown: int) -> str:
-    """To be said where not every class is shown."""
+    """A remark for the title if not every class is shown."""
     return "" if shown == sampler.classes else f"; {shown} of {sampler.classes} classes"
 
 
@@ -167,7 +167,7 @@ def class_difficulty(
     Raises `UserError` where there are no moments of each class.
     """
     if evaluator.reference.by_class is None:
-        raise UserError("difficulty by class needs moments of each class, and these features have too many for that.")
+        raise UserError("difficulty by class needs moments of each class, but these features are too many for that.")
     fids = torch.tensor(class_fids(embedded, evaluator.reference))
     shares = class_spread_shares(embedded, evaluator.reference)
     order = fids.argsort()  # those of no known FID, of fewer than two samples, last

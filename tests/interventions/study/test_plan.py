@@ -173,7 +173,7 @@ def test_a_missing_parent_is_said_before_anything_runs(plan_file: Path, base: Pa
     file = copy / "checkpoints/step-00000002.safetensors"
     shutil.copy(copy / "checkpoints/step-00000004.safetensors", file)
     start = InThisProcess()
-    with pytest.raises(UserError, match="is not what the plan began with"):
+    with pytest.raises(UserError, match="has changed since the plan began"):
         launch(resolved, folder, start, 1, quiet=True)
     file.unlink()
     with pytest.raises(UserError, match=r"of copy is gone"):
