@@ -180,9 +180,10 @@ def test_a_forked_process_holds_no_lock_of_a_killed_parent(tmp_path: Path) -> No
     code = (
         "import os, sys, time; from pathlib import Path; from biggan.run.directory import RunDirectory\n"
         "RunDirectory(Path(sys.argv[1])).lock()\n"
+        "ready, forked = os.pipe()\n"
         "child = os.fork()\n"
-        "if child: print(child, flush=True); os.kill(os.getpid(), 9)\n"
-        "time.sleep(60)"
+        "if child: os.read(ready, 1); print(child, flush=True); os.kill(os.getpid(), 9)\n"
+        "os.write(forked, b'.'); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
