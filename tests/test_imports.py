@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.Constant) and (entry := re.fullmatch(r"(\w+)(\.\w+)+:\w+", str(node.value))):
+            found.add(entry[1])  # an entry of a registry
     return found
 
 
@@ -48,9 +51,14 @@ OWN_WAYS = {"fsync", "fdatasync", "flock", "lockf", "link"}
 def renames(path: Path) -> set[str]:
     """The calls in a file that belong into one of `WRITERS`."""
     tree = ast.parse(path.read_text())
-    called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    called = [call.func for call in calls]
     attributes = [function for function in called if isinstance(function, ast.Attribute)]
     names = {one.attr for one in attributes if one.attr in OWN_WAYS}
+    # Path's own: one argument and no keyword, unlike those of strings and frames.
+    single = [call.func for call in calls if len(call.args) == 1 and not call.keywords]
+    paths = ("replace", "rename", "hardlink_to", "symlink_to")
+    names |= {one.attr for one in single if isinstance(one, ast.Attribute) and one.attr in paths}
     of_os = [one for one in attributes if isinstance(one.value, ast.Name) and one.value.id in ("os", "shutil")]
     names |= {one.attr for one in of_os if one.attr in ("replace", "rename", "renames", "move")}
     imported = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module in ("os", "fcntl")]

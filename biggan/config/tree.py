@@ -119,10 +119,12 @@ def from_dict(values: Mapping[str, Any], kind: type = Config, prefix: str = "") 
     """
     hints = hints_of(kind)
     known = {field.name for field in dataclasses.fields(kind)}
-    arguments = {}
+    arguments: dict[str, Any] = {}
     for given, value in values.items():
         name = RENAMED.get(f"{prefix}{given}", given).removeprefix(prefix)
         check_known(name, known, f"configuration field of {prefix or 'the run'}:")
+        if name in arguments:
+            raise UserError(f"{prefix}{name} is given twice, once under its earlier name. Omit one of them.")
         if dataclasses.is_dataclass(hints[name]):
             value = from_dict(value, hints[name], f"{prefix}{name}.")
         arguments[name] = value

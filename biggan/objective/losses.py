@@ -6,7 +6,8 @@ drawn on one scale: `loss/D_real` and `loss/D_fake` add up to D's loss.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 from torch.nn import functional as F
 
@@ -18,15 +19,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Loss(Protocol):
-    """What adversarial training asks of an objective."""
+class Loss:
+    """An adversarial loss, made from its configuration."""
 
     gradient_penalty: float = 0.0
     """Strength of the gradient penalty that belongs to the objective, where the configuration names none."""
 
+    def __init__(self, config: LossConfig) -> None:
+        """A loss without settings ignores `config`."""
+
+    @abstractmethod
     def discriminator(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """D's loss on real and on fake logits."""
 
+    @abstractmethod
     def generator(self, fake: Tensor) -> Tensor:
         """G's loss on the logits of its images."""
 

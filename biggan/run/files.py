@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from spectra.record.files import move
+from spectra.record.files import move, sync
 
 _held: set[Lock] = set()
 
@@ -115,6 +115,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+        sync(target)
 
 
 def replace_link(source: Path, target: Path) -> None:

@@ -48,7 +48,24 @@ def _by_name(value: Any, fields: list[str], name: str) -> dict[str, Any]:
     elif text in _NETWORKS and "network" in fields:
         return {"network": text}
     first = next((field for field in fields if field != "network"), "network")
+    _refuse_earlier_form(text, given, fields, name)
     return given | ({first: text} if text else {})
+
+
+def _refuse_earlier_form(text: str, given: Mapping[str, str], fields: list[str], name: str) -> None:
+    """Raise `UserError` for `1,key:value`, which version 0.1 read, with the mapping that means the same."""
+    free = [field for field in fields if field not in given and (field != "network" or len(fields) == 1)]
+    found, named = dict(given), False
+    for part in text.split(","):
+        key, colon, value = part.partition(":")
+        if colon and key in fields:
+            found[key], named = value, True
+        elif free:
+            found[free[0]] = part
+        free = [field for field in free if field not in found]
+    if named or ("," in text and len(found) - len(given) > 1 and not text.startswith(("/", "."))):
+        mapping = ", ".join(f"{key}: {value}" for key, value in found.items())
+        raise UserError(f"the change {name} takes one value, or a mapping. Instead of '{text}' write '{{{mapping}}}'.")
 
 
 def _mapping(text: str, name: str) -> dict[str, Any]:
@@ -75,9 +92,7 @@ def _converted(hint: Any, value: Any, where: str) -> Any:
     choices = [str(choice) for member in members if get_origin(member) is Literal for choice in get_args(member)]
     if choices:
         raise UserError(f"{where} is '{value}', expected one of {', '.join(choices)}{nearest(str(value), choices)}")
-    text = str(value)
-    several = " Write several arguments as a mapping: {name: value, ...}." if "," in text or ":" in text else ""
-    raise UserError(f"{where} is '{value}', expected {' or '.join(map(_in_words, members))}.{several}")
+    raise UserError(f"{where} is '{value}', expected {' or '.join(map(_in_words, members))}.")
 
 
 def _as(kind: Any, value: Any) -> Any:
@@ -88,7 +103,7 @@ def _as(kind: Any, value: Any) -> Any:
         word = {True: "on", False: "off"}[value] if isinstance(value, bool) else value  # as YAML reads on and off
         return get_args(kind)[get_args(kind).index(word)]
     if get_origin(kind) is list:
-        items = value if isinstance(value, list) else yaml.safe_load(value) if str(value)[:1] == "[" else [value]
+        items = value if isinstance(value, list) else _sequence(str(value))
         return [_as(get_args(kind)[0], item) for item in items]
     if isinstance(value, (bool, Mapping, list)):
         raise TypeError
@@ -98,5 +113,14 @@ def _as(kind: Any, value: Any) -> Any:
     return kind(number)
 
 
+def _sequence(text: str) -> list[Any]:
+    """`[a, b]`, or a single item. Raises `ValueError` for what only begins like a list."""
+    try:
+        found = yaml.safe_load(text) if text.startswith("[") else [text]
+    except yaml.YAMLError as error:
+        raise ValueError from error
+    return found if isinstance(found, list) else [text]
+
+
 def _in_words(kind: Any) -> str:
-    return f"a list of {_in_words(get_args(kind)[0])}" if get_origin(kind) is list else WORDS.get(kind, str(kind))
+    return "a list such as [a, b]" if get_origin(kind) is list else WORDS.get(kind, str(kind))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.errors import UserError
 from interventions.compare.outcome import RunOutcome, read_outcome
-from interventions.study.expand import run_name
+from interventions.study.expand import load_resolved, one_run_words, run_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,8 +115,6 @@ class Comparison:
 def compare_plan(folder: str | Path) -> Comparison:
     """The runs in a plan's directory, finished or not. Raises `UserError` if it is not a plan's, or no run has
     begun."""
-    from interventions.study.expand import load_resolved
-
     folder = Path(folder)
     resolved = load_resolved(folder)
     rows: list[Row] = []
@@ -175,8 +173,6 @@ def compare_runs(paths: Iterable[str | Path]) -> Comparison:
 
 def notes_on(rows: list[Row], parents: Mapping[str, Path] | None = None) -> list[str]:
     """Notes on what weakens the comparison: base runs that are one run, and scores under different settings."""
-    from interventions.study.expand import one_run_words
-
     notes = []
     runs = [path.resolve() for path in (parents or {}).values()]
     for run in dict.fromkeys(path for path in runs if runs.count(path) > 1):

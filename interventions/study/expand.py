@@ -177,7 +177,10 @@ class _Layout:
         """The run of an entry; None if the base run already has its settings. Raises `UserError` if it cannot be
         done."""
         begin, length = self._span(entry)
-        timed = [one for given in entry.changes if self._has_effect(one := self._timed(given, entry))]
+        try:
+            timed = [one for given in entry.changes if self._has_effect(one := self._timed(given, entry))]
+        except UserError as error:
+            raise UserError(f"entry {entry.name}: {error}") from error
         if not timed:
             return None
         self._check(entry, timed)
@@ -330,7 +333,7 @@ def load_json(values: Mapping[str, Any]) -> Resolved:
         plan=values["plan"],
         title=values["title"],
         bases=tuple(Base(**base) for base in values["bases"]),
-        jobs=tuple(Job(**{**job, "changes": tuple(job["changes"])}) for job in jobs),
+        jobs=tuple(Job(**{**job, "changes": tuple(map(_with_names_of_today, job["changes"]))}) for job in jobs),
         settings=values["settings"],
         figures=tuple(values["figures"]),
         notes=tuple(values["notes"]),
@@ -342,3 +345,13 @@ def _of_first_format(job: Mapping[str, Any]) -> dict[str, Any]:
     entry, _, number = job["entry"].partition("-seed-")
     kind = "seed" if job["kind"] == "luck" else job["kind"]
     return {**job, "entry": entry, "kind": kind, "seed": int(number) if number else None}
+
+
+def _with_names_of_today(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored change; one that sets a field by its earlier name sets the same field by its name of today."""
+    from biggan.config import RENAMED
+
+    arguments = entry["change"].get("set")
+    if arguments is None or arguments["field"] not in RENAMED:
+        return dict(entry)
+    return {**entry, "change": {"set": {**arguments, "field": RENAMED[arguments["field"]]}}}

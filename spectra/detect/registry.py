@@ -23,6 +23,7 @@ class Detector:
         thresholds: fields of the class's `thresholds`.
 
     Attributes:
+        at: an instance of `thresholds` with those that were given; None for a class without.
         kinds: the kinds of its findings.
         what: what it looks for, for help and messages ("spikes of sigma_0").
         reads: prefixes of the names of the series that it reads; of a finished record it gets only these.
@@ -42,6 +43,7 @@ class Detector:
 
     def __init__(self, **thresholds: float) -> None:
         self.given = thresholds
+        self.at = None if self.thresholds is None else self.thresholds(**thresholds)
 
     def update(self, step: int, values: Mapping[str, float]) -> list[Finding]:
         """The findings from the numbers recorded at `step`, by series (which may include series that it does not

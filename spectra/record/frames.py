@@ -64,7 +64,7 @@ def gradient_variance_in_time(gradients: pd.DataFrame, window: int = 20) -> pd.D
 
     squares = gradients.assign(square=gradients.gradient_norm**2)
     sums = squares.groupby(["network", "step"], observed=True, sort=True).square.sum(min_count=1)
-    found = np.sqrt(sums).rename("norm").reset_index()
+    found = np.sqrt(sums).reset_index(name="norm")
     rolling = found.groupby("network", observed=True).norm.rolling(window, min_periods=2)
     found["variance"] = rolling.var(ddof=0).to_numpy()
     return found[["step", "network", "norm", "variance"]]

@@ -24,7 +24,7 @@ FOLDERS = [Path(__file__).parent]
 
 def preset_names() -> list[str]:
     """The names of all presets, the default first."""
-    files = (file.name for folder in FOLDERS for file in folder.iterdir())
+    files = (file.name for folder in FOLDERS if folder.is_dir() for file in folder.iterdir())
     names = {name.removesuffix(".yaml") for name in files if name.endswith(".yaml")}
     return [DEFAULT_PRESET, *sorted(names - {DEFAULT_PRESET})]
 
@@ -52,8 +52,9 @@ def preset_values(name: str) -> dict[str, Any]:
 def preset_chain(name: str) -> list[str]:
     """A preset, its base, the base of that, and so on. Raises `UserError` as `preset_values` does."""
     chain: list[str] = []
-    following: str | None = name
+    following: Any = name
     while following is not None:
+        following = RENAMED_PRESETS.get(str(following), str(following))
         if following in chain:
             raise UserError(f"presets are based on each other in a cycle: {' -> '.join([*chain, following])}.")
         chain.append(following)

@@ -106,7 +106,7 @@ def test_the_table_of_a_preset_whose_files_were_not_given(capsys: pytest.Capture
         (["cifar11"], "did you mean 'cifar10'"),
         (["--model.ch", "0"], "model.ch is 0"),
         (["cifar10", "--data.path", "nowhere-at-all"], "which does not exist"),
-        (["--dry-run"], "--dry-run means nothing to the benchmark"),
+        (["--dry-run"], "--dry-run has no effect on the benchmark"),
         (["--secnds", "1"], "unknown option '--secnds'"),
     ],
 )

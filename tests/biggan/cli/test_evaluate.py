@@ -267,7 +267,7 @@ def test_a_checkpoint_with_nan(run: Path, tmp_path: Path, capsys: pytest.Capture
         (["--samples", "1"], "expected at least 2"),
         (["--standing-passes", "0"], "expected at least 1"),
         (["--all", "--discriminator"], "different tasks"),
-        (["--features", "inception"], "there is no file"),
+        (["--features", "inception"], "need a weights file, but"),
         (["--features", "clasifier"], "did you mean 'classifier'"),
     ],
 )

@@ -87,3 +87,14 @@ def test_the_earlier_name_of_the_default_preset_works_and_says_so(
         train_main(["jar", "--model.resolution=8", "--steps=1", "--eval.every=0", "--samples.every=0", "--quiet"]) == 0
     )
     assert (tmp_path / "runs" / "digits" / "config.yaml").exists()
+
+
+def test_a_base_may_have_its_earlier_name_and_a_folder_may_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "old.yaml").write_text("base: jar\nsteps: 7\n")
+    (tmp_path / "number.yaml").write_text("base: 5\n")
+    monkeypatch.setattr("biggan.config.presets.FOLDERS", [*FOLDERS, tmp_path / "missing", tmp_path])
+    assert preset_chain("old") == ["old", "digits"]
+    with pytest.raises(UserError, match="unknown preset '5'"):
+        preset_values("number")

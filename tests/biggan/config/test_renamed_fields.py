@@ -11,6 +11,7 @@ from tiny import TINY
 from biggan.cli.options import parse
 from biggan.cli.train import train_main
 from biggan.config import RENAMED, Config, fields, flatten, from_dict, to_dict, unflatten
+from biggan.errors import UserError
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
 
 OTHER = {
@@ -64,3 +65,8 @@ def test_a_run_with_earlier_names_is_resumed(tmp_path: Path, monkeypatch: pytest
     assert yaml.safe_load((out / "config.yaml").read_text())["model"]["filter_D"] == 5
     assert train_main(["--resume", str(out), "--steps=2", "--quiet"]) == 0
     assert read_checkpoint(checkpoint_paths(out)[-1]).config.model.kernel_size_D == 5
+
+
+def test_a_field_under_both_of_its_names_is_refused() -> None:
+    with pytest.raises(UserError, match=r"model\.kernel_size_G is given twice"):
+        from_dict({"model": {"filter_G": 5, "kernel_size_G": 3}})

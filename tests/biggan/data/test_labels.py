@@ -47,7 +47,7 @@ def test_the_most_common_classes_and_ties_go_to_lower_numbers() -> None:
         [0, 1, 2, 4],
         [0, 1, 2, 3, 4],
     ]
-    with pytest.raises(UserError, match="top_classes is 6, and the data has 5 classes"):
+    with pytest.raises(UserError, match="top_classes is 6, but the data has 5 classes"):
         most_common([labels], 6, 6)
 
 

@@ -110,7 +110,7 @@ def test_samples_made_otherwise_are_not_mixed(
     run: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert sample_main(options(run, whole, "--seed", "1")) == 2
-    assert "made otherwise (seed: 0 there, 1 now)" in " ".join(capsys.readouterr().err.split())
+    assert "with other settings (seed: 0 there, 1 now)" in " ".join(capsys.readouterr().err.split())
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "file.txt").write_text("mine")
     assert sample_main(options(run, tmp_path / "own")) == 2

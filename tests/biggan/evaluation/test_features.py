@@ -47,7 +47,7 @@ def test_the_classifier_is_trained_once_to_the_same_bits(few: Source, own_cache:
     assert torch.get_num_threads() == 2
     assert torch.equal(torch.get_rng_state(), before)
     assert said[0] == "training the classifier features on 80 images, once ..."
-    assert "of 395 validation images" in said[1]
+    assert "on 395 validation images" in said[1]
     said.clear()
     again = trained_classifier(few.train, 10, said.append, few.val)
     assert not said

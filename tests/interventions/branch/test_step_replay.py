@@ -70,7 +70,7 @@ def test_a_step_outside_the_ring_lists_what_there_is(run: Path, capsys: pytest.C
     assert main(["replay", "--ckpt", str(run), "--at=5"]) == 2
     assert "it has checkpoints of steps 6, 9" in " ".join(capsys.readouterr().err.split())
     assert main(["replay", "--ckpt", str(run), "--at=10"]) == 2
-    assert "goes from step 1 to 9, and --at is 10" in " ".join(capsys.readouterr().err.split())
+    assert "goes from step 1 to 9." in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_command_says_whether_it_is_what_was_recorded(

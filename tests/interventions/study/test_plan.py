@@ -25,7 +25,7 @@ from biggan.training.state import TrainingState
 from interventions.changes import with_fields
 from interventions.cli.main import main
 from interventions.compare.collect import compare_plan, table
-from interventions.study.expand import Resolved, load_resolved, resolve, save_resolved
+from interventions.study.expand import Resolved, load_json, load_resolved, resolve, save_resolved
 from interventions.study.launch import launch
 from interventions.study.plan import read_plan, shipped_plans
 from interventions.study.thin import thin_plan
@@ -176,7 +176,7 @@ def test_a_missing_parent_is_said_before_anything_runs(plan_file: Path, base: Pa
     with pytest.raises(UserError, match="has changed since the plan began"):
         launch(resolved, folder, start, 1, quiet=True)
     file.unlink()
-    with pytest.raises(UserError, match=r"of copy is gone"):
+    with pytest.raises(UserError, match=r"of copy is missing"):
         launch(resolved, folder, start, 1, quiet=True)
     assert start.begun == []
     with pytest.raises(UserError, match="has no checkpoint of step 2"):
@@ -197,7 +197,7 @@ def test_a_missing_parent_is_said_before_anything_runs(plan_file: Path, base: Pa
         ("entries: {a: {changes: [{lr: x2}, {lr: G=x3}]}}", "entry a: .* both set optim.G.lr"),
         ("entries: {a: {changes: [{reinit: D=blocks.0.conv3, from: 0.5}]}}", "entry a: .*did you mean"),
         ("entries: {a: {changes: [{clamp: {value: 1, layers: [linaer]}}]}}", "entry a: .*did you mean 'linear'"),
-        ("settings: {train.batch: 8}\nentries: {a: {changes: [r1: 1]}}", "train.batch decides the numbers"),
+        ("settings: {train.batch: 8}\nentries: {a: {changes: [r1: 1]}}", "train.batch affects the results"),
         ("entries: [", "is not YAML"),
     ],
 )
@@ -326,3 +326,12 @@ def test_submitit_runs_the_jobs(plan_file: Path, base: Path, tmp_path: Path) -> 
     command = ["--plan", str(plan_file), "--ckpt", str(base), "--at=2", "--steps=2", "--quiet", "--seeds=0"]
     assert main([*command, "--out", str(tmp_path / "plan"), "--jobs=2", "--slurm=cluster=local"]) == 0
     assert [row.outcome.ended for row in compare_plan(tmp_path / "plan").rows] == ["finished"] * 4
+
+
+def test_a_plan_of_the_first_format_is_read_with_the_names_of_today() -> None:
+    job = {"base": "a", "entry": "filter-seed-2", "kind": "luck", "steps": 4}
+    change = {"change": {"set": {"field": "model.filter_G", "value": 5}}, "from": 0, "until": None}
+    plan = {"format": "interventions-plan-1", "plan": "p", "title": "p", "bases": [], "settings": {}, "figures": []}
+    (found,) = load_json({**plan, "notes": [], "jobs": [{**job, "changes": [change]}]}).jobs
+    assert (found.entry, found.seed, found.kind, found.name) == ("filter", 2, "seed", "filter-seed-2")
+    assert found.changes[0]["change"] == {"set": {"field": "model.kernel_size_G", "value": 5}}

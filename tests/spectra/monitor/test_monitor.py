@@ -227,7 +227,7 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
     monitor = spectra.Monitor({"net": net, "other": other}, tmp_path / "b")
     with pytest.raises(ValueError, match=r"unknown network 'nte'; known: 'net', 'other'"):
         monitor.before_update("nte")
-    with pytest.raises(RuntimeError, match=r"after_step\(1\) without after_backward\('other'\)"):
+    with pytest.raises(RuntimeError, match=r"after_step\(1\) was called without after_backward\('other'\)"):
         loop(net, monitor, range(1, 2), optimizer)
     monitor.close()
     monitor = spectra.Monitor({"net": net}, tmp_path / "c")

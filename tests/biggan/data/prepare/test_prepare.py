@@ -251,7 +251,7 @@ def test_bad_input(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "empty").mkdir()
     capsys.readouterr()
     for arguments, message in [
-        ((photos, "--resolution", 16, "--out", done), "was prepared at resolution 8, and --resolution is 16"),
+        ((photos, "--resolution", 16, "--out", done), "was prepared at resolution 8, but --resolution is 16"),
         (
             (photos, "--resolution", 8, "--out", done, "--top-classes", 1),
             "or with other options",

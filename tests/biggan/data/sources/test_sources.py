@@ -295,7 +295,7 @@ def test_prepared_data_of_another_resolution_or_torn(tmp_path: Path) -> None:
     facts = json.loads((newer / "manifest.json").read_text())
     (newer / "manifest.json").write_text(json.dumps(facts | {"format": 99}))
     for path, message in [
-        (other, "prepared at resolution 16, and model.resolution is 8"),
+        (other, "prepared at resolution 16, but model.resolution is 8"),
         (short, "images.npy is torn"),
         (labels, "labels from 2 to 2, out of range: expected 0 to 1"),
         (fewer, "labels.npy holds"),
@@ -312,7 +312,7 @@ def test_prepared_data_of_another_resolution_or_torn(tmp_path: Path) -> None:
 def test_prepared_data_without_what_its_manifest_lists_or_with_half_a_manifest(lists: Path, tmp_path: Path) -> None:
     path = pack(lists, tmp_path / "packed")
     (path / "train" / "label_lists.npz").rename(tmp_path / "lists.npz")
-    with pytest.raises(UserError, match=r"train/label_lists.npz is missing. Make it again"):
+    with pytest.raises(UserError, match=r"train/label_lists.npz is missing. Run biggan-data prepare again"):
         open_source(configuration(path, 5))
     (tmp_path / "lists.npz").rename(path / "train" / "label_lists.npz")
     facts = json.loads((path / "manifest.json").read_text())

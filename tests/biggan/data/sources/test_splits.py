@@ -51,7 +51,7 @@ def test_names_without_splits_are_all_training_and_validation_is_preferred(tmp_p
     ("files", "message"),
     [
         (["train-0.parquet", "extra-0.parquet"], r"name their split and others do not: extra-0.parquet beside train-0"),
-        (["train_test_split.parquet"], r"of more than one split by its name: test, train"),
+        (["train_test_split.parquet"], r"contains more than one split: test, train"),
         (["a/test/0.parquet"], r"holds no training split: its files are a/test/0.parquet"),
         (["train-00000-of-00003.parquet"], r"has 1 of 3 train files; missing: train-00001-of-00003, train-00002-of"),
         (["train-00000-of-00001.parquet", "test-00001-of-00002.parquet"], r"missing: test-00000-of-00002"),
