@@ -158,9 +158,7 @@ def _facts_of(path: Path) -> str:
         with np.load(path) as archive:
             return str(archive["facts"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} exists, but does not hold samples of this program ({error}). Choose another --out."
-        ) from error
+        raise UserError(f"{path} exists, but was not made by biggan-sample ({error}). Choose another --out.") from error
 
 
 def _put_together(folder: Path, out: Path, order: ExportSpec, shape: tuple[int, int, int]) -> None:

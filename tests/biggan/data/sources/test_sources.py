@@ -299,7 +299,7 @@ def test_prepared_data_of_another_resolution_or_torn(tmp_path: Path) -> None:
         (short, "images.npy is torn"),
         (labels, "labels from 2 to 2, out of range: expected 0 to 1"),
         (fewer, "labels.npy holds"),
-        (bare, "no manifest.json, so it is not whole"),
+        (bare, "no manifest.json, so it is incomplete"),
         (cut, "is torn or not a manifest"),
         (missing, "labels.npy is missing"),
         (nobody, "origins.npy is missing"),
