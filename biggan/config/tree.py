@@ -7,6 +7,7 @@ those declared with `numbers=False` (where things go, how often they are saved) 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -134,15 +135,17 @@ def from_dict(values: Mapping[str, Any], kind: type = Config, prefix: str = "") 
         raise UserError(f"{prefix}{error}") from error
 
 
-MAPPINGS = {"regularizers.weight_penalties_G", "regularizers.weight_penalties_D", "regularizers.gradient_penalties"}
-"""The fields whose values are mappings."""
+@functools.cache
+def _mappings() -> frozenset[str]:
+    """The fields whose values are mappings."""
+    return frozenset(name for name, field in fields() if str(field.type).startswith("dict["))
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries as one dictionary with dotted names. A field whose value is a mapping stays one entry."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping) and f"{prefix}{name}" not in MAPPINGS:
+        if isinstance(value, Mapping) and f"{prefix}{name}" not in _mappings():
             flat.update(flatten(value, f"{prefix}{name}."))
         else:
             flat[f"{prefix}{name}"] = value

@@ -179,11 +179,11 @@ class _Layout:
         begin, length = self._span(entry)
         try:
             timed = [one for given in entry.changes if self._has_effect(one := self._timed(given, entry))]
+            if not timed:
+                return None
+            self._check(entry, timed)
         except UserError as error:
             raise UserError(f"entry {entry.name}: {error}") from error
-        if not timed:
-            return None
-        self._check(entry, timed)
         changes = tuple(_as_json(one) for one in timed)
         if entry.seed is not None:
             changes += (self._seed(entry.seed, begin),)
@@ -202,9 +202,7 @@ class _Layout:
         stop = None if given.until is None else begin + round(given.until * unit)
         one = Timed(change, start, None if stop is None or stop >= begin + length else stop)
         if entry.scratch and (one.start or one.stop or change.operates):
-            raise UserError(
-                f"{entry.name} is a run from scratch, so it can only change fields, from its first step on."
-            )
+            raise UserError("a run from scratch can only change fields, from its first step on.")
         return one
 
     def _has_effect(self, timed: Timed) -> bool:
@@ -216,14 +214,11 @@ class _Layout:
         from interventions.branch.branch import Branch, check_branch, check_phases
 
         begin, length = self._span(entry)
-        try:
-            if entry.scratch:
-                check_phases(make_timeline(self.config, begin, begin + length, timed))
-            else:
-                line = make_timeline(self.config, begin, begin + length, timed, *self.parent.open_changes())
-                check_branch(Branch(self.parent, line, Path()))
-        except UserError as error:
-            raise UserError(f"entry {entry.name}: {error}") from error
+        if entry.scratch:
+            check_phases(make_timeline(self.config, begin, begin + length, timed))
+        else:
+            line = make_timeline(self.config, begin, begin + length, timed, *self.parent.open_changes())
+            check_branch(Branch(self.parent, line, Path()))
 
     def _seed(self, number: int, begin: int) -> dict[str, Any]:
         """The change to the base run's further seed of this number, as plan.json holds it."""

@@ -64,7 +64,7 @@ def worst(one: dict[str, Tensor], other: dict[str, Tensor], left_out: set[str]) 
     return max((error, name) for name, error in apart.items() if name not in left_out)
 
 
-def compare_games(name: str, one: dict[str, Any], several: list[dict[str, Any]]) -> None:
+def compare_trainings(name: str, one: dict[str, Any], several: list[dict[str, Any]]) -> None:
     """Every gradient at each step from the same state, every number, and the weights at the end of plain trainings.
 
     (Attention hands a bias on, and BatchNorm in D has such biases too: what Adam made of their rounding shows there.)
@@ -128,7 +128,7 @@ def test_ranks_agree_with_one_process(ranks: int, runs: dict[str, Any], tmp_path
     jobs = {name: {**job, "starts": one[name]["starts"]} for name, job in runs.items()}
     found = on_several(ranks, {"runs": jobs, "maps": MAPS}, tmp_path)
     for name in runs:
-        compare_games(name, one[name], [each[name] for each in found])
+        compare_trainings(name, one[name], [each[name] for each in found])
     for name in MAPS:
         compare_maps(name, [each[name] for each in found])
 

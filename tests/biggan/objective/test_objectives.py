@@ -303,7 +303,7 @@ def test_accumulation_adds_up(regularizers: dict) -> None:
         torch.testing.assert_close(stats_of_parts[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_the_games_r1_is_gamma_halves_of_real_images() -> None:
+def test_r1_in_training_is_gamma_halves_of_real_images() -> None:
     config = configuration(regularizers={"r1": 10.0})
     state = TrainingState(config)
     watch: dict[str, Tensor] = {}

@@ -15,6 +15,7 @@ from tiny import TINY
 
 from biggan.cli.sample import sample_main
 from biggan.cli.train import train_main
+from biggan.errors import UserError
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
 from biggan.run.directory import RunDirectory
 from biggan.run.session import find_start, open_resumed
@@ -189,9 +190,13 @@ def test_a_forked_process_holds_no_lock_of_a_killed_parent(tmp_path: Path) -> No
     child = int(parent.stdout.readline())
     parent.wait()
     os.kill(child, 0)  # it is alive
+    run = RunDirectory(tmp_path)
     try:
-        RunDirectory(tmp_path).lock()
+        run.lock()  # raises where the child still holds it
+        with pytest.raises(UserError, match="another process is training"):
+            RunDirectory(tmp_path).lock()
     finally:
+        run.unlock()
         os.kill(child, signal.SIGKILL)
 
 

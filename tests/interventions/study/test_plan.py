@@ -191,7 +191,7 @@ def test_a_missing_parent_is_said_before_anything_runs(plan_file: Path, base: Pa
         ("entries: {a: {changes: [freez: D]}}", "unknown change 'freez'; did you mean 'freeze'"),
         ("entries: {a: {changes: []}}", "entry a of the plan bad has no changes"),
         ("entries: {a: {form: scratch, changes: [r1: 1]}}", "did you mean 'from'"),
-        ("entries: {a: {from: scratch, changes: [moments: D]}}", "a is a run from scratch"),
+        ("entries: {a: {from: scratch, changes: [moments: D]}}", "entry a: a run from scratch can only change fields"),
         ("entries: {a: {changes: [{r1: 1, from: 20}]}}", "are shares of its length"),
         ("entries: {control: {changes: [r1: 1]}}", "'control' cannot be an entry's name"),
         ("entries: {a: {changes: [{lr: x2}, {lr: G=x3}]}}", "entry a: .* both set optim.G.lr"),

@@ -72,8 +72,9 @@ def kill_and_compare(run: Path, seconds: float) -> None:
 def test_rows_reach_the_disk_by_themselves(tmp_path: Path) -> None:
     writer = RecordWriter(tmp_path, 0)
     writer.append(1, {"a": 1.0})
-    while read_record(tmp_path).empty:
+    while (read := read_record(tmp_path)).empty:  # nothing else is written, and no flush is asked for
         time.sleep(0.05)
+    assert (read.step.tolist(), read.value.tolist()) == ([1], [1.0])
     writer.close()
 
 
