@@ -1,9 +1,9 @@
 """Early warning: which recorded series tell a coming collapse from healthy training, by one threshold for all runs.
 
-For each series, over all runs of a study: a point is positive if the run's collapse begins within the next `WARNING_SHARE` of
-its healthy time, and negative if it is healthy for longer. The area under the ROC curve is out of sample: the series'
-direction and threshold are taken from the other base runs. The step number is judged in the same way, because whatever
-grows with time looks like a warning where all runs collapse at about the same step.
+For each series, over all runs of a study: a point is positive if the run's collapse begins within the next
+`WARNING_SHARE` of its healthy time, and negative if it is healthy for longer. The area under the ROC curve is out of
+sample: the series' direction and threshold are taken from the other base runs. The step number is judged in the same
+way, because whatever grows with time looks like a warning where all runs collapse at about the same step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ DRAWS = 1000
 """Bootstrap draws of base runs for the interval."""
 
 SIGMA = "largest sigma_0 in G"
-CLOCK = "step number"
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,10 @@ def warning_table(signs: Sequence[WarningSign]) -> pd.DataFrame:
 def _course(comparison: Comparison, row: Row, read: Callable[[Mapping[str, Any]], pd.Series | None]) -> _Course | None:
     import numpy as np
 
-    series = read(comparison.frames(row.outcome.path))
+    try:
+        series = read(comparison.frames(row.outcome.path))
+    except FileNotFoundError:  # a run without a record warns of nothing
+        return None
     if series is None or series.empty:
         return None
     series = series[~series.index.duplicated(keep="last")].sort_index()

@@ -125,8 +125,17 @@ def _compared(comparison: Comparison, claim: Claim) -> Effect | None:
     effect, low, high = (math.exp(one) if unit == "ratio" else one for one in middle)
     within = [[_placed(place, v) for v in other] for _, other in plain]
     sizes = [(len(one), len(other)) for one, other in plain]
-    p = rank_test(plain)
+    p = 1.0 if _did_nothing(strata) else rank_test(plain)
     return Effect(len(differences), unit, effect, low, high, p, _toward(plain), sizes, pooled_deviation(within))
+
+
+def _did_nothing(strata: Sequence[tuple[list[tuple[Row, float]], list[tuple[Row, float]]]]) -> bool:
+    """Whether every changed run equals the unchanged one with its noise, bit for bit."""
+
+    def own(row: Row, unchanged: list[tuple[Row, float]]) -> list[float]:
+        return [value for other, value in unchanged if other.base == row.base and other.seed is None]
+
+    return all([value] == own(row, unchanged) for changed, unchanged in strata for row, value in changed)
 
 
 def _toward(strata: Sequence[tuple[Sequence[float], Sequence[float]]]) -> int:

@@ -85,8 +85,8 @@ def _check(claim: Claim, where: str) -> None:
     if claim.impossible:
         return
     check_measure(claim.measure, where)
-    if claim.premise:
-        check_known(claim.premise, PREMISES, f"premise of {where}:")
+    if claim.premise != "":
+        check_known(str(claim.premise), PREMISES, f"premise of {where}:")
     if isinstance(claim.expect, str):
         check_known(claim.expect, [*TESTS, *EQUIVALENCES], f"expect of {where}:")
     elif len(claim.expect) != 2 or claim.expect == (None, None):
