@@ -119,7 +119,7 @@ def test_a_series_that_was_not_recorded_is_left_out() -> None:
     for frames in comparison._frames.values():
         frames["scalars"] = frames["scalars"].iloc[:0]
     assert warning_signs(comparison, [NAME]) == []
-    assert list(warning_table([]).columns)[0] == "series"
+    assert next(iter(warning_table([]).columns)) == "series"
 
 
 def test_stale_values_do_not_count() -> None:
