@@ -23,7 +23,7 @@ class Effect:
 
     Attributes:
         n: base runs that it was computed from.
-        unit: "ratio" (1: no effect), "steps", "difference" or "share".
+        unit: "ratio" (1: no effect), "steps", "difference", "share" or "correlation".
         effect, low, high: the mean effect over base runs and its 95 % interval; NaN: not known.
         p: exact and two-sided; NaN if there is no null hypothesis, or nothing to compare.
         toward: 1 if the changed runs lie above, -1 if below, 0 if neither.
@@ -55,16 +55,16 @@ def rows_of(comparison: Comparison, entries: Sequence[str]) -> list[Row]:
     return [row for row in comparison.rows if row.arm == "plain" and row.seed is None]
 
 
-def strata_of(comparison: Comparison, rows: Sequence[Row]) -> list[tuple[list[Row], list[Row]]]:
+def strata_of(comparison: Comparison, rows: Sequence[Row], against: str = "") -> list[tuple[list[Row], list[Row]]]:
     """(Changed, unchanged) runs that may be exchanged under the null hypothesis: of each base run for branches, all
-    together for runs from scratch."""
+    together for runs from scratch. `against`: the entry from scratch that takes the unchanged runs' place."""
     branches = [row for row in rows if row.kind != "scratch"]
     found = []
     for base in dict.fromkeys(row.base for row in branches):
         mine = [row for row in branches if row.base == base]
         found.append((mine, comparison.unchanged(base, "control")))
     if scratch := [row for row in rows if row.kind == "scratch"]:
-        found.append((scratch, [row for row in comparison.rows if row.arm == "plain"]))
+        found.append((scratch, [row for row in comparison.rows if row.arm == (against or "plain")]))
     return [(one, other) for one, other in found if one and other]
 
 

@@ -29,8 +29,8 @@ class Verdict:
     Attributes:
         premise: what must hold for the claim to be testable, and whether it does (`premise_met`; None: nothing asked).
         n: base runs.
-        effect, low, high: the effect over base runs in `unit` ("ratio", "steps", "difference" or "share"), and its
-            95 % interval; NaN: not known.
+        effect, low, high: the effect over base runs in `unit` ("ratio", "steps", "difference", "share" or
+            "correlation"), and its 95 % interval; NaN: not known.
         p, p_holm: exact and two-sided, alone and after Holm's correction over the family; NaN: decided by the interval.
         least_p: the smallest p_holm that this design could give.
         bases_needed: base runs, in all, that would probably decide it; None: decided, or not known.
@@ -112,7 +112,7 @@ def _judge(claim: Claim, effect: Effect | None, premise: tuple[bool, str] | None
         least = min(1.0, tests * least_p(found.sizes))
     if claim.impossible:
         verdict, reason = IMPOSSIBLE, claim.impossible
-    elif premise is not None and not premise[0]:
+    elif premise is not None and not premise[0] and (effect or claim.premise in FIXED_PREMISES):
         verdict, reason = NO_PREMISE, premise[1]
     elif effect is None:
         verdict, reason = NOT_RUN, "no run that it needs has ended"

@@ -55,6 +55,8 @@ def measure_effect(comparison: Comparison, claim: Claim) -> Effect | None:
     """The effect of a claim; None if no run that it needs has ended."""
     if claim.measure == "warning_auc_sigma0":
         return _of_warning(comparison)
+    if claim.trend:
+        return _trend(comparison, claim)
     if claim.measure in OWN:
         return _own(comparison, claim)
     if claim.measure == "survived":
@@ -92,6 +94,33 @@ def _own(comparison: Comparison, claim: Claim) -> Effect | None:
     return Effect(len(values), unit, effect, low, high, p, toward, [(1, 1)] * len(values))
 
 
+def _trend(comparison: Comparison, claim: Claim) -> Effect | None:
+    """Spearman's correlation, within each base run, of the entries' order and their measure; of three entries or more.
+
+    Equal values have no correlation with anything: 0.
+    """
+    from scipy.stats import rankdata
+
+    worse = COMPARED.get(claim.measure, 1)
+    points: dict[str, list[tuple[int, float]]] = {}
+    for row in rows_of(comparison, claim.entries):
+        value = row.outcome.numbers.get(claim.measure) if row.outcome.done else None
+        if value is not None:
+            points.setdefault(row.base, []).append((claim.entries.index(row.entry), placed_at(value, worse)))
+    found = []
+    for mine in points.values():
+        if len(mine) >= 3:
+            ranks = [rankdata([one[i] for one in mine]) for i in (0, 1)]
+            spread = [float(one.std()) for one in ranks]
+            covered = float(((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())).mean())
+            found.append(covered / (spread[0] * spread[1]) if all(spread) else 0.0)
+    if not found:
+        return None
+    effect, low, high = interval(found)
+    toward = sign(sum(map(sign, found)))
+    return Effect(len(found), "correlation", effect, low, high, signed_rank_p(found), toward, [(1, 1)] * len(found))
+
+
 def _placed(place: Callable[[float], float], value: float) -> float:
     """The value on the effect's scale. What is not finite, or not positive on a ratio's, is infinite: NaN upwards."""
     if place is float:
@@ -110,7 +139,10 @@ def _compared(comparison: Comparison, claim: Claim) -> Effect | None:
         values = [(row, row.outcome.numbers.get(name)) for row in rows if row.outcome.done]
         return [(row, placed_at(value, worse)) for row, value in values if value is not None]
 
-    strata = [(known(one), known(other)) for one, other in strata_of(comparison, rows_of(comparison, claim.entries))]
+    strata = [
+        (known(one), known(other))
+        for one, other in strata_of(comparison, rows_of(comparison, claim.entries), claim.against)
+    ]
     strata = [(one, other) for one, other in strata if one and other]
     if not strata:
         return None

@@ -27,6 +27,10 @@ class Claim:
     measure: str = ""
     expect: str | tuple[float | None, float | None] = ""
     entries: tuple[str, ...] = ()
+    against: str = ""
+    """An entry from scratch that they are compared with instead of the unchanged runs."""
+    trend: bool = False
+    """Whether the entries are a sweep, in increasing order."""
     size: float | None = None
     median_at_most: float | None = None
     """For `survived` less: the median time to collapse must be at most this share of the unchanged runs'."""

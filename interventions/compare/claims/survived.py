@@ -19,7 +19,9 @@ def survived_effect(comparison: Comparison, claim: Claim) -> Effect | None:
     """Steps from the branch (or the beginning) to the collapse: the difference of means, restricted to the time in
     which a collapse would be visible in every run of the comparison. p is that of the log-rank test, exact, within
     base runs."""
-    strata = strata_of(comparison, [row for row in rows_of(comparison, claim.entries) if row.outcome.at_risk])
+    strata = strata_of(
+        comparison, [row for row in rows_of(comparison, claim.entries) if row.outcome.at_risk], claim.against
+    )
     strata = [(one, [row for row in other if row.outcome.at_risk]) for one, other in strata]
     strata = [(one, other) for one, other in strata if other]
     if not strata:

@@ -227,6 +227,23 @@ def test_the_pooled_deviation() -> None:
     assert math.isnan(pooled_deviation([[1.0]]))
 
 
+def test_a_trend_is_a_correlation_within_base_runs() -> None:
+    values = [[10.0, 12.0, 11.0, 20.0], [5.0, 6.0, 7.0, math.inf], [9.0, 8.0, 9.0, 10.0]]
+    rows = [row(i, f"scratch-{n}", **{FID: one}) for i, mine in enumerate(values) for n, one in enumerate(mine)]
+    found = judge(rows, claim("more", FID, tuple(f"scratch-{n}" for n in range(4)), trend=True))
+    rhos = [stats.spearmanr(range(4), stats.rankdata(mine)).statistic for mine in values]
+    assert (found.effect, found.unit, found.p) == (pytest.approx(np.mean(rhos)), "correlation", pytest.approx(2 / 8))
+
+
+def test_an_entry_can_take_the_place_of_the_unchanged_runs() -> None:
+    rows = [row(i, "plain", **{FID: 1.0}) for i in range(4)]
+    rows += [row(i, "scratch-a", **{FID: 20.0 + i}) for i in range(4)]
+    rows += [row(i, "scratch-b", **{FID: 10.0 + i}) for i in range(4)]
+    found = judge(rows, claim("less", FID, ("scratch-b",), against="scratch-a"))
+    assert (found.verdict, found.p) == ("supported", pytest.approx(2 / math.comb(8, 4)))
+    assert found.effect == pytest.approx(stats.gmean([(10 + i) / (20 + i) for i in range(4)]))
+
+
 def test_every_claim_of_the_paper_has_an_entry() -> None:
     claims = read_claims()
     assert {int(one.claim.rstrip("abcdefgh")) for one in claims if one.family == "claims"} == set(range(1, 22))
