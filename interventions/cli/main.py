@@ -32,6 +32,10 @@ def _intervene(argv: list[str]) -> int:
         from interventions.cli import commands
 
         return getattr(commands, argv[0])(argv[1:])
+    if argv[:1] == ["reproduce"]:
+        from interventions.cli.reproduce import reproduce
+
+        return reproduce(argv[1:])
     groups = split_groups(fields_as_set(argv))
     options = make_intervene_parser().parse_args([word for words in groups for word in words])
     if options.resume:
