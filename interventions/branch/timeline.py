@@ -91,7 +91,7 @@ def make_timeline(
     over the same steps, and for one that does not begin before the end.
     """
     _check_steps(changes, begin, end)
-    in_force, coming = list(holding), list(coming)
+    in_force, coming, before = list(holding), list(coming), config
     phases: list[Phase] = []
     applied: list[Applied] = []
     for start, stop in itertools.pairwise(_edges(begin, end, [*changes, *(one.timed for one in in_force + coming)])):
@@ -101,11 +101,11 @@ def make_timeline(
             config = with_fields(config, {name: old for name, (old, _) in one.fields.items()})
         began: list[Applied] = []
         for one in (one for one in coming if one.timed.start == start):
-            config = _begin(one, in_force + began, config)
+            config = _begin(one, in_force + began, config, before)
             began.append(one)
         for timed in (timed for timed in changes if timed.start == start):
             own = _apply(timed, config)
-            config = _begin(own, in_force + began, config)
+            config = _begin(own, in_force + began, config, before)
             began.append(own)
             applied.append(own)
         in_force += began
@@ -121,9 +121,9 @@ def _edges(begin: int, end: int, timed: Iterable[Timed]) -> list[int]:
     return sorted({begin, end} | inside)
 
 
-def _begin(one: Applied, in_force: list[Applied], config: Config) -> Config:
-    """The configuration after `one` has begun, with the active changes."""
-    _check_apart(one, in_force, config)
+def _begin(one: Applied, in_force: list[Applied], config: Config, before: Config) -> Config:
+    """The configuration after `one` has begun, with the active changes. `before` is that of the branching point."""
+    _check_apart(one, in_force, before)  # of `config`, a relative change such as /8 might not go a second time
     return with_fields(config, {name: new for name, (_, new) in one.fields.items()})
 
 

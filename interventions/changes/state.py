@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from biggan.config import RENAMED, Config, fields
 from biggan.errors import UserError, check_known
-from interventions.changes.base import Change, Network
+from interventions.changes.base import Change, Network, amount, value_of, whole
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from biggan.training.state import TrainingState
+
+_RELATIVE = r"[x/]\d+(\.\d+)?"
+"""x2 and /2, as `Amount` writes them."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +111,17 @@ class Reinitialize(Change, name="reinit", paper=""):
         return f"{self.layer}."
 
 
+@cache  # the parser of all fields takes a tenth of a second to make
+def _typed(name: str, text: str) -> Any:
+    """A field's value, read and checked as `biggan-train` does."""
+    from biggan.cli.options import parse
+
+    return parse([f"--{name}={text}"]).levels[-1][name]
+
+
 @dataclass(frozen=True)
 class SetField(Change, name="set", paper=""):
-    """Set any field of the configuration by name: `--set loss.margin=0.5`."""
+    """Set any field of the configuration by name: `--set loss.margin=0.5`, or relative: `--set model.ch_G=x1.5`."""
 
     field: str
     value: Any = None
@@ -116,8 +129,6 @@ class SetField(Change, name="set", paper=""):
     @classmethod
     def read(cls, value: Any) -> SetField:
         """From `section.field=value`, the value read and checked as `biggan-train` does, or from a mapping."""
-        from biggan.cli.options import parse
-
         if isinstance(value, Mapping):
             found = super().read(value)
             return dataclasses.replace(found, field=RENAMED.get(found.field, found.field))
@@ -126,10 +137,19 @@ class SetField(Change, name="set", paper=""):
         if not equals:
             raise UserError(f"--set is '{value}', expected FIELD=VALUE, for example loss.margin=0.5.")
         check_known(name, [field for field, _ in fields()], "configuration field")
-        return cls(name, parse([f"--{name}={text}"]).levels[-1][name])
+        if re.fullmatch(_RELATIVE, text):
+            return cls(name, text)
+        return cls(name, _typed(name, text))
 
     def fields(self, config: Config) -> dict[str, Any]:
-        return {self.field: self.value}
+        if not (isinstance(self.value, str) and re.fullmatch(_RELATIVE, self.value)):
+            return {self.field: self.value}
+        before = value_of(config, self.field)
+        if before is None and self.field in ("model.ch_G", "model.ch_D"):
+            before = config.model.ch
+        if not (before is None or (isinstance(before, (int, float)) and not isinstance(before, bool))):
+            return {self.field: self.value}
+        return {self.field: (whole if isinstance(before, int) else amount)(self.value, before, self.field)}
 
     def describe(self) -> str:
         return f"{self.field}={self.value}"

@@ -31,7 +31,7 @@ def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, An
         print(describe_plan(resolved, folder))
         return EXIT_DONE
     save_resolved(resolved, folder)
-    start = _start(options, folder, _threads(resolved))
+    start = start_of(options.slurm, folder, _threads(resolved))
     outcome = launch(resolved, folder, start, options.jobs, quiet=options.quiet)
     if outcome.interrupted:
         print(f"interrupted; every run saved its last step. To go on, give the same command again (--out {folder}).")
@@ -155,13 +155,14 @@ def _threads(resolved: Resolved) -> int:
     return max(from_dict(json.loads(peek(Path(base.checkpoint))["config"])).threads for base in resolved.bases)
 
 
-def _start(options: argparse.Namespace, folder: Path, threads: int) -> Start:
-    from interventions.study.launch import local, submitit
+def start_of(slurm: list[str] | None, folder: Path, threads: int, *, on_gpus: bool = False) -> Start:
+    """How jobs are started: as processes here, on GPUs each on its own, or through submitit where `slurm` is given."""
+    from interventions.study.launch import gpus, local, submitit
 
-    if not options.slurm:
-        return local(threads)
+    if not slurm:
+        return local(threads, gpus() if on_gpus else [])
     parameters: dict[str, Any] = {}
-    for text in options.slurm:
+    for text in slurm:
         key, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--slurm is '{text}', expected KEY=VALUE, for example partition=gpu.")

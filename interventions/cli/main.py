@@ -15,7 +15,7 @@ from interventions.cli.options import (
     split_groups,
 )
 
-_COMMANDS = {"claims": "claims", "compare": "commands", "replay": "commands"}
+_COMMANDS = {"claims": "claims", "compare": "commands", "replay": "commands", "reproduce": "reproduce"}
 """Subcommand -> the module of `interventions.cli` that has it."""
 
 

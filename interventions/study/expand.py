@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,10 @@ class Base:
     digest: str
     step: int
     run: str | None
+    seed: int | None = None
+    """The seed of a base run that the study itself trains; its checkpoint is "" until it has ended."""
+    state: str = ""
+    """Digest of the checkpoint's tensors alone, equal wherever the same run was trained; "": not known."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ class Resolved:
     settings: dict[str, Any]
     figures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    study: dict[str, Any] | None = None
+    """What the runs from scratch of a study that trains its own base runs are made from (see `StudyFacts`)."""
 
     def base_of(self, job: Job) -> Base:
         """The base run of a job."""
@@ -124,14 +130,13 @@ def resolve(
         run = None if parent.run is None else str(parent.run.path.resolve())
         path = str(parent.checkpoint.path.resolve())
         bases.append(Base(name, path, parent.checkpoint.digest, parent.step, run))
-        layout = _Layout(parent, name, steps, scratch_steps or parent.checkpoint.config.steps, in_steps)
+        config = parent.checkpoint.config
+        layout = Layout(config, name, steps, scratch_steps or config.steps, in_steps, parent)
         jobs += layout.unchanged(plan, plan.seeds if seeds is None else seeds)
         for entry in plan.entries:
-            job = layout.job(entry)
+            job, why = layout.job_or_reason(entry, jobs, lenient=plan.is_shipped)
             if job is None:
-                notes.append(
-                    f"{name}/{run_name(entry.name, entry.seed)} is skipped: this base run already has these settings"
-                )
+                notes.append(f"{name}/{run_name(entry.name, entry.seed)} is skipped: {why}")
             else:
                 jobs.append(job)
     notes += _dependent(parents, [base.name for base in bases])
@@ -144,44 +149,55 @@ def run_name(entry: str, seed: int | None) -> str:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """How the entries of a plan become runs of one base run."""
 
-    parent: Parent
+    config: Config
+    """The base run's."""
     base: str
     steps: int
     """Further steps of a branch."""
     scratch_steps: int
     """Total steps of a run from scratch."""
-    in_steps: bool
+    in_steps: bool = False
     """Whether the entries' `from` and `until` are steps, not shares of the length."""
+    parent: Parent | None = None
+    """Its branching checkpoint; None: not known yet, and then a branch is laid out as if it began at step 0."""
 
     @property
-    def config(self) -> Config:
-        return self.parent.checkpoint.config
+    def begin(self) -> int:
+        """The branching point."""
+        return 0 if self.parent is None else self.parent.step
 
     def unchanged(self, plan: Plan, seeds: int) -> list[Job]:
         """The unchanged run and its further seeds, of branches and of runs from scratch, where the plan has such."""
         jobs: list[Job] = []
         numbers = range(1, seeds + 1)
         if not plan.entries or not all(entry.scratch for entry in plan.entries):
-            jobs.append(Job(self.base, CONTROL, "control", self.steps))
-            begin = self.parent.step
-            jobs += [Job(self.base, CONTROL, "seed", self.steps, (self._seed(n, begin),), n) for n in numbers]
+            jobs += self.controls(seeds)
         if any(entry.scratch for entry in plan.entries):
             jobs.append(Job(self.base, PLAIN, "scratch", self.scratch_steps))
             jobs += [Job(self.base, PLAIN, "scratch", self.scratch_steps, (self._seed(n, 0),), n) for n in numbers]
         return jobs
 
-    def job(self, entry: Entry) -> Job | None:
+    def controls(self, seeds: int) -> list[Job]:
+        """The unchanged branch, and its further seeds."""
+        further = [(self._seed(n, self.begin), n) for n in range(1, seeds + 1)]
+        return [
+            Job(self.base, CONTROL, "control", self.steps),
+            *(Job(self.base, CONTROL, "seed", self.steps, (change,), n) for change, n in further),
+        ]
+
+    def job(self, entry: Entry, *, check: bool = True) -> Job | None:
         """The run of an entry; None if the base run already has its settings. Raises `UserError` if it cannot be
-        done."""
+        done. Without `check` its networks are not made, to save time where another seed's were."""
         begin, length = self._span(entry)
         try:
             timed = [one for given in entry.changes if self._has_effect(one := self._timed(given, entry))]
             if not timed:
                 return None
-            self._check(entry, timed)
+            if check:
+                self._check(entry, timed)
         except UserError as error:
             raise UserError(f"entry {entry.name}: {error}") from error
         changes = tuple(_as_json(one) for one in timed)
@@ -189,15 +205,32 @@ class _Layout:
             changes += (self._seed(entry.seed, begin),)
         return Job(self.base, entry.name, "scratch" if entry.scratch else "branch", length, changes, entry.seed)
 
+    def job_or_reason(
+        self, entry: Entry, others: Iterable[Job], *, lenient: bool, check: bool = True
+    ) -> tuple[Job | None, str]:
+        """The run of an entry; or None, and why it is left out: the base run, or one of the `others`, is the same run,
+        or, where `lenient`, it cannot be done. Otherwise raises `UserError` for what cannot be done."""
+        try:
+            job = self.job(entry, check=check)
+        except UserError as error:
+            if not lenient:
+                raise
+            return None, str(error)
+        if job is None:
+            return None, "this base run already has these settings"
+        what = (job.base, job.kind, job.steps, job.changes)
+        same = next((one for one in others if (one.base, one.kind, one.steps, one.changes) == what), None)
+        return (job, "") if same is None else (None, f"with this base run it is the same as {same.name}")
+
     def _span(self, entry: Entry) -> tuple[int, int]:
         """The first step of an entry's run, and its number of steps."""
-        return (0, self.scratch_steps) if entry.scratch else (self.parent.step, self.steps)
+        return (0, self.scratch_steps) if entry.scratch else (self.begin, self.steps)
 
     def _timed(self, given: PlannedChange, entry: Entry) -> Timed:
         """A change of the plan, with its steps as the run counts them; one that lasts to the end has no stop."""
         begin, length = self._span(entry)
         unit = 1 if self.in_steps else length
-        change = make_change(given.name, _in_steps(given.arguments, length))
+        change = make_change(given.name, arguments_in_steps(given.arguments, length))
         start = begin + round(given.since * unit)
         stop = None if given.until is None else begin + round(given.until * unit)
         one = Timed(change, start, None if stop is None or stop >= begin + length else stop)
@@ -214,7 +247,7 @@ class _Layout:
         from interventions.branch.branch import Branch, check_branch, check_phases
 
         begin, length = self._span(entry)
-        if entry.scratch:
+        if entry.scratch or self.parent is None:
             check_phases(make_timeline(self.config, begin, begin + length, timed))
         else:
             line = make_timeline(self.config, begin, begin + length, timed, *self.parent.open_changes())
@@ -231,10 +264,10 @@ def _as_json(timed: Timed) -> dict[str, Any]:
     return found | ({"defined_in": home} if (home := source_file(timed.change)) else {})
 
 
-def _in_steps(value: Any, length: int) -> Any:
+def arguments_in_steps(value: Any, length: int) -> Any:
     """Arguments with `50%` converted to steps."""
     if isinstance(value, Mapping):
-        return {key: _in_steps(one, length) for key, one in value.items()}
+        return {key: arguments_in_steps(one, length) for key, one in value.items()}
     if isinstance(value, str):
         return re.sub(r"(\d+(?:\.\d+)?)%", lambda m: str(round(float(m[1]) / 100 * length)), value)
     return value
@@ -332,6 +365,7 @@ def load_json(values: Mapping[str, Any]) -> Resolved:
         settings=values["settings"],
         figures=tuple(values["figures"]),
         notes=tuple(values["notes"]),
+        study=values.get("study"),
     )
 
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -56,11 +56,12 @@ class Outcome:
 class Process:
     """A job as a child process, with its output in FOLDER/logs/."""
 
-    def __init__(self, folder: Path, key: str, threads: int) -> None:
+    def __init__(self, folder: Path, key: str, threads: int, gpu: str | None = None) -> None:
         log = log_of(folder, key)
         log.parent.mkdir(exist_ok=True)
         paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(paths)}
+        environment |= {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
         command = [sys.executable, "-m", "interventions.study.worker", str(folder), key, str(os.getpid())]
         with open(log, "a", encoding="utf-8") as words:
             # A separate process group: a Ctrl-C reaches only the launcher, which passes it on.
@@ -75,9 +76,29 @@ class Process:
         self.process.send_signal(signal.SIGTERM)
 
 
-def local(threads: int = 1) -> Start:
-    """Jobs as child processes of `threads` threads each."""
-    return lambda folder, key: Process(folder, key, threads)
+def local(threads: int = 1, gpus: Sequence[str] = ()) -> Start:
+    """Jobs as child processes of `threads` threads each; with `gpus`, each on the GPU that has fewest of them."""
+    running: list[tuple[str, Process]] = []
+
+    def start(folder: Path, key: str) -> Process:
+        running[:] = [one for one in running if one[1].poll() is None]
+        used = [gpu for gpu, _ in running]
+        gpu = min(gpus, key=used.count, default=None)
+        process = Process(folder, key, threads, gpu)
+        if gpu is not None:
+            running.append((gpu, process))
+        return process
+
+    return start
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return named[:count] if named else [str(number) for number in range(count)]
 
 
 class Submitted:
@@ -130,11 +151,13 @@ def launch(resolved: Resolved, folder: Path, start: Start, jobs: int, *, quiet: 
     by
     another process, or a parent is missing.
     """
-    with _lock(folder):
-        return _Launch(resolved, folder, start, jobs, quiet).run()
+    with lock_plan(folder):
+        return Launch(resolved, folder, start, jobs, quiet).run()
 
 
-class _Launch:
+class Launch:
+    """One launch of a plan. A subclass may choose which job is next, and add jobs while it runs."""
+
     def __init__(self, resolved: Resolved, folder: Path, start: Start, jobs: int, quiet: bool) -> None:
         self.resolved, self.folder, self.start, self.jobs = resolved, folder, start, jobs
         self.outcome = Outcome()
@@ -150,11 +173,7 @@ class _Launch:
         self.display = Display(resolved, folder, self.outcome, quiet)
 
     def run(self) -> Outcome:
-        from interventions.study.worker import load_parent
-
-        for base in self.resolved.bases:
-            if any(job.base == base.name for job in self.waiting):
-                load_parent(base)
+        self._check_parents()
         note(self.folder, "launched", waiting=len(self.waiting), finished=len(self.outcome.finished), jobs=self.jobs)
         before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -167,13 +186,26 @@ class _Launch:
         self.outcome.interrupted = self.asked_to_stop
         return self.outcome
 
+    def _check_parents(self) -> None:
+        from interventions.study.worker import load_parent
+
+        for base in self.resolved.bases:
+            if any(job.base == base.name for job in self.waiting):
+                load_parent(base)
+
+    def _next(self) -> Job | None:
+        """Take the next job from those that wait; None: none can start now."""
+        return self.waiting.pop(0) if self.waiting else None
+
+    def _after(self, job: Job) -> None:
+        """Called when a job has finished, or failed for good."""
+
     def _ask(self, number: int, frame: object) -> None:
         self.asked_to_stop = True
 
     def _loop(self) -> None:
         while (self.waiting or self.running) and not self.asked_to_stop:
-            while self.waiting and len(self.running) < self.jobs:
-                job = self.waiting.pop(0)
+            while len(self.running) < self.jobs and (job := self._next()) is not None:
                 self.attempts[job.key] = self.attempts.get(job.key, 0) + 1
                 self.running[job.key] = self.start(self.folder, job.key)
                 note(self.folder, "started", key=job.key, attempt=self.attempts[job.key])
@@ -189,6 +221,7 @@ class _Launch:
         if code == EXIT_DONE and has_ended(self.folder / key):
             self.outcome.finished.append(key)
             note(self.folder, "finished", key=key)
+            self._after(job)
             return
         words = _last_words(self.folder, key)
         note(self.folder, "crashed", key=key, code=code, attempt=self.attempts[key], words=words)
@@ -199,6 +232,7 @@ class _Launch:
         else:
             self.outcome.failed[key] = words
             self.display.say(f"{key} failed with code {code}: {words.splitlines()[-1] if words else 'no output'}")
+            self._after(job)
 
     def _stop_all(self) -> None:
         for handle in self.running.values():
@@ -214,11 +248,16 @@ class Display:
     PLAIN_SECONDS = 30.0
 
     def __init__(self, resolved: Resolved, folder: Path, outcome: Outcome, quiet: bool) -> None:
-        self.resolved, self.folder, self.outcome, self.quiet = resolved, folder, outcome, quiet
-        self.ends = {job.key: self._span(job) for job in resolved.jobs}
+        self.folder, self.outcome, self.quiet = folder, outcome, quiet
+        self.know(resolved)
         self.live: Any = None
         self.tasks: dict[str, Any] = {}
         self.last = 0.0
+
+    def know(self, resolved: Resolved) -> None:
+        """Show the jobs of `resolved` from now on."""
+        self.resolved = resolved
+        self.ends = {job.key: self._span(job) for job in resolved.jobs}
 
     def _span(self, job: Job) -> tuple[int, int]:
         begin = 0 if job.kind == "scratch" else self.resolved.base_of(job).step
@@ -254,7 +293,7 @@ class Display:
                 at = ", ".join(f"{key} at {self.step(key)}/{self.ends[key][1]}" for key in running)
                 print(f"{done}/{len(self.ends)} runs done; {at or 'none running'}", flush=True)
             return
-        self.live.update(self.total, completed=done)
+        self.live.update(self.total, completed=done, total=len(self.ends))
         for key in [key for key in self.tasks if key not in running]:
             self.live.remove_task(self.tasks.pop(key))
         for key in running:
@@ -285,7 +324,8 @@ def _last_words(folder: Path, key: str) -> str:
     return "\n".join(line for line in lines[-5:] if line.strip())
 
 
-def _lock(folder: Path) -> Lock:
+def lock_plan(folder: Path) -> Lock:
+    """Lock a plan's directory. Raises `UserError` where another process runs the plan."""
     try:
         return Lock(folder / ".lock")
     except BlockingIOError as error:

@@ -63,6 +63,8 @@ class Plan:
     """Figures of the paper to draw of each run, as `spectra plot` names them."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Fields that do not decide the numbers, for every entry."""
+    is_shipped: bool = False
+    """Whether it comes with the package: made for many base runs, so that not every entry suits each of them."""
 
 
 def shipped_plans() -> list[str]:
@@ -75,13 +77,14 @@ def read_plan(name: str) -> Plan:
     """A shipped plan by name, or a YAML file. Raises `UserError` for what cannot be understood, naming the entry."""
     import yaml
 
-    path = Path(name)
+    path, is_shipped = Path(name), False
     if path.suffix in (".yaml", ".yml") or path.exists():
         if not path.is_file():
             raise UserError(f"unknown plan {name}. Give a YAML file, or one of {', '.join(shipped_plans())}.")
         text, name = path.read_text(encoding="utf-8"), path.stem
     else:
         check_known(name, shipped_plans(), "plan")
+        is_shipped = True
         text = resources.files("interventions.study.plans").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     try:
         values = yaml.safe_load(text)
@@ -97,7 +100,8 @@ def read_plan(name: str) -> Plan:
         raise UserError(f"the plan {name} has two entries called {twice}.")
     figures = tuple(str(figure) for figure in values.get("figures", ()))
     settings = dict(values.get("settings", {}))
-    return Plan(name, values.get("title", name), tuple(entries), int(values.get("seeds", 3)), figures, settings)
+    seeds = int(values.get("seeds", 3))
+    return Plan(name, values.get("title", name), tuple(entries), seeds, figures, settings, is_shipped)
 
 
 def plan_of_changes(changes: Sequence[tuple[Change, float, float | None]], seeds: int) -> Plan:

@@ -18,9 +18,11 @@ from biggan.cli.app import EXIT_DONE, EXIT_OF, guarded
 from biggan.errors import UserError
 from biggan.run.directory import RunDirectory
 from biggan.training.observer import Observer
+from interventions.study.plan import PLAIN
 from spectra.record.files import replacing
 
 if TYPE_CHECKING:
+    from biggan.config import Config
     from biggan.training.trainer import Trainer
     from interventions.study.expand import Base, Job, Resolved
 
@@ -59,15 +61,30 @@ def _begin(resolved: Resolved, job: Job, out: Path, beat: Heartbeat) -> str:
     from interventions.branch.branch import plan_branch, run_branch
     from interventions.changes import with_fields
 
-    parent = load_parent(resolved.base_of(job))
+    base = resolved.base_of(job)
     if job.kind != "scratch":
-        branch = plan_branch(parent, job.timed(), job.steps, out, resolved.settings)
+        branch = plan_branch(load_parent(base), job.timed(), job.steps, out, resolved.settings)
         return run_branch(branch, quiet=True, observers=[beat])
-    config = with_fields(parent.checkpoint.config, {**resolved.settings, "steps": job.steps, "out": str(out)})
+    if resolved.study is not None:
+        config, lineage = study_config(resolved.study, base.seed), {"seed": base.seed}
+    else:
+        parent = load_parent(base)
+        config, lineage = parent.checkpoint.config, parent.lineage
+    # A study's base runs keep the preset's checkpoints: branches start from them.
+    settings = {} if resolved.study is not None and job.entry == PLAIN else resolved.settings
+    config = with_fields(config, {**settings, "steps": job.steps, "out": str(out)})
     for timed in job.timed():
         config = with_fields(config, timed.change.fields(config))
-    facts = {"base": parent.lineage, "changes": list(job.changes)}
+    facts = {"base": lineage, "changes": list(job.changes)}
     return _train(open_new(config, f"{resolved.plan}/{job.name}", facts), beat)
+
+
+def study_config(study: Mapping[str, Any], seed: int | None) -> Config:
+    """The configuration of a study's base run of this seed."""
+    from biggan.config import from_dict
+    from interventions.changes import with_fields
+
+    return with_fields(from_dict(study["config"]), {"seed": seed})
 
 
 def _continue(job: Job, out: Path, beat: Heartbeat) -> str:

@@ -1,0 +1,100 @@
+"""A plan that grows while it runs: plan.json of a study that trains its own base runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biggan.errors import UserError
+from interventions.study.expand import Base, Job, Resolved, load_json, load_resolved
+
+if TYPE_CHECKING:
+    from biggan.config import Config
+
+
+def study_facts(preset: str, config: Config, branch_steps: int, before: float) -> dict[str, Any]:
+    """What a study's plan says of its base runs: the preset and its configuration, the steps of a branch, and how far
+    before a collapse the base runs are branched (steps, or, if below 1, a share of the onset)."""
+    from biggan.config import to_dict
+
+    values = to_dict(dataclasses.replace(config, seed=0, out=None))
+    return {"preset": preset, "config": values, "branch_steps": branch_steps, "before": before}
+
+
+def load_study(folder: Path) -> Resolved | None:
+    """The study in `folder`; None if there is none yet. Raises `UserError` for a plan of another kind."""
+    if not (folder / "plan.json").is_file():
+        return None
+    found = load_resolved(folder)
+    if found.study is None:
+        raise UserError(
+            f"{folder} holds the plan {found.plan} of given base runs, not a study that trains its own. Choose "
+            f"another --out, or continue the plan with --plan."
+        )
+    return found
+
+
+def grow_plan(resolved: Resolved, folder: Path) -> Resolved:
+    """Write plan.json with everything in `resolved` and all that it held before; return what is written.
+
+    A base run that had no checkpoint may have one now; nothing else that is in plan.json changes. Raises `UserError`,
+    and writes nothing, where it would.
+    """
+    from spectra.record.files import write_text
+
+    before = load_study(folder)
+    grown = load_json(resolved.as_json())
+    if before is not None:
+        grown = _joined(before, grown, folder)
+        if grown == before:
+            return grown
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "plan.json", json.dumps(grown.as_json(), indent=1) + "\n")
+    return grown
+
+
+def _joined(before: Resolved, now: Resolved, folder: Path) -> Resolved:
+    assert before.study is not None
+    assert now.study is not None
+    check_study(before.study, now.study, folder)
+    bases: dict[str, Base] = {base.name: base for base in before.bases}
+    for base in now.bases:
+        known = bases.get(base.name)
+        if known is not None and known.checkpoint and base.checkpoint and known != base:
+            raise UserError(
+                f"{base.name} is branched at step {known.step} in {folder}, and would now be at step {base.step} or at "
+                f"another checkpoint. Choose another --out."
+            )
+        if known is None or not known.checkpoint:
+            bases[base.name] = base
+    jobs: dict[str, Job] = {job.key: job for job in before.jobs}
+    for job in now.jobs:
+        if job.key in jobs and jobs[job.key] != job:
+            raise UserError(
+                f"{job.key} is planned with other changes or another length in {folder}. Choose another --out, or give "
+                f"the study's original options."
+            )
+        jobs[job.key] = job
+    notes = tuple(dict.fromkeys([*before.notes, *now.notes]))
+    return dataclasses.replace(now, bases=tuple(bases.values()), jobs=tuple(jobs.values()), notes=notes)
+
+
+def check_study(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Raise `UserError` where the study in `folder` has another configuration, branch length or branching place."""
+    from biggan.config import differences, from_dict
+
+    one, other = from_dict(before["config"]), from_dict(now["config"])
+    changed: dict[str, tuple[Any, Any]] = dict(differences(one, other, numbers_only=True))
+    names = {"branch_steps": "--branch-steps", "before": "--before"}
+    changed |= {words: (before[n], now[n]) for n, words in names.items() if before[n] != now[n]}
+    if one.steps != other.steps:
+        changed["steps"] = (one.steps, other.steps)
+    if changed:
+        listed = "; ".join(f"{name}: {old} -> {new}" for name, (old, new) in changed.items())
+        raise UserError(
+            f"{folder} holds a study with other settings (there -> given): {listed}. Give its original options, or "
+            f"choose another --out."
+        )
