@@ -28,6 +28,10 @@ def main(argv: list[str] | None = None) -> int:
 def _intervene(argv: list[str]) -> int:
     if argv[:1] == ["changes"]:
         return _list_changes()
+    if argv[:1] == ["rescue"]:
+        from interventions.cli.rescue import rescue
+
+        return rescue(argv[1:])
     if argv[:1] and argv[0] in _COMMANDS:
         from interventions.cli import commands
 

@@ -114,7 +114,7 @@ def read_outcome(path: str | Path, begin: int) -> RunOutcome:
         found.stopped_by = _reason(held["details"].iloc[-1])
     _collapse(scored, found)
     numbers, found.layers, found.record = read_numbers(path, frames, begin)
-    scores = _scores(own)
+    scores = score_numbers(own)
     found.numbers |= scores | numbers
     if found.stopped_by == "non_finite":
         _break_off(found, scores)
@@ -221,7 +221,7 @@ def _trailing_non_finite(steps: Sequence[int], spreads: Sequence[float], fids: S
     return broken
 
 
-def _scores(own: Sequence[Mapping[str, Any]]) -> Numbers:
+def score_numbers(own: Sequence[Mapping[str, Any]]) -> Numbers:
     """Best and final scores as running medians over five evaluations (of fewer than five, the median of all), since
     one FID alone is noisy; and the last ones alone.
 

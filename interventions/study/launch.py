@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -115,6 +115,29 @@ def submitit(folder: Path, cluster: str | None, parameters: dict[str, Any]) -> S
     executor = AutoExecutor(folder=folder / "logs" / "submitit", cluster=cluster)
     executor.update_parameters(**{"timeout_min": 24 * 60, "cpus_per_task": 1, "name": "biggan-intervene", **parameters})
     return lambda folder, key: Submitted(executor, folder, key)
+
+
+def make_start(slurm: Sequence[str] | None, folder: Path, threads: int) -> Start:
+    """Child processes, or where `slurm` gives its KEY=VALUE parameters, jobs through submitit. Raises `UserError` for a
+    parameter that has no value."""
+    if not slurm:
+        return local(threads)
+    parameters: dict[str, Any] = {}
+    for text in slurm:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--slurm is '{text}', expected KEY=VALUE, for example partition=gpu.")
+        parameters[key] = int(value) if value.isdigit() else value
+    cluster = parameters.pop("cluster", None)
+    return submitit(folder, cluster, {"cpus_per_task": threads, **parameters})
+
+
+def threads_of(resolved: Resolved) -> int:
+    """Threads of one run: the base runs' own number, because it affects the bits."""
+    from biggan.config import from_dict
+    from biggan.run.checkpoint import peek
+
+    return max(from_dict(json.loads(peek(Path(base.checkpoint))["config"])).threads for base in resolved.bases)
 
 
 def log_of(folder: Path, key: str) -> Path:
