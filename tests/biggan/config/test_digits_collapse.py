@@ -1,4 +1,4 @@
-"""The preset that collapses by itself: what it must write itself, that its ring is long enough, and that it collapses."""
+"""The preset that collapses by itself: what it must say itself, that its ring is long enough, and that it collapses."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from interventions.study.rescue import plan_rescue
 
 NAME = "digits-collapse"
 SWITCHES = ("narrow_skips", "fused_resampling", "channels_last", "batched_power_iteration")
-LATEST = 700
-"""Steps from an onset to its alarm: the most in the runs that the preset was chosen by."""
+LATEST = 800
+"""Steps from an onset to its alarm: the most that was seen in recorded runs."""
 
 
 def test_it_inherits_nothing_that_decides_a_rounding() -> None:
