@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from interventions.study.expand import Job
     from interventions.study.rescue import Rescue
 
-UNCHANGED, OTHER_SEED = "unchanged", "unchanged, another seed"
+_UNCHANGED, _OTHER_SEED = "unchanged", "unchanged, another seed"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class RankedBranch:
     @property
     def is_unchanged(self) -> bool:
         """Whether nothing, or only the seed, was changed."""
-        return self.recipe.startswith(UNCHANGED)
+        return self.recipe.startswith(_UNCHANGED)
 
     @property
     def has_begun(self) -> bool:
@@ -135,7 +135,7 @@ def rank_rescue(rescue: Rescue, folder: Path) -> Ranking:
     scored = recorded_scores(spectra.load(rescue.run)["events"])
     healthy = score_numbers([one for one in scored if one["step"] <= rescue.onset])
     after = [one for one in scored if rescue.begin < one["step"] <= rescue.end]
-    before = RankedBranch(UNCHANGED, None, False, rescue.onset, None, *_scores(score_numbers(after)))
+    before = RankedBranch(_UNCHANGED, None, False, rescue.onset, None, *_scores(score_numbers(after)))
     failed = failures(folder)
     outcomes: dict[str, RunOutcome] = {}
     for job in rescue.resolved.jobs:
@@ -158,7 +158,7 @@ def ranked(job: Job, outcome: RunOutcome | None, onset: int, failure: str | None
     A branch whose numbers stopped being finite has collapsed. One that ended before a collapse at the old onset would
     be visible is not judged.
     """
-    words = OTHER_SEED if job.kind == "seed" else job.entry.replace("-", " ")
+    words = _OTHER_SEED if job.kind == "seed" else job.entry.replace("-", " ")
     if job.kind == "seed" and job.seed != 1:
         words += f" ({job.seed})"
     if outcome is None:

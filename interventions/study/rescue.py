@@ -15,7 +15,7 @@ from interventions.branch.parent import Parent, collapse_onset, find_parent, lis
 from interventions.study.expand import Resolved, resolve
 from interventions.study.plan import Entry, Plan, read_plan
 
-SHIPPED = "rescue"
+_SHIPPED = "rescue"
 """The plan whose entries are the recipes, unless others are given."""
 SEEN_WITHIN = 10
 """Evaluations after the old onset that a branch has at least: a collapse is called up to seven after it began."""
@@ -76,7 +76,7 @@ def plan_rescue(
             f"--steps is {length}, so branches from step {parent.step} would end before step {onset}, at which {run} "
             f"collapsed. Give at least {_length(parent, onset, every)}."
         )
-    plan = read_plan(SHIPPED if recipes == "default" else recipes)
+    plan = read_plan(_SHIPPED if recipes == "default" else recipes)
     notes: list[str] = []
     _check_recipes(plan)
     place = [str(parent.checkpoint.path)]
