@@ -46,15 +46,33 @@ def _train_on_ranks(argv: list[str]) -> int:
         if notify and line.flags["dry_run"]:
             raise UserError("--notify cannot be used with --dry-run, which raises no alarm. Omit one.")
         config = line.config() if line.flags["resume"] is None else None
-    if config is None:
-        return _resume(line, Path(line.flags["resume"]), notify)
-    if line.flags["dry_run"]:
-        return _dry_run(line, config)
+    from biggan.distributed.launch import restarts
     from biggan.run.session import open_new, run_to_continue
 
-    if begun := run_to_continue(config.out, line.preset):
-        return _resume(line, begun, notify)
-    return _run(open_new(config, line.preset), notify, quiet=line.flags["quiet"])
+    if config is None:
+        begun = Path(line.flags["resume"])
+    elif line.flags["dry_run"]:
+        return _dry_run(line, config)
+    elif (found := run_to_continue(config.out, line.preset)) is None:
+        return _run(open_new(config, line.preset), notify, quiet=line.flags["quiet"])
+    else:
+        begun = found
+    if restarts() and _had_stopped(begun):
+        return EXIT_OF["stopped"]
+    return _resume(line, begun, notify)
+
+
+def _had_stopped(path: Path) -> bool:
+    """Whether the run stopped as configured, which torchrun takes for a crash and restarts; it is said once more."""
+    from biggan.distributed.collectives import from_main
+    from biggan.distributed.ranks import is_main
+    from biggan.run.directory import RunDirectory
+    from biggan.run.ending import has_stopped, why_stopped
+
+    stopped: bool = from_main(is_main() and has_stopped(RunDirectory(path)))
+    if stopped and is_main():
+        print(why_stopped(RunDirectory(path)))
+    return stopped
 
 
 def _resume(line: CommandLine, path: Path, notify: Notify | None) -> int:

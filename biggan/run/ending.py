@@ -6,6 +6,11 @@ from biggan.run.checkpoint import all_checkpoints
 from biggan.run.directory import RunDirectory
 
 
+def has_stopped(run: RunDirectory) -> bool:
+    """Whether the run's last event is that it stopped by itself."""
+    return [event["event"] for event in run.events_that_hold()[-1:]] == ["stopped"]
+
+
 def why_stopped(run: RunDirectory) -> str:
     """What to tell the user of a run whose last event is `stopped`: the reason and the commands that follow.
 

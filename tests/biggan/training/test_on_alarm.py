@@ -66,6 +66,21 @@ def test_a_stopped_run_is_saved_says_how_to_go_back_and_goes_on_exactly(
     assert_same_state(last_state(run), last_state(whole))
 
 
+def test_torchrun_that_takes_the_code_for_a_crash_does_not_make_it_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    scripted(monkeypatch)
+    line = ["--out", str(tmp_path / "run"), "--steps=18", "--train.on_alarm=stop", *OPTIONS]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    assert train_main(line) == 1
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    capsys.readouterr()
+    assert train_main(line) == 1
+    assert train_main(["--resume", str(tmp_path / "run"), "--quiet"]) == 1
+    assert capsys.readouterr().out.count("stopped at step 14, which is saved, by an alarm") == 2
+    assert kinds(tmp_path / "run")[-1] == ("stopped", 14)
+
+
 def test_a_run_resumed_as_it_was_does_not_stop_at_the_old_alarm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from biggan.observers.collapse_of_run import collapse_of
+from interventions.compare.collect import compare_runs
 from interventions.compare.outcome import RunOutcome, read_outcome
 
 BEGIN = 100
@@ -73,6 +74,8 @@ def test_a_run_stopped_by_an_alarm_is_not_broken_off(tmp_path: Path) -> None:
     assert found.numbers["final_fid_raw_median5"] == 9
     broken = outcome(tmp_path / "broken", [6, 5, 5.5], ended="stopped", why={"reason": "non_finite"})
     assert (broken.collapse_rule, broken.stopped_by) == ("non_finite", "non_finite")
+    notes = compare_runs([tmp_path / name / "run" for name in ("collapse", "jump", "broken")]).notes
+    assert sum("an alarm stopped some runs (" in note and "and 1 more" in note for note in notes) == 1
 
 
 def test_the_median_is_of_as_many_as_there_are(tmp_path: Path) -> None:
