@@ -9,6 +9,7 @@ from biggan.data.sources.registry import SOURCES
 from biggan.errors import check_known
 from biggan.networks import FAMILIES
 from biggan.objective import GRADIENT_PENALTIES, LATENTS, LOSSES, WEIGHT_PENALTIES
+from biggan.observers.extension import ALARM_CAUSES
 from spectra.extensions import load_extensions
 from spectra.monitor.probes import PROBES
 
@@ -21,6 +22,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "regularizers.weight_penalties_D": WEIGHT_PENALTIES,
     "regularizers.gradient_penalties": GRADIENT_PENALTIES,
     "spectra.probes": PROBES,
+    "train.alarm_causes": ALARM_CAUSES,
 }
 """Field -> the names that it, or each entry of its list or mapping, may have."""
 

@@ -16,6 +16,8 @@ _HOMES = {
     "interventions.branch.step_replay": ["ReplayedStep", "replay_step"],
     "interventions.study.plan": ["read_plan", "shipped_plans"],
     "interventions.study.expand": ["resolve"],
+    "interventions.study.rescue": ["plan_rescue"],
+    "interventions.compare.ranking": ["rank_rescue"],
     "interventions.compare.collect": ["compare_plan", "compare_runs", "table"],
     "interventions.compare.statistics": ["effects", "seed_variation"],
     "interventions.compare.lifetimes": ["survival", "survival_tests"],

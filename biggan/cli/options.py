@@ -46,6 +46,7 @@ FLAGS = {
     "json": False,
     "memory": None,
     "processes": None,
+    "notify": None,
 }
 """Options that are not fields of the configuration, with their defaults."""
 
@@ -143,6 +144,12 @@ def make_parser(texts: Mapping[str, str]) -> ArgumentParser:
     add("--config", action="append", metavar="FILE", help="a YAML file of fields; repeatable")
     add("--resume", metavar="RUN", help="continue the run in this directory, exactly as if it had never stopped")
     add("--allow-change", action="store_true", help="with --resume: accept changed fields that affect the results")
+    add(
+        "--notify",
+        metavar="CMD",
+        help="run this command at each alarm of this call, without a shell, with the event as one line of JSON on its "
+        "standard input; it is not stored, and its failure is an event",
+    )
     add("--quiet", action="store_true", help="no progress display and no summary")
     add("--dry-run", action="store_true", help="show what would run, its parameters and memory, without training")
     add(

@@ -14,6 +14,7 @@ from biggan.errors import UserError
 if TYPE_CHECKING:
     from biggan.cli.options import CommandLine
     from biggan.config import Config
+    from biggan.observers.notify import Notify
     from biggan.run.session import Session
 
 
@@ -32,6 +33,7 @@ def _train(argv: list[str]) -> int:
 def _train_on_ranks(argv: list[str]) -> int:
     from biggan.cli.options import parse
     from biggan.distributed.consensus import all_ranks_or_none
+    from biggan.observers.notify import Notify
 
     with all_ranks_or_none():
         line = parse(argv)
@@ -40,19 +42,40 @@ def _train_on_ranks(argv: list[str]) -> int:
                 raise UserError(f"--{name} needs --dry-run. Add --dry-run, or omit --{name}.")
         if line.flags["allow_change"] and not line.flags["resume"]:
             raise UserError("--allow-change needs --resume RUN. Name the run, or omit --allow-change.")
+        notify = None if line.flags["notify"] is None else Notify(line.flags["notify"])
+        if notify and line.flags["dry_run"]:
+            raise UserError("--notify cannot be used with --dry-run, which raises no alarm. Omit one.")
         config = line.config() if line.flags["resume"] is None else None
-    if config is None:
-        return _resume(line, Path(line.flags["resume"]))
-    if line.flags["dry_run"]:
-        return _dry_run(line, config)
+    from biggan.distributed.launch import restarts
     from biggan.run.session import open_new, run_to_continue
 
-    if begun := run_to_continue(config.out, line.preset):
-        return _resume(line, begun)
-    return _run(open_new(config, line.preset), quiet=line.flags["quiet"])
+    if config is None:
+        begun = Path(line.flags["resume"])
+    elif line.flags["dry_run"]:
+        return _dry_run(line, config)
+    elif (found := run_to_continue(config.out, line.preset)) is None:
+        return _run(open_new(config, line.preset), notify, quiet=line.flags["quiet"])
+    else:
+        begun = found
+    if restarts() and _had_stopped(begun):
+        return EXIT_OF["stopped"]
+    return _resume(line, begun, notify)
 
 
-def _resume(line: CommandLine, path: Path) -> int:
+def _had_stopped(path: Path) -> bool:
+    """Whether the run stopped as configured, which torchrun takes for a crash and restarts; it is said once more."""
+    from biggan.distributed.collectives import from_main
+    from biggan.distributed.ranks import is_main
+    from biggan.run.directory import RunDirectory
+    from biggan.run.ending import has_stopped, why_stopped
+
+    stopped: bool = from_main(is_main() and has_stopped(RunDirectory(path)))
+    if stopped and is_main():
+        print(why_stopped(RunDirectory(path)))
+    return stopped
+
+
+def _resume(line: CommandLine, path: Path, notify: Notify | None) -> int:
     from biggan.distributed.consensus import all_ranks_or_none
     from biggan.distributed.ranks import is_main
     from biggan.run.directory import RunDirectory
@@ -66,7 +89,8 @@ def _resume(line: CommandLine, path: Path) -> int:
         config = line.config(start.config)
     if line.flags["dry_run"]:
         return _dry_run(line, config)
-    return _run(open_resumed(config, path, start, allow_change=line.flags["allow_change"]), quiet=line.flags["quiet"])
+    session = open_resumed(config, path, start, allow_change=line.flags["allow_change"])
+    return _run(session, notify, quiet=line.flags["quiet"])
 
 
 def _dry_run(line: CommandLine, config: Config) -> int:
@@ -138,20 +162,19 @@ def _bytes(text: str) -> int:
     return int(float(parts[1]) * UNITS.get(parts[2], 1))
 
 
-def _run(session: Session, *, quiet: bool) -> int:
+def _run(session: Session, notify: Notify | None, *, quiet: bool) -> int:
     from biggan.distributed.ranks import is_main
     from biggan.run.assemble import train_session
+    from biggan.run.ending import why_stopped
 
     run = session.run
-    status = train_session(session, quiet=quiet)
+    status = train_session(session, quiet=quiet, further=[notify] if notify else [])
     if not is_main():
         return EXIT_OF[status]
     if status == "interrupted":
         print(f"interrupted; step {session.state.step} is saved. To go on:\n  biggan-train --resume {run.path}")
     elif status == "stopped":
-        print(
-            f"stopped on non-finite numbers at step {session.state.step}, which is saved; see {run.path}/events.jsonl"
-        )
+        print(why_stopped(run))
     elif not quiet:
         _summary(session)
     return EXIT_OF[status]

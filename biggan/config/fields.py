@@ -11,9 +11,10 @@ from spectra.nearest import nearest
 
 
 def setting(default: Any, *, numbers: bool = True, low: float | None = None, high: float | None = None) -> Any:
-    """Declare a field: its default, whether it decides the numbers, and the closed range [low, high] it lies in."""
+    """Declare a field: its default (or a function that makes it), whether it decides the numbers, and the closed range
+    [low, high] it lies in."""
     metadata = {"numbers": numbers, "low": low, "high": high}
-    if isinstance(default, type):
+    if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 

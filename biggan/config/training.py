@@ -47,6 +47,11 @@ class TrainConfig(Section):
     """Freeze one network, as a constant function, while the other trains (Appendix G)."""
     on_non_finite: Literal["continue", "stop"] = setting("continue", numbers=False)
     """What to do after a NaN or infinite loss or gradient norm has been recorded."""
+    on_alarm: Literal["continue", "stop"] = setting("continue", numbers=False)
+    """What to do after an alarm of one of `alarm_causes`; stop: finish the step, save the state, and end. A resumed run
+    goes on, and stops at the next alarm only."""
+    alarm_causes: list[str] = setting(lambda: ["collapse"], numbers=False)
+    """The causes of alarms that `on_alarm` stops at"""
 
 
 @dataclass(frozen=True)

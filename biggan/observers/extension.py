@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from biggan.observers.collapse_of_run import CollapseOfSamples
 from biggan.observers.discriminator_alarms import DiscriminatorDeath, DiscriminatorLossJumps
-from spectra.detect.registry import DETECTORS
+from spectra.detect.registry import DETECTORS, find_detectors
 from spectra.draw.charts import MARKED_EVENTS, SCALAR_CHARTS
 from spectra.networks.checkpoint_files import FORMATS
+
+
+class AlarmCauses:
+    """The causes that an `alarm` event may have: the kinds of findings of every detector that raises alarms."""
+
+    def __iter__(self) -> Iterator[str]:
+        register()
+        kinds = [kind for detector in find_detectors() if detector.alarms for kind in detector.kinds]
+        return iter(kind for kind in kinds if kind != "recovered")  # the end of a collapse is no alarm
+
+
+ALARM_CAUSES = AlarmCauses()
 
 
 def register() -> None:

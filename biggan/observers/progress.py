@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from biggan.training.trainer import Trainer
 
 
+_SHOWN = ("non_finite", "spike", "alarm", "collapse", "recovered", "notify_failed")
+
+
 class Progress(Observer):
     """Step, rate, time left, losses, last checkpoint."""
 
@@ -46,8 +49,9 @@ class Progress(Observer):
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Print an important event on a separate line."""
-        if event["event"] in ("non_finite", "spike", "alarm", "collapse", "recovered") and self.display is not None:
+        if event["event"] in _SHOWN and self.display is not None:
             details = ", ".join(f"{name} {value}" for name, value in event.get("values", {}).items())
+            details = event.get("words", details)
             line = f"{event['event']} at step {event['step']}{': ' + details if details else ''}"
             self.display.say(line, "bold red")
 

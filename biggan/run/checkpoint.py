@@ -133,6 +133,12 @@ def checkpoint_paths(run: Path) -> list[Path]:
     return sorted(path for path in (run / "checkpoints").glob("step-*.safetensors") if _FILE_NAME.fullmatch(path.name))
 
 
+def all_checkpoints(run: Path) -> dict[int, Path]:
+    """Every checkpoint file of a run by step, including those of rings that an alarm kept."""
+    frozen = sorted((run / "checkpoints").glob("frozen-*/step-*.safetensors"))
+    return dict(sorted({step_of(path): path for path in [*frozen, *checkpoint_paths(run)]}.items()))
+
+
 def step_of(path: Path) -> int:
     """The step in a checkpoint's file name."""
     return int(path.stem.removeprefix("step-"))

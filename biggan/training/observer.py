@@ -38,7 +38,7 @@ class Observer:
         """The state after `step` was saved."""
 
     def on_end(self, status: str) -> None:
-        """Training ends: "finished", "interrupted", "stopped" (non-finite numbers), or "failed" (an error is raised).
+        """Training ends: "finished", "interrupted", "stopped" (non-finite numbers, an alarm), or "failed" (an error).
 
         After an error it may be called a second time, and before `on_start`.
         """

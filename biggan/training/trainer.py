@@ -16,7 +16,7 @@ from biggan.config import Config
 from biggan.data.images import Source
 from biggan.data.loader import training_batches
 from biggan.data.prefetch import prefetched
-from biggan.distributed.collectives import mean_over_ranks
+from biggan.distributed.collectives import from_main, mean_over_ranks
 from biggan.distributed.consensus import check_copies
 from biggan.distributed.launch import launch_id
 from biggan.distributed.ranks import is_main, world_size
@@ -47,10 +47,12 @@ class Trainer:
         self._stop: str | None = None
         self._until = config.steps
         self._non_finite = False
+        self._alarm: dict[str, Any] | None = None
         self._checked = state.step
 
     def train(self, until: int | None = None) -> str:
-        """Run the loop; return "finished", "interrupted" (by a signal) or "stopped" (non-finite numbers).
+        """Run the loop; return "finished", "interrupted" (by a signal) or "stopped" (by non-finite numbers or an alarm,
+        where the configuration asks for it; the `stopped` event gives the reason).
 
         With `until`, it ends after that step where it comes before the last one, and returns "paused".
         """
@@ -60,10 +62,9 @@ class Trainer:
                 self.observers.on_start(self)
                 self._loop()
                 self._check_copies()
-                done = self.state.step >= self.config.steps and self._stop != "stopped"
-                status = "finished" if done else self._stop or "paused"
+                status, why = self._ending()
                 self.observers.on_end(status)
-                self.emit(status)
+                self.emit(status, **why)
         except BaseException:
             self.observers.on_end("failed")
             raise
@@ -80,6 +81,22 @@ class Trainer:
                 self._check_copies()
             self.observers.after_step(self.state.step, stats)
 
+    def _ending(self) -> tuple[str, dict[str, Any]]:
+        """How training ended, on every rank alike, and what its event says of the reason.
+
+        Only rank 0 has alarms, so it tells the others. An alarm at the last step stops nothing: the run has finished.
+        """
+        if world_size() == 1:
+            self._is_to_stop()  # also after the last step of a part
+        alarm = from_main(self._alarm)
+        if self._stop == "stopped":
+            return "stopped", {"reason": "non_finite"}
+        if self.state.step >= self.config.steps:
+            return "finished", {}
+        if alarm is not None:
+            return "stopped", {"reason": "alarm"} | alarm
+        return self._stop or "paused", {}
+
     def _check_copies(self) -> None:
         """Before a state is saved: raise, on every rank, where their copies of it are not the same bit for bit."""
         if self._checked != self.state.step:
@@ -88,7 +105,7 @@ class Trainer:
 
     def _is_to_stop(self) -> bool:
         """Whether training should end now. All ranks agree, because they exchanged their wishes in the step."""
-        if self._signalled and world_size() == 1:
+        if self._wishes_to_stop and world_size() == 1:
             self._stop = self._stop or "interrupted"
         return self._stop is not None
 
@@ -107,11 +124,12 @@ class Trainer:
     def _to_floats(self, discriminator: list[Stats], generator: Stats) -> dict[str, float]:
         """The numbers of one step, over all ranks, in one transfer from the device.
 
-        The wish to stop is sent with them: ranks receive a signal at different moments, but stop after the same step.
+        The wish to stop is sent with them: ranks receive a signal at different moments, and rank 0 alone has alarms,
+        but all stop after the same step.
         """
         means = {name: torch.stack([stats[name] for stats in discriminator]).mean() for name in discriminator[0]}
         numbers = means | generator
-        values, wish = mean_over_ranks(self.updater.share, torch.stack(list(numbers.values())), self._signalled)
+        values, wish = mean_over_ranks(self.updater.share, torch.stack(list(numbers.values())), self._wishes_to_stop)
         if wish:
             self._stop = "interrupted"
         return dict(zip(numbers, values, strict=True))
@@ -122,7 +140,15 @@ class Trainer:
             return
         event = make_event(kind, self.state.step, **fields)
         self.run.append_event(event)
+        settings = self.config.train
+        if kind == "alarm" and settings.on_alarm == "stop" and fields.get("cause") in settings.alarm_causes:
+            self._alarm = {name: fields[name] for name in ("cause", "onset") if name in fields}
         self.observers.on_event(event)
+
+    @property
+    def _wishes_to_stop(self) -> bool:
+        """Whether this rank got a signal or an alarm to stop at."""
+        return self._signalled or self._alarm is not None
 
     def _report_non_finite(self, stats: dict[str, float]) -> None:
         """Emit one event when numbers stop being finite (not one per step); stop if the configuration asks for it.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from biggan.errors import UserError
-from biggan.run.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint, read_checkpoint, step_of
+from biggan.run.checkpoint import Checkpoint, all_checkpoints, newest_checkpoint, read_checkpoint
 from biggan.run.directory import RunDirectory, run_of
 from interventions.branch.timeline import Applied, applied_from_json, open_ended
 
@@ -60,12 +60,6 @@ def find_parent(place: str | Path, *, at: int | None = None, before_collapse: in
     run = run_of(checkpoint.path)
     facts = run.facts() if run is not None else {}
     return Parent(checkpoint, run, facts)
-
-
-def all_checkpoints(run: Path) -> dict[int, Path]:
-    """Every checkpoint file of a run by step, including those of rings that an alarm kept."""
-    frozen = sorted((run / "checkpoints").glob("frozen-*/step-*.safetensors"))
-    return dict(sorted({step_of(path): path for path in [*frozen, *checkpoint_paths(run)]}.items()))
 
 
 def listed(run: Path) -> str:

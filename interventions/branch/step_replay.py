@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biggan.errors import UserError
-from biggan.run.checkpoint import Checkpoint
+from biggan.run.checkpoint import Checkpoint, all_checkpoints
 from biggan.run.directory import run_of
 from biggan.training.observer import Observer
-from interventions.branch.parent import Parent, all_checkpoints, find_parent, listed
+from interventions.branch.parent import Parent, find_parent, listed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from biggan.config import differences
-from biggan.run.checkpoint import CheckpointError, read_checkpoint
+from biggan.run.checkpoint import CheckpointError, all_checkpoints, read_checkpoint
 from biggan.run.directory import RunDirectory
-from interventions.branch.parent import all_checkpoints
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -68,6 +68,38 @@ class TakeWeights(Change, name="weights", paper=""):
 
 
 @dataclass(frozen=True)
+class AverageAsG(Change, name="average-as-G", paper=""):
+    """Continue G from its average: the average's parameters become G's.
+
+    The average lies behind G, where several hundred steps of noise cancel. Adam's moments stay as they are (`keep`), or
+    become zero with the count reset (`zero`).
+    """
+
+    moments: Literal["keep", "zero"] = "keep"
+
+    def check(self, state: TrainingState, config: Config) -> None:
+        if state.step <= config.ema.start:
+            raise UserError(
+                f"the average is a plain copy of G up to step {config.ema.start} (ema.start), and this is step "
+                f"{state.step}: average-as-G changes nothing. Omit it."
+            )
+
+    def operate(self, state: TrainingState, config: Config) -> dict[str, Any]:
+        distance = 0.0
+        for own, averaged in zip(state.G.parameters(), state.ema.network.parameters(), strict=True):
+            distance += float((own - averaged).double().square().sum())
+            own.copy_(averaged)
+        if self.moments == "zero":
+            for moments in state.optimizers["G"].state.values():
+                for tensor in moments.values():
+                    tensor.zero_()
+        return {"distance": distance**0.5, "moments": self.moments}
+
+    def touches(self) -> set[str]:
+        return {"the weights of G"} | ({"the moments of G"} if self.moments == "zero" else set())
+
+
+@dataclass(frozen=True)
 class Reinitialize(Change, name="reinit", paper=""):
     """Reinitialize G, D, or one of its layers or blocks by name. Adam's moments of these weights become zero.
 

@@ -44,6 +44,8 @@ def run_one(options: argparse.Namespace, changes: list[tuple[Any, int, int | Non
 
 
 def _run(branch: Branch, options: argparse.Namespace) -> int:
+    from biggan.run.directory import RunDirectory
+    from biggan.run.ending import why_stopped
     from interventions.branch.branch import run_branch
 
     if not options.quiet:
@@ -51,6 +53,8 @@ def _run(branch: Branch, options: argparse.Namespace) -> int:
     status = run_branch(branch, quiet=options.quiet)
     if status == "interrupted":
         print(f"interrupted; to go on:\n  {PROGRAM} --resume {branch.out}")
+    if status == "stopped":
+        print(why_stopped(RunDirectory(branch.out)))
     if status == "finished" and options.control:
         return _compare_control(branch)
     if status == "finished" and not options.quiet:
@@ -60,7 +64,7 @@ def _run(branch: Branch, options: argparse.Namespace) -> int:
 
 def _check_comparable(branch: Branch) -> None:
     """Raise `UserError` if the parent has no step after the branching point that --control could compare."""
-    from interventions.branch.parent import all_checkpoints
+    from biggan.run.checkpoint import all_checkpoints
 
     parent = branch.parent
     if parent.run is None:
@@ -87,11 +91,15 @@ def _compare_control(branch: Branch) -> int:
 
 
 def resume(options: argparse.Namespace) -> int:
+    from biggan.run.directory import RunDirectory
+    from biggan.run.ending import why_stopped
     from interventions.branch.branch import continue_branch
 
     status = continue_branch(options.resume, steps=options.steps, quiet=options.quiet)
     if status == "interrupted":
         print(f"interrupted; to go on:\n  {PROGRAM} --resume {options.resume}")
+    elif status == "stopped":
+        print(why_stopped(RunDirectory(Path(options.resume))))
     elif not options.quiet:
         print(f"{status}.\n  run         {Path(options.resume)}")
     return EXIT_OF[status]

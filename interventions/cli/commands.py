@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from interventions.cli.options import DEFAULT_STEPS, PROGRAM
 
 if TYPE_CHECKING:
     from interventions.study.expand import Resolved
-    from interventions.study.launch import Outcome, Start
+    from interventions.study.launch import Outcome
 
 Given = list[tuple[Any, int, int | None]]
 """Changes given on the command line, with their --from and --until."""
@@ -23,7 +22,7 @@ Given = list[tuple[Any, int, int | None]]
 def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, Any]) -> int:
     """Run a plan, or one changed branch under several seeds, or continue either; then compare."""
     from interventions.study.expand import save_resolved
-    from interventions.study.launch import launch
+    from interventions.study.launch import launch, make_start, threads_of
 
     resolved = resolve_plan(options, changes, settings)
     folder = Path(options.out) if options.out else Path("runs") / f"plan-{resolved.plan}"
@@ -31,7 +30,7 @@ def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, An
         print(describe_plan(resolved, folder))
         return EXIT_DONE
     save_resolved(resolved, folder)
-    start = start_of(options.slurm, folder, _threads(resolved))
+    start = make_start(options.slurm, folder, threads_of(resolved))
     outcome = launch(resolved, folder, start, options.jobs, quiet=options.quiet)
     if outcome.interrupted:
         print(f"interrupted; every run saved its last step. To go on, give the same command again (--out {folder}).")
@@ -145,27 +144,3 @@ def _draw_figures(folder: Path) -> None:
     for job in resolved.jobs if resolved.figures else ():
         with suppress(ValueError, FileNotFoundError):  # a run that failed, or was not monitored
             spectra.draw_figures(folder / job.key, list(resolved.figures), folder / "figures" / job.base / job.name)
-
-
-def _threads(resolved: Resolved) -> int:
-    """Threads of one run: the base runs' own number, because it affects the bits."""
-    from biggan.config import from_dict
-    from biggan.run.checkpoint import peek
-
-    return max(from_dict(json.loads(peek(Path(base.checkpoint))["config"])).threads for base in resolved.bases)
-
-
-def start_of(slurm: list[str] | None, folder: Path, threads: int, *, on_gpus: bool = False) -> Start:
-    """How jobs are started: as processes here, on GPUs each on its own, or through submitit where `slurm` is given."""
-    from interventions.study.launch import gpus, local, submitit
-
-    if not slurm:
-        return local(threads, gpus() if on_gpus else [])
-    parameters: dict[str, Any] = {}
-    for text in slurm:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--slurm is '{text}', expected KEY=VALUE, for example partition=gpu.")
-        parameters[key] = int(value) if value.isdigit() else value
-    cluster = parameters.pop("cluster", None)
-    return submitit(folder, cluster, {"cpus_per_task": threads, **parameters})

@@ -15,7 +15,13 @@ from interventions.cli.options import (
     split_groups,
 )
 
-_COMMANDS = {"claims": "claims", "compare": "commands", "replay": "commands", "reproduce": "reproduce"}
+_COMMANDS = {
+    "claims": "claims",
+    "compare": "commands",
+    "replay": "commands",
+    "reproduce": "reproduce",
+    "rescue": "rescue",
+}
 """Subcommand -> the module of `interventions.cli` that has it."""
 
 

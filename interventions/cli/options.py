@@ -39,6 +39,7 @@ def make_intervene_parser() -> argparse.ArgumentParser:
         epilog=f"{PROGRAM} changes            lists every change with its arguments and its place in the paper\n"
         f"{PROGRAM} compare RUN...|DIR compares branches, or all runs in a plan's directory\n"
         f"{PROGRAM} replay ...         replays one step and records everything\n"
+        f"{PROGRAM} rescue RUN         trains a collapsed run again from before its collapse, under several recipes\n"
         "--SECTION.FIELD VALUE is short for --set SECTION.FIELD=VALUE, for example --eval.every 100.\n"
         "Several changes are made together; --then starts another group of changes with its own --from and --until.\n"
         "Exit codes: 0 done (with --control: and equal to the parent), 2 bad input, 130 interrupted, 1 anything else.",

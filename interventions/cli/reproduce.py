@@ -26,7 +26,7 @@ def reproduce(argv: list[str]) -> int:
     """`biggan-intervene reproduce [PRESET]`. Returns the exit code: 0 done, 1 a run failed, 130 interrupted."""
     options = _parser().parse_args(argv)
     study = _study(options)
-    from interventions.cli.commands import start_of
+    from interventions.study.launch import make_start
     from interventions.study.reproduce import Layouts, open_study, planned_jobs, run_study
     from interventions.study.worker import has_ended
 
@@ -41,7 +41,7 @@ def reproduce(argv: list[str]) -> int:
     print(_describe(study, resolved, jobs, {job.key for job, _ in finished}, rates, count))
     if options.dry_run:
         return EXIT_DONE
-    start = start_of(options.slurm, study.folder, study.config.threads, on_gpus=study.config.device != "cpu")
+    start = make_start(options.slurm, study.folder, study.config.threads, on_gpus=study.config.device != "cpu")
     launched = run_study(layouts, start, count, rates=rates, budget=_seconds(options.budget), quiet=options.quiet)
     return _finish(study, launched, argv, quiet=options.quiet)
 

@@ -206,6 +206,11 @@ def _notes_on_records(rows: list[Row]) -> list[str]:
             "survival "
             f"and delays. Train further, or evaluate more often."
         )
+    if stopped := [row for row in rows if row.outcome.stopped_by not in (None, "non_finite")]:
+        notes.append(
+            f"an alarm stopped some runs ({_listed(stopped)}): their last scores are of that step, and not of the "
+            "others' last one"
+        )
     if thinned := [row for row in rows if row.outcome.record == "thinned"]:
         notes.append(
             f"records are thinned ({_listed(thinned)}): the peak of D's loss and D's spikes need every step, so they "

@@ -56,6 +56,9 @@ class RunOutcome:
     stored beside it when it was thinned."""
     ended: str | None = None
     """Its last event: finished, interrupted, stopped, or none."""
+    stopped_by: str | None = None
+    """Why it stopped, where it did: "non_finite" (its numbers were), or the cause of an alarm that it was told to stop
+    at, such as "collapse"."""
 
     @property
     def done(self) -> bool:
@@ -107,11 +110,13 @@ def read_outcome(path: str | Path, begin: int) -> RunOutcome:
     held = events[~events["superseded"].astype(bool)]
     if len(held) and held["event"].iloc[-1] in ("finished", "interrupted", "stopped"):
         found.ended, found.last = held["event"].iloc[-1], max(last, int(held["step"].iloc[-1]))
+    if found.ended == "stopped":
+        found.stopped_by = _reason(held["details"].iloc[-1])
     _collapse(scored, found)
     numbers, found.layers, found.record = read_numbers(path, frames, begin)
-    scores = _scores(own)
+    scores = score_numbers(own)
     found.numbers |= scores | numbers
-    if found.ended == "stopped":
+    if found.stopped_by == "non_finite":
         _break_off(found, scores)
     return found
 
@@ -138,6 +143,11 @@ def _course(path: Path, frames: Mapping[str, Any]) -> Numbers:
     found = RunOutcome(path, 0, last, scored=bool(scored))
     _collapse(scored, found)
     return course_numbers(frames, scored, found.collapse, last)
+
+
+def _reason(stopped: Mapping[str, Any]) -> str:
+    """The reason of a `stopped` event; those from before there were others give none."""
+    return str(stopped["cause"]) if stopped.get("reason") == "alarm" else "non_finite"
 
 
 def _break_off(found: RunOutcome, scores: Numbers) -> None:
@@ -194,7 +204,7 @@ def _collapse(scored: Sequence[Mapping[str, Any]], found: RunOutcome) -> None:
     broken = _trailing_non_finite(steps, spreads, fids)
     if broken is not None:
         found.collapse = max((step for step in steps if step < broken), default=found.begin)
-    elif found.ended == "stopped":
+    elif found.stopped_by == "non_finite":
         broken = found.collapse = found.last
     if broken is not None:
         found.collapse_rule, found.collapsed_before = "non_finite", broken <= found.begin
@@ -225,7 +235,7 @@ def _trailing_non_finite(steps: Sequence[int], spreads: Sequence[float], fids: S
     return broken
 
 
-def _scores(own: Sequence[Mapping[str, Any]]) -> Numbers:
+def score_numbers(own: Sequence[Mapping[str, Any]]) -> Numbers:
     """Best and final scores as running medians over five evaluations (of fewer than five, the median of all), since
     one FID alone is noisy; and the last ones alone.
 

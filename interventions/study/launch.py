@@ -138,6 +138,29 @@ def submitit(folder: Path, cluster: str | None, parameters: dict[str, Any]) -> S
     return lambda folder, key: Submitted(executor, folder, key)
 
 
+def make_start(slurm: Sequence[str] | None, folder: Path, threads: int, *, on_gpus: bool = False) -> Start:
+    """Child processes (`on_gpus`: each on a GPU of its own), or where `slurm` gives its KEY=VALUE parameters, jobs
+    through submitit. Raises `UserError` for a parameter that has no value."""
+    if not slurm:
+        return local(threads, gpus() if on_gpus else [])
+    parameters: dict[str, Any] = {}
+    for text in slurm:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--slurm is '{text}', expected KEY=VALUE, for example partition=gpu.")
+        parameters[key] = int(value) if value.isdigit() else value
+    cluster = parameters.pop("cluster", None)
+    return submitit(folder, cluster, {"cpus_per_task": threads, **parameters})
+
+
+def threads_of(resolved: Resolved) -> int:
+    """Threads of one run: the base runs' own number, because it affects the bits."""
+    from biggan.config import from_dict
+    from biggan.run.checkpoint import peek
+
+    return max(from_dict(json.loads(peek(Path(base.checkpoint))["config"])).threads for base in resolved.bases)
+
+
 def log_of(folder: Path, key: str) -> Path:
     """The file of a job's output."""
     return folder / "logs" / f"{key.replace('/', '--')}.log"

@@ -51,7 +51,7 @@ def run_job(folder: str | Path, key: str) -> str:
 
 
 def has_ended(out: Path) -> bool:
-    """Whether the run has ended: at its last step, or stopped at non-finite numbers as configured."""
+    """Whether the run has ended: at its last step, or stopped by itself, as configured."""
     events = RunDirectory(out).events_that_hold()
     return bool(events) and events[-1]["event"] in ("finished", "stopped")
 

@@ -16,7 +16,7 @@ from biggan.errors import UserError
 from biggan.run.checkpoint import save_checkpoint
 from biggan.run.folding import load_state
 from biggan.training.state import TrainingState
-from interventions.branch.branch import Branch, open_branch, plan_branch
+from interventions.branch.branch import Branch, check_branch, open_branch, plan_branch
 from interventions.branch.parent import Parent, find_parent
 from interventions.branch.timeline import Timed, make_timeline
 from interventions.changes import CHANGES, make_change
@@ -71,6 +71,7 @@ OF_FIELDS = {
     ("set", "optim.G.eps=1e-6"): {"optim.G.eps": 1e-6},
 }  # fmt: skip
 OF_STATE = [("moments", "D"), ("moments", "{which: second, count: reset}"), ("reinit", "D"), ("reinit", "G=linear")]
+OF_STATE += [("average-as-G", "keep")]
 
 
 @pytest.fixture(scope="session")
@@ -242,6 +243,28 @@ def test_weights_of_another_checkpoint(parent: Parent, tmp_path: Path, tiny: Cal
         own = [t for n, t in state.tensors().items() if n.startswith("optim_G.") and n.endswith("exp_avg_sq")]
         assert any(t.any() for t in own) == (moments == "keep")  # the other run has not begun: its moments are zero
         assert said["of_step"] == 0
+
+
+@pytest.mark.parametrize("moments", ["keep", "zero"])
+def test_the_average_as_G_is_G_and_nothing_else_moves(parent: Parent, moments: str) -> None:
+    state, _, said = changed_state(parent, "average-as-G", moments)
+    before, squares = parent.checkpoint.tensors, 0.0
+    for name, tensor in state.tensors().items():
+        if name.startswith("G."):
+            assert torch.equal(tensor, before[f"G_ema.{name[2:]}"]), name
+            squares += float((before[name] - tensor).double().square().sum())
+        elif name.startswith("optim_G.") and moments == "zero":
+            assert not tensor.any(), name
+        else:
+            assert torch.equal(tensor, before[name]), name
+    assert said["distance"] == pytest.approx(squares**0.5)
+    assert squares > 0
+
+
+def test_an_average_that_is_still_a_copy_is_no_change(parent: Parent) -> None:
+    copying = ("ema", "{decay: 0.9, start: 5}")
+    with pytest.raises(UserError, match=r"plain copy of G up to step 5 \(ema.start\), and this is step 3"):
+        check_branch(branch_of(parent, copying, ("average-as-G", "keep")))
 
 
 def test_reinitializing_a_layer_touches_that_layer_alone(parent: Parent) -> None:

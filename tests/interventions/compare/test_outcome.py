@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from biggan.observers.collapse_of_run import collapse_of
+from interventions.compare.collect import compare_runs
 from interventions.compare.outcome import RunOutcome, read_outcome
 
 BEGIN = 100
@@ -16,6 +17,7 @@ BEGIN = 100
 def write_run(
     path: Path, fids: list[Any], *, spreads: list[Any] | None = None, every: int = 10, ended: str = "finished",
     settings: list[dict] | None = None, changes: list | None = None, begin: int = BEGIN, last: int | None = None,
+    why: dict | None = None,
 ) -> Path:  # fmt: skip
     """A branch of step `begin` with a score every ten steps from step 10 on and no record."""
     path.mkdir(parents=True)
@@ -24,7 +26,7 @@ def write_run(
         scores = {"fid": fid, "spread_share": 0.8 if spreads is None else spreads[number]}
         event = {"event": "evaluation", "step": every * (number + 1), "time": 0, "weights": "raw", "scores": scores}
         events.append(event | ({"settings": settings[number]} if settings else {}))
-    events.append({"event": ended, "step": last or every * len(fids), "time": 0})
+    events.append({"event": ended, "step": last or every * len(fids), "time": 0} | (why or {}))
     (path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     lineage = {"path": "/nowhere/a/checkpoints/step-00000100.safetensors", "digest": "a", "step": begin}
     (path / "run.json").write_text(json.dumps({"parent": lineage, "changes": changes or []}))
@@ -56,6 +58,24 @@ def test_a_run_stopped_for_non_finite_numbers_has_not_survived(tmp_path: Path) -
     assert (found.collapse, found.collapse_rule) == (30, "non_finite")
     unscored = outcome(tmp_path / "unscored", [], ended="stopped", last=7)
     assert (unscored.collapse, unscored.collapse_rule, unscored.at_risk) == (7, "non_finite", True)
+
+
+def test_a_run_stopped_by_an_alarm_is_not_broken_off(tmp_path: Path) -> None:
+    """A collapse has its own onset, and the scores up to it stand; another alarm is no collapse."""
+    why = {"reason": "alarm", "cause": "collapse", "onset": 160}
+    found = outcome(tmp_path / "collapse", [9.0] * 16 + [90.0] * 4, ended="stopped", why=why)
+    assert (found.collapse, found.collapse_rule, found.stopped_by) == (160, "quality_lost", "collapse")
+    assert found.numbers["best_fid_raw_median5"] == 9
+    assert found.done
+    jump = {"reason": "alarm", "cause": "loss_jump", "onset": 290}
+    found = outcome(tmp_path / "jump", [9.0] * 30, ended="stopped", why=jump)
+    assert (found.collapse, found.stopped_by, found.at_risk) == (None, "loss_jump", True)
+    assert found.survived < 300
+    assert found.numbers["final_fid_raw_median5"] == 9
+    broken = outcome(tmp_path / "broken", [6, 5, 5.5], ended="stopped", why={"reason": "non_finite"})
+    assert (broken.collapse_rule, broken.stopped_by) == ("non_finite", "non_finite")
+    notes = compare_runs([tmp_path / name / "run" for name in ("collapse", "jump", "broken")]).notes
+    assert sum("an alarm stopped some runs (" in note and "and 1 more" in note for note in notes) == 1
 
 
 def test_the_median_is_of_as_many_as_there_are(tmp_path: Path) -> None:
