@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from interventions.compare.collect import Comparison, table
 from interventions.compare.page.document import page_of
@@ -12,13 +12,24 @@ from interventions.compare.statistics import effects, seed_variation
 from interventions.compare.tables import with_texts
 from spectra.record.files import write_text
 
+if TYPE_CHECKING:
+    from interventions.compare.claims.judge import Verdict
+
+
 PAGE = "report.html"
 
 
-def write_report(comparison: Comparison, folder: str | Path, verdicts: Sequence[Any] = ()) -> list[Path]:
+def verdicts_of(comparison: Comparison) -> list[Verdict]:
+    """The verdicts on the claims, of a plan; loose runs have none."""
+    from interventions.compare.claims.judge import judge_claims
+
+    return [] if comparison.folder is None else judge_claims(comparison)
+
+
+def write_report(comparison: Comparison, folder: str | Path, verdicts: Sequence[Verdict] | None = None) -> list[Path]:
     """Write compare.csv, seed_variation.csv, effects.csv and report.html into `folder`; the files written.
 
-    `verdicts`: of `judge_claims`, shown first on the page.
+    `verdicts`: of `judge_claims`, shown first on the page; None: those of `verdicts_of`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,5 +42,5 @@ def write_report(comparison: Comparison, folder: str | Path, verdicts: Sequence[
     for name, frame in frames.items():
         frame.to_csv(folder / f"{name}.csv", index=False)
         written.append(folder / f"{name}.csv")
-    write_text(folder / PAGE, page_of(comparison, verdicts))
+    write_text(folder / PAGE, page_of(comparison, verdicts_of(comparison) if verdicts is None else verdicts))
     return [*written, folder / PAGE]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interventions.compare.collect import Comparison
 from interventions.compare.tables import NO_SCORES, TEXTS, sections
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from interventions.compare.claims.judge import Verdict
+
 MOST_ROWS = 40
 """Rows of a table that are printed without `everything`."""
 PIPE_WIDTH = 240
@@ -22,7 +24,7 @@ PIPE_WIDTH = 240
 
 
 def print_report(
-    comparison: Comparison, verdicts: Sequence[Any] = (), *, page: Path | None = None, everything: bool = False
+    comparison: Comparison, verdicts: Sequence[Verdict] = (), *, page: Path | None = None, everything: bool = False
 ) -> None:
     """A comparison on the terminal: the claims that these runs say something about, or else the tables.
 
@@ -39,10 +41,11 @@ def print_report(
         console = Console(width=PIPE_WIDTH)
     if not comparison.scored:
         console.print(NO_SCORES)
-    told = [one for one in verdicts if one.verdict not in SILENT]
+    told = [one for one in verdicts if one.n and one.verdict not in SILENT]
     if told:
         console.print(claims_table(told))
-        console.print(summary(verdicts))
+        others = len(verdicts) - len(told)
+        console.print(summary(verdicts) + (f" {others} that these runs do not touch are left out." if others else ""))
     if everything or not told:
         _print_tables(console, comparison, None if everything else MOST_ROWS)
     for line in comparison.notes:
@@ -51,7 +54,7 @@ def print_report(
         console.print(f"page: {page}", markup=False, soft_wrap=True)
 
 
-def claims_table(verdicts: Sequence[Any]) -> Table:
+def claims_table(verdicts: Sequence[Verdict]) -> Table:
     """The claims as a table: claim, verdict, effect, p after Holm's correction, base runs."""
     from rich.table import Table
     from rich.text import Text

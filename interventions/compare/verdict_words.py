@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from interventions.compare.claims.judge import Verdict
+
 
 SYMBOLS = {
     "supported": "✓",
@@ -32,7 +36,7 @@ def number_words(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def effect_words(verdict: Any) -> str:
+def effect_words(verdict: Verdict) -> str:
     """The effect with its 95 % interval in the measure's own unit; "-" if it is not known."""
     if math.isnan(verdict.effect):
         return "-"
@@ -66,7 +70,7 @@ def p_words(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
-def summary(verdicts: Sequence[Any]) -> str:
+def summary(verdicts: Sequence[Verdict]) -> str:
     """How many claims got which verdict."""
     counts = Counter(one.verdict for one in verdicts)
     known = [verdict for verdict in SYMBOLS if counts[verdict]] + [v for v in counts if v not in SYMBOLS]

@@ -43,7 +43,7 @@ def draw_effects(comparison: Comparison) -> Figure | None:
     interval where it is known, and the range of unchanged runs under other seeds as a band. None without any."""
     blocks = []
     for scratch in (False, True):
-        entries = [one for one in comparison.entries() if _is_scratch(comparison, one) is scratch]
+        entries = [one for one in by_claim(comparison.entries()) if _is_scratch(comparison, one) is scratch]
         found = [one for entry in entries if (one := effects_of(comparison, entry)).steps or one.ratios]
         if found:
             blocks.append((scratch, found))
@@ -62,6 +62,23 @@ def draw_effects(comparison: Comparison) -> Figure | None:
         right.set_title("FID (median of 5) over the control's", fontsize=8.5, loc="left")
     legend_above(figure, list(cells.ravel()), columns=3)
     return figure
+
+
+def claims_of_entries() -> dict[str, str]:
+    """Entry -> the first claim that needs it, in the claims' order; a letter of the claim is left out."""
+    from interventions.compare.claims.read import read_claims
+
+    found: dict[str, str] = {}
+    for claim in read_claims():
+        for entry in claim.entries:
+            found.setdefault(entry, claim.claim.rstrip("abcdefghijklmnopqrstuvwxyz"))
+    return found
+
+
+def by_claim(entries: Sequence[str]) -> list[str]:
+    """The entries in the order of the claims; those of no claim last, in their own order."""
+    order = list(claims_of_entries())
+    return sorted(entries, key=lambda entry: order.index(entry) if entry in order else len(order))
 
 
 def _is_scratch(comparison: Comparison, entry: str) -> bool:
@@ -96,10 +113,12 @@ def _effects(entry: str, pairs: Sequence[tuple[Row, Row]]) -> Effects:
 
 
 def _rows(axes: Axes, found: Sequence[Effects]) -> None:
-    axes.set_yticks(range(len(found)), [one.entry for one in found], fontsize=8)
+    claims = claims_of_entries()
+    labels = [f"{one.entry}  ({claims[one.entry]})" if one.entry in claims else one.entry for one in found]
+    axes.set_yticks(range(len(found)), labels, fontsize=8)
     axes.set_ylim(len(found) - 0.4, -0.6)
     plain(axes)
-    axes.grid(visible=False, axis="y")
+    axes.grid(axis="y", alpha=0.12, linewidth=3)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
 
@@ -117,10 +136,10 @@ def _draw_steps(axes: Axes, found: Sequence[Effects], others: Effects) -> None:
         for (value, kind), shift in zip(one.steps, _spread_out(len(one.steps)), strict=True):
             filled: dict[str, Any] = {"markerfacecolor": "white" if kind else BLUE, "markeredgecolor": BLUE}
             axes.plot(
-                value, place + shift, MARKERS[kind], markersize=6 if kind in "<>" else 4.5, linestyle="none", zorder=3,
-                label=LIMITS.get(kind, "neither collapsed: not known"), **filled,
+                value, place + shift, MARKERS[kind], linestyle="none", zorder=3,
+                markersize=6 if kind in ("<", ">") else 4.5, label=LIMITS.get(kind, "neither collapsed: not known"), **filled,
             )  # fmt: skip
-        if one.steps and all(kind == "" for _, kind in one.steps):
+        if len(one.steps) > 1 and all(kind == "" for _, kind in one.steps):
             _draw_mean(axes, place, paired([value for value, _ in one.steps]), math.inf)
     _rows(axes, found)
     axes.set_xlabel("steps (right: it survived longer)", **TEXT)
@@ -140,7 +159,7 @@ def _draw_ratios(axes: Axes, found: Sequence[Effects], others: Effects) -> None:
                     1.0, place + shift, "X", color=ORANGE, markersize=6, clip_on=False, label="not finite", zorder=4,
                     transform=axes.get_yaxis_transform(),
                 )  # fmt: skip
-        if one.ratios and all(value > 0 and math.isfinite(value) for value in one.ratios):
+        if len(one.ratios) > 1 and all(value > 0 and math.isfinite(value) for value in one.ratios):
             logs = paired([math.log(value) for value in one.ratios])
             _draw_mean(axes, place, {name: math.exp(logs[name]) for name in ("mean", "low", "high")}, 50.0)
     axes.set_xscale("log")

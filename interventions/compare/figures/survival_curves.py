@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from interventions.compare.collect import UNCHANGED, Comparison, Row
+from interventions.compare.figures.effect_sizes import by_claim
 from interventions.compare.figures.look import BLUE, GREY, TEXT, grid_of, legend_above, plain
 from interventions.compare.lifetimes import observed_times, survival
 
@@ -27,7 +28,7 @@ def draw_scratch_survival(comparison: Comparison) -> Figure | None:
 def _draw(comparison: Comparison, *, scratch: bool) -> Figure | None:
     known = {
         entry: rows
-        for entry in [*UNCHANGED, *comparison.entries()]
+        for entry in [*UNCHANGED, *by_claim(comparison.entries())]
         if comparison.scored
         and (rows := [one for one in comparison.of(entry) if one.outcome.at_risk])
         and scratch == (rows[0].kind == "scratch")

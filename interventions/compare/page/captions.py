@@ -4,11 +4,11 @@ from __future__ import annotations
 
 CAPTIONS = {
     "Effects": (
-        "One mark for each base run. Left: how many steps longer than the control with the same noise a run went on "
-        "without a collapse. An open triangle is a bound: only one of the two collapsed while it was observed. "
-        "Right: the final FID as a share of the control's. Grey: the range of unchanged runs under other seeds; an "
-        "effect inside it means nothing. Black: the mean with its 95 % t-interval (of ratios: on the logarithm), "
-        "where it is known."
+        "In brackets: the first claim that needs the entry. One mark for each base run. Left: how many steps longer "
+        "than the control with the same noise a run went on without a collapse. An open triangle is a bound: only "
+        "one of the two collapsed while it was observed. Right: the final FID as a share of the control's. Grey: the "
+        "range of unchanged runs under other seeds; an effect inside it means nothing. Black: the mean with its 95 % "
+        "t-interval (of ratios: on the logarithm), where it is known."
     ),
     "Survival": (
         "Kaplan-Meier estimates, one run for each base run; the control is grey in every panel. Small upright marks: "

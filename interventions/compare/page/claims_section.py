@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Container, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING
 
 from interventions.compare.verdict_words import SYMBOLS, effect_words, p_words, summary
+
+if TYPE_CHECKING:
+    from interventions.compare.claims.judge import Verdict
+
 
 READING = (
     "Each claim has one measure, chosen before the study ran. n: base runs. Effect: over base runs, in the measure's "
@@ -19,8 +24,9 @@ READING = (
 HEADS = ("claim", "premise", "n", "effect (95 % interval)", "p", "smallest p", "verdict", "figure")
 
 
-def claims_section(verdicts: Sequence[Any], figures: Container[str] = ()) -> str:
-    """The claims' table as HTML: one row per claim, its operational definition under its verdict.
+def claims_section(verdicts: Sequence[Verdict], figures: Container[str] = ()) -> str:
+    """The claims' table as HTML: one row per claim, its operational definition under its verdict. Claims that no run
+    tests are in a table of their own, folded.
 
     Args:
         verdicts: of `judge_claims`.
@@ -28,16 +34,26 @@ def claims_section(verdicts: Sequence[Any], figures: Container[str] = ()) -> str
     """
     if not verdicts:
         return "<p>No claim was judged.</p>"
-    head = "".join(f"<th scope=col>{escape(name)}</th>" for name in HEADS)
-    rows = "\n".join(_row(one, figures) for one in verdicts)
-    return (
-        f"<p class=summary>{escape(summary(verdicts))}</p>\n"
-        f"<table class=claims><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table>\n"
-        f"<p class=small>{escape(READING)}</p>"
-    )
+    tested = [one for one in verdicts if one.n]
+    others = [one for one in verdicts if not one.n]
+    parts = [f"<p class=summary>{escape(summary(verdicts))}</p>"]
+    if tested:
+        parts.append(_table("claims", HEADS, [_row(one, figures) for one in tested]))
+        parts.append(f"<p class=small>{escape(READING)}</p>")
+    if others:
+        words = f"{len(others)} claims that no run here tests, and why"
+        body = _table("claims untested", ("claim", "premise", "verdict"), [_short_row(one) for one in others])
+        parts.append(f"<details><summary>{words}</summary>\n{body}</details>")
+    return "\n".join(parts)
 
 
-def _figure(one: Any, figures: Container[str]) -> str | None:
+def _table(kind: str, heads: Sequence[str], rows: Sequence[str]) -> str:
+    head = "".join(f"<th scope=col>{escape(name)}</th>" for name in heads)
+    body = "\n".join(rows)
+    return f"<table class='{kind}'><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
+
+
+def _figure(one: Verdict, figures: Container[str]) -> str | None:
     """The figure that a claim names, or else the one of its entries, or of the base runs; None if it is not there."""
     wanted = (one.figure, "Effects" if one.entries else "Base runs")
     return next((title for title in wanted if title and title in figures), None)
@@ -48,24 +64,47 @@ def anchor(title: str) -> str:
     return "figure-" + re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def _row(one: Any, figures: Container[str]) -> str:
+def _row(one: Verdict, figures: Container[str]) -> str:
+    p = p_words(one.p)
+    if not math.isnan(one.p_holm):
+        p += f"<div class=small>Holm {p_words(one.p_holm)}</div>"
+    figure = _figure(one, figures)
+    link = f"<a href='#{anchor(figure)}'>{escape(figure)}</a>" if figure else "-"
+    cells = [str(one.n), escape(effect_words(one)), p, p_words(one.least_p), _verdict(one), link]
+    return _cells(one, HEADS, [_claim(one), _premise(one), *cells])
+
+
+def _short_row(one: Verdict) -> str:
+    return _cells(one, ("claim", "premise", "verdict"), [_claim(one), _premise(one), _verdict(one)])
+
+
+def _cells(one: Verdict, heads: Sequence[str], cells: Sequence[str]) -> str:
     kind = re.sub(r"[^a-z]+", "-", one.verdict)
-    symbol = f"<span class=symbol aria-hidden=true>{SYMBOLS.get(one.verdict, '')}</span> "
+    pairs = zip(heads, cells, strict=True)
+    body = "".join(f"<td data-label='{escape(head)}'{_kind(head)}>{cell}</td>" for head, cell in pairs)
+    return f"<tr class='{kind}' id='claim-{escape(one.claim)}'>{body}</tr>"
+
+
+def _kind(head: str) -> str:
+    return f" class={head}" if head in ("claim", "verdict") else ""
+
+
+def _claim(one: Verdict) -> str:
+    return f"<b>{escape(one.claim)}</b> {escape(one.text)} <span class=small>({escape(str(one.place))})</span>"
+
+
+def _premise(one: Verdict) -> str:
     met = {True: "met", False: "not met", None: "none needed"}[one.premise_met]
-    premise = met + (f"<div class=small>{escape(one.premise)}</div>" if one.premise else "")
-    p = f"{p_words(one.p)}<div class=small>Holm {p_words(one.p_holm)}</div>"
-    verdict = f"<b>{symbol}{escape(one.verdict)}</b>"
+    return met + (f"<div class=small>{escape(one.premise)}</div>" if one.premise else "")
+
+
+def _verdict(one: Verdict) -> str:
+    """The verdict by symbol and word, its reason, and what the claim's words mean here."""
+    symbol = f"<span class=symbol aria-hidden=true>{SYMBOLS.get(one.verdict, '')}</span>"
+    parts = [f"<b>{symbol} {escape(one.verdict)}</b>"]
     if one.reason:
-        verdict += f"<div>{escape(one.reason)}</div>"
-    if one.definition:
-        verdict += f"<div class=small>Means here: {escape(one.definition)}</div>"
-    if scale := getattr(one, "scale", ""):
-        verdict += f"<div class=small>At this scale: {escape(scale)}</div>"
-    link = f"<a href='#{anchor(figure)}'>{escape(figure)}</a>" if (figure := _figure(one, figures)) else "-"
-    name = f"<b>{escape(one.claim)}</b> {escape(one.text)} <span class=small>({escape(one.place)})</span>"
-    cells = (name, premise, str(one.n), escape(effect_words(one)), p, p_words(one.least_p), verdict, link)
-    body = "".join(
-        f"<td data-label='{escape(head)}' class=c{number}>{cell}</td>"
-        for number, (head, cell) in enumerate(zip(HEADS, cells, strict=True))
-    )
-    return f"<tr class='{kind}' id='claim-{escape(one.claim, quote=True)}'>{body}</tr>"
+        parts.append(f"<div>{escape(one.reason)}</div>")
+    for words, text in (("Means here", one.definition), ("At this scale", one.scale)):
+        if text:
+            parts.append(f"<div class=small>{words}: {escape(text)}</div>")
+    return "".join(parts)

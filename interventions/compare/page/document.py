@@ -15,11 +15,13 @@ from interventions.compare.page.captions import CAPTIONS
 from interventions.compare.page.claims_section import anchor, claims_section
 from interventions.compare.page.film import film_strip_of
 from interventions.compare.page.style import SCRIPT, STYLE
-from interventions.compare.series import base_courses
+from interventions.compare.series import BaseCourse, base_courses
 from interventions.compare.tables import NO_SCORES, TEXTS, sections
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from interventions.compare.claims.judge import Verdict
 
 EFFECTS = ("Effects",)
 SURVIVAL = ("Survival", "Survival, from scratch")
@@ -27,19 +29,24 @@ BASES = "Base runs"
 SPECTRA = ("Figure 20", "Figure 27", "Figure 20, from scratch", "Figure 27, from scratch")
 
 
-def page_of(comparison: Comparison, verdicts: Sequence[Any] = ()) -> str:
+def page_of(comparison: Comparison, verdicts: Sequence[Verdict] = ()) -> str:
     """The page of a comparison as HTML, with everything in it: no file or address outside is needed.
 
-    The claims come first if there are verdicts; sections without data are left out.
+    The claims come first if any of them was tested; sections without data are left out.
     """
-    pictures = _pictures(comparison)
-    others = [title for title in pictures if title not in (*EFFECTS, *SURVIVAL, *SPECTRA, BASES)]
+    pictures, courses = _pictures(comparison), base_courses(comparison)
+    others = [title for title in pictures if title not in (*EFFECTS, *SURVIVAL, *SPECTRA)]
     origin = origin_of(comparison)
     parts = [
-        ("Claims", claims_section(verdicts, pictures) if verdicts else ""),
+        (
+            "Claims",
+            claims_section(verdicts, [*pictures, *([BASES] if courses else [])])
+            if any(one.n for one in verdicts)
+            else "",
+        ),
         ("Effects of the interventions", _figures(pictures, EFFECTS)),
         ("Survival", _figures(pictures, SURVIVAL)),
-        ("Base runs", _base_runs(comparison) if BASES in pictures else ""),
+        ("Base runs", _base_runs(courses) if courses else ""),
         ("Spectra and losses", _figures(pictures, SPECTRA)),
         ("Courses of all entries", _folded("FID, spread, D's loss and sigma_0 over time", _figures(pictures, others))),
         ("Tables", _tables(comparison)),
@@ -95,15 +102,9 @@ def _id(title: str) -> str:
 
 
 def _pictures(comparison: Comparison) -> dict[str, str]:
-    """Title -> data URI of every figure that has data; that of the base runs is drawn with their samples."""
-    found = {}
-    for title, draw in COMPARISON_FIGURES.items():
-        if title == BASES:
-            if base_courses(comparison):
-                found[title] = ""
-        elif (figure := draw(comparison)) is not None:
-            found[title] = data_uri(figure)
-    return found
+    """Title -> data URI of every figure that has data, but for that of the base runs."""
+    drawn = {title: draw(comparison) for title, draw in COMPARISON_FIGURES.items() if title != BASES}
+    return {title: data_uri(figure) for title, figure in drawn.items() if figure is not None}
 
 
 def _figures(pictures: dict[str, str], titles: Sequence[str]) -> str:
@@ -118,9 +119,9 @@ def _figure(title: str, uri: str) -> str:
     )
 
 
-def _base_runs(comparison: Comparison) -> str:
+def _base_runs(courses: Sequence[BaseCourse]) -> str:
     parts = [f"<p id='{anchor(BASES)}'>{escape(CAPTIONS[BASES])}</p>"]
-    for course in base_courses(comparison):
+    for course in courses:
         ending = "no collapse seen" if course.onset is None else f"collapse from step {course.onset:,}"
         parts.append(f"<h3>{escape(course.base)}: {ending}</h3>")
         figure = draw_base_courses([course])
@@ -180,8 +181,6 @@ def _origin(origin: Origin, comparison: Comparison) -> str:
         parts.append(f"<h3>Command</h3>{lines}")
     if origin.configuration:
         pairs = origin.configuration.items()
-        items = "".join(
-            f"<dt><code>{escape(name)}</code></dt><dd><code>{escape(value)}</code></dd>" for name, value in pairs
-        )
-        parts.append(f"<h3>Configuration: what differs from the defaults</h3><dl>{items}</dl>")
+        items = "".join(f"<li><code>{escape(name)}: {escape(value)}</code></li>" for name, value in pairs)
+        parts.append(f"<h3>Configuration: what differs from the defaults</h3><ul class=columns>{items}</ul>")
     return "\n".join(parts)

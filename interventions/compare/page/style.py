@@ -7,7 +7,7 @@ STYLE = """
   --green: #00694f }
 * { box-sizing: border-box }
 body { font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: var(--ink); background: #fff;
-  margin: 0 auto; max-width: 1120px; padding: 1.5rem 1.5rem 4rem; overflow-wrap: break-word }
+  margin: 0 auto; max-width: 1240px; padding: 1.5rem 1.5rem 4rem; overflow-wrap: break-word }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: .5rem 0 .6rem }
 h2 { font-size: 1.3rem; margin: 2.8rem 0 .6rem; padding-top: .5rem; border-top: 2px solid var(--ink) }
 h3 { font-size: 1.05rem; margin: 1.6rem 0 .4rem }
@@ -28,18 +28,19 @@ td.text, th.text { text-align: left }
 .wide th:first-child { background: var(--soft) }
 details { margin: .7rem 0 } summary { cursor: pointer; font-weight: 600; padding: .2rem 0 }
 .claims { width: 100%; table-layout: fixed } .claims td, .claims th { text-align: left; padding: .5rem .5rem }
-.claims th:nth-child(1) { width: 24% } .claims th:nth-child(2) { width: 12% } .claims th:nth-child(3) { width: 4% }
-.claims th:nth-child(4) { width: 13% } .claims th:nth-child(5) { width: 8% } .claims th:nth-child(6) { width: 7.5% }
-.claims th:nth-child(8) { width: 8% }
+.claims th:nth-child(1) { width: 23% } .claims th:nth-child(2) { width: 14% } .claims th:nth-child(3) { width: 4% }
+.claims th:nth-child(4) { width: 12% } .claims th:nth-child(5) { width: 7% } .claims th:nth-child(6) { width: 6.5% }
+.claims th:nth-child(8) { width: 7.5% } .untested th { width: auto !important }
 .claims td > div { margin-top: .25rem } .symbol { display: inline-block; min-width: 1.1em; text-align: center }
-.supported b:first-child { color: inherit } .supported .c6 > b { color: var(--green) }
-.contradicted .c6 > b { color: var(--orange) }
+.supported b:first-child { color: inherit } .supported .verdict > b { color: var(--green) }
+.contradicted .verdict > b { color: var(--orange) }
 .supported td:first-child { box-shadow: inset 4px 0 0 var(--green) }
 .contradicted td:first-child { box-shadow: inset 4px 0 0 var(--orange) }
 .film { display: flex; flex-wrap: wrap; gap: .6rem 1.4rem; margin: .4rem 0 1.2rem }
 .film figure { margin: 0; flex: 1 1 260px; max-width: 340px }
 .film img { width: 100%; image-rendering: pixelated } .film figcaption { margin: 0 0 .25rem; color: var(--ink) }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; font-size: .9rem }
+.columns { columns: 20em; padding: 0; list-style: none; font-size: .9rem }
 dt { color: var(--dim) } dd { margin: 0; min-width: 0 } code { font-size: .86em; overflow-wrap: anywhere }
 @media screen and (max-width: 820px) {
   body { padding: 1rem .9rem 3rem }
@@ -48,7 +49,7 @@ dt { color: var(--dim) } dd { margin: 0; min-width: 0 } code { font-size: .86em;
   .claims tr { border: 1px solid var(--line); margin: .7rem 0; padding: .2rem 0 }
   .claims td { border: 0; padding: .15rem .8rem .15rem 8.2rem; min-height: 1.5rem; position: relative }
   .claims td::before { content: attr(data-label); position: absolute; left: .8rem; width: 7rem; color: var(--dim) }
-  .claims td.c0 { padding-left: .8rem } .claims td.c0::before { content: none }
+  .claims td.claim { padding-left: .8rem } .claims td.claim::before { content: none }
   dl { grid-template-columns: 1fr } dd { margin-bottom: .4rem }
 }
 @media print {
