@@ -14,7 +14,7 @@ from typing import Any
 
 from interventions.compare.collect import Comparison, Row
 
-FACTS = {
+RECORDED_FACTS = {
     "version": "package version",
     "commit": "commit",
     "device": "machine",
@@ -49,7 +49,7 @@ def origin_of(comparison: Comparison) -> Origin:
     found = Origin()
     runs = [row.outcome.path for row in comparison.rows]
     described = [facts for path in [*runs, *comparison.parents.values()] if (facts := _read_json(path / "run.json"))]
-    for name, words in FACTS.items():
+    for name, words in RECORDED_FACTS.items():
         values = _distinct(_fact(facts, name) for facts in described if facts.get(name) is not None)
         if values:
             found.facts.append((words, ", ".join(values)))

@@ -149,7 +149,7 @@ def _runs(comparison: Comparison) -> pd.DataFrame:
         if name == "collapse":
             shown[head] = [_collapse(row) for row in comparison.rows]
         elif name in frame and frame[name].notna().any():
-            shown[head] = frame[name].map(short)
+            shown[head] = frame[name].map(short_number)
     return shown
 
 
@@ -172,7 +172,7 @@ def _for_show(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _column(frame: pd.DataFrame, name: str) -> pd.Series:
     """A column as it is shown: measures in words, numbers short."""
-    return frame[name].map(lambda value: MEASURES.get(value, value) if name == "measure" else short(value))
+    return frame[name].map(lambda value: MEASURES.get(value, value) if name == "measure" else short_number(value))
 
 
 def _effects_for_show(changes: pd.DataFrame) -> pd.DataFrame:
@@ -186,20 +186,20 @@ def _effects_for_show(changes: pd.DataFrame) -> pd.DataFrame:
             f"{changed}, unchanged {others}" if others else str(changed) for changed, others in pairs
         ]
     for name in ("p", "p_holm", "least_p", "bases_needed"):
-        shown[HEADS[name]] = changes[name].map(short)
+        shown[HEADS[name]] = changes[name].map(short_number)
     shown["effect in control SDs"] = _joined(changes, "{} ± {}", "effect_sd", "effect_sd_se")
-    shown["mean"] = changes["mean"].map(short)
+    shown["mean"] = changes["mean"].map(short_number)
     shown["95 % interval"] = _joined(changes, "{} to {}", "low", "high")
     shown["signs"] = _joined(changes, "+{} -{}", "positive", "negative")
-    return pd.DataFrame(shown | {HEADS["p_sign"]: changes["p_sign"].map(short)})
+    return pd.DataFrame(shown | {HEADS["p_sign"]: changes["p_sign"].map(short_number)})
 
 
 def _joined(frame: pd.DataFrame, words: str, one: str, other: str) -> list[str]:
-    pairs = [(short(a), short(b)) for a, b in zip(frame[one], frame[other], strict=True)]
+    pairs = [(short_number(a), short_number(b)) for a, b in zip(frame[one], frame[other], strict=True)]
     return ["-" if pair[0] == "-" else words.format(*pair) for pair in pairs]
 
 
-def short(value: Any) -> str:
+def short_number(value: Any) -> str:
     """A value in four digits; "-" for what is not known."""
     import pandas as pd
 

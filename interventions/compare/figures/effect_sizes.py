@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FID = "final_fid_raw_median5"
+FINAL_FID = "final_fid_raw_median5"
 ROW = 0.3
 """Inches an entry."""
 LIMITS = {"": "both collapsed", ">": "at least: only the control collapsed", "<": "at most: only the entry collapsed"}
@@ -106,7 +106,7 @@ def _effects(entry: str, pairs: Sequence[tuple[Row, Row]]) -> Effects:
             kinds = {(True, True): "", (False, True): ">", (True, False): "<", (False, False): "="}
             kind = kinds[mine.collapse is not None, other.collapse is not None]
             found.steps.append((0.0 if kind == "=" else float(mine.survived - other.survived), kind))
-        values = [one.numbers.get(FID) if one.done else None for one in (mine, other)]
+        values = [one.numbers.get(FINAL_FID) if one.done else None for one in (mine, other)]
         if values[0] is not None and values[1] is not None and values[1] > 0 and math.isfinite(values[1]):
             found.ratios.append(values[0] / values[1] if math.isfinite(values[0]) else math.inf)
     return found
@@ -137,7 +137,8 @@ def _draw_steps(axes: Axes, found: Sequence[Effects], others: Effects) -> None:
             filled: dict[str, Any] = {"markerfacecolor": "white" if kind else BLUE, "markeredgecolor": BLUE}
             axes.plot(
                 value, place + shift, MARKERS[kind], linestyle="none", zorder=3,
-                markersize=6 if kind in ("<", ">") else 4.5, label=LIMITS.get(kind, "neither collapsed: not known"), **filled,
+                markersize=6 if kind in ("<", ">") else 4.5,
+                label=LIMITS.get(kind, "neither collapsed: not known"), **filled,
             )  # fmt: skip
         if len(one.steps) > 1 and all(kind == "" for _, kind in one.steps):
             _draw_mean(axes, place, paired([value for value, _ in one.steps]), math.inf)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -138,6 +138,3 @@ def png_uri(picture: Any) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format="png", optimize=True)
     return _uri("png", buffer.getvalue())
-
-
-Draw = Callable[..., "Figure | None"]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CHOSEN = 3
 """Entries beside the unchanged run: the first to collapse, one in the middle, and the longest survivor."""
-SINGULAR = (("sigma0", r"$\sigma_0$"), ("sigma1", r"$\sigma_1$"), ("sigma2", r"$\sigma_2$"))
+QUANTITIES = (("sigma0", r"$\sigma_0$"), ("sigma1", r"$\sigma_1$"), ("sigma2", r"$\sigma_2$"))
 SCALARS = (("loss", "losses"), ("gradient_variance", "variance of all gradient norms"))
 STYLES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), (SKY, "-"))
 
@@ -120,7 +120,7 @@ def _finish(line: Sequence[Axes], panel: Panel) -> None:
 
 
 def _singular_values() -> list[Panel]:
-    pairs = [(network, *one) for network in ("G", "D") for one in SINGULAR]
+    pairs = [(network, *one) for network in ("G", "D") for one in QUANTITIES]
     return [_layers(network, quantity, f"{network} {label}") for network, quantity, label in pairs]
 
 

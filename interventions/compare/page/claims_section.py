@@ -21,7 +21,7 @@ READING = (
     "decided by its interval alone has no p. Supported, contradicted: decided at the level 0.05. Undecided: more "
     "base runs are needed. Premise not met: what the claim is about did not happen here."
 )
-HEADS = ("claim", "premise", "n", "effect (95 % interval)", "p", "smallest p", "verdict", "figure")
+CLAIM_HEADS = ("claim", "premise", "n", "effect (95 % interval)", "p", "smallest p", "verdict", "figure")
 
 
 def claims_section(verdicts: Sequence[Verdict], figures: Container[str] = ()) -> str:
@@ -38,7 +38,7 @@ def claims_section(verdicts: Sequence[Verdict], figures: Container[str] = ()) ->
     others = [one for one in verdicts if not one.n]
     parts = [f"<p class=summary>{escape(summary(verdicts))}</p>"]
     if tested:
-        parts.append(_table("claims", HEADS, [_row(one, figures) for one in tested]))
+        parts.append(_table("claims", CLAIM_HEADS, [_row(one, figures) for one in tested]))
         parts.append(f"<p class=small>{escape(READING)}</p>")
     if others:
         words = f"{len(others)} claims that no run here tests, and why"
@@ -71,7 +71,7 @@ def _row(one: Verdict, figures: Container[str]) -> str:
     figure = _figure(one, figures)
     link = f"<a href='#{anchor(figure)}'>{escape(figure)}</a>" if figure else "-"
     cells = [str(one.n), escape(effect_words(one)), p, p_words(one.least_p), _verdict(one), link]
-    return _cells(one, HEADS, [_claim(one), _premise(one), *cells])
+    return _cells(one, CLAIM_HEADS, [_claim(one), _premise(one), *cells])
 
 
 def _short_row(one: Verdict) -> str:

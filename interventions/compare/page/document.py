@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from interventions.compare.claims.judge import Verdict
 
-EFFECTS = ("Effects",)
-SURVIVAL = ("Survival", "Survival, from scratch")
-BASES = "Base runs"
-SPECTRA = ("Figure 20", "Figure 27", "Figure 20, from scratch", "Figure 27, from scratch")
+EFFECT_FIGURES = ("Effects",)
+SURVIVAL_FIGURES = ("Survival", "Survival, from scratch")
+BASES_FIGURE = "Base runs"
+SPECTRA_FIGURES = ("Figure 20", "Figure 27", "Figure 20, from scratch", "Figure 27, from scratch")
 
 
 def page_of(comparison: Comparison, verdicts: Sequence[Verdict] = ()) -> str:
@@ -35,19 +35,19 @@ def page_of(comparison: Comparison, verdicts: Sequence[Verdict] = ()) -> str:
     The claims come first if any of them was tested; sections without data are left out.
     """
     pictures, courses = _pictures(comparison), base_courses(comparison)
-    others = [title for title in pictures if title not in (*EFFECTS, *SURVIVAL, *SPECTRA)]
+    others = [title for title in pictures if title not in (*EFFECT_FIGURES, *SURVIVAL_FIGURES, *SPECTRA_FIGURES)]
     origin = origin_of(comparison)
     parts = [
         (
             "Claims",
-            claims_section(verdicts, [*pictures, *([BASES] if courses else [])])
+            claims_section(verdicts, [*pictures, *([BASES_FIGURE] if courses else [])])
             if any(one.n for one in verdicts)
             else "",
         ),
-        ("Effects of the interventions", _figures(pictures, EFFECTS)),
-        ("Survival", _figures(pictures, SURVIVAL)),
+        ("Effects of the interventions", _figures(pictures, EFFECT_FIGURES)),
+        ("Survival", _figures(pictures, SURVIVAL_FIGURES)),
         ("Base runs", _base_runs(courses) if courses else ""),
-        ("Spectra and losses", _figures(pictures, SPECTRA)),
+        ("Spectra and losses", _figures(pictures, SPECTRA_FIGURES)),
         ("Courses of all entries", _folded("FID, spread, D's loss and sigma_0 over time", _figures(pictures, others))),
         ("Tables", _tables(comparison)),
         ("Where this comes from", _origin(origin, comparison)),
@@ -103,7 +103,7 @@ def _id(title: str) -> str:
 
 def _pictures(comparison: Comparison) -> dict[str, str]:
     """Title -> data URI of every figure that has data, but for that of the base runs."""
-    drawn = {title: draw(comparison) for title, draw in COMPARISON_FIGURES.items() if title != BASES}
+    drawn = {title: draw(comparison) for title, draw in COMPARISON_FIGURES.items() if title != BASES_FIGURE}
     return {title: data_uri(figure) for title, figure in drawn.items() if figure is not None}
 
 
@@ -120,7 +120,7 @@ def _figure(title: str, uri: str) -> str:
 
 
 def _base_runs(courses: Sequence[BaseCourse]) -> str:
-    parts = [f"<p id='{anchor(BASES)}'>{escape(CAPTIONS[BASES])}</p>"]
+    parts = [f"<p id='{anchor(BASES_FIGURE)}'>{escape(CAPTIONS[BASES_FIGURE])}</p>"]
     for course in courses:
         ending = "no collapse seen" if course.onset is None else f"collapse from step {course.onset:,}"
         parts.append(f"<h3>{escape(course.base)}: {ending}</h3>")

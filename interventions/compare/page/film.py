@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 CLASSES, SAMPLES = 5, 8
 """The most classes and samples of a class in a picture."""
-LEAST_SIDE = 32
+_LEAST_SIDE = 32
 """Pixels; smaller images are enlarged."""
 
 
@@ -78,7 +78,7 @@ def _tiled(images: np.ndarray) -> Image:
     from PIL import Image
 
     side = images.shape[2]
-    zoom = max(1, -(-LEAST_SIDE // side))
+    zoom = max(1, -(-_LEAST_SIDE // side))
     gap = max(1, side * zoom // 16)
     large = images.repeat(zoom, axis=2).repeat(zoom, axis=3)
     padded = np.pad(large, [(0, 0), (0, 0), (0, gap), (0, gap), (0, 0)], constant_values=255)
