@@ -81,7 +81,7 @@ def _short_row(one: Verdict) -> str:
 def _cells(one: Verdict, heads: Sequence[str], cells: Sequence[str]) -> str:
     kind = re.sub(r"[^a-z]+", "-", one.verdict)
     pairs = zip(heads, cells, strict=True)
-    body = "".join(f"<td data-label='{escape(head)}'{_kind(head)}>{cell}</td>" for head, cell in pairs)
+    body = "".join(f"<td data-label='{escape(head.split(' (')[0])}'{_kind(head)}>{cell}</td>" for head, cell in pairs)
     return f"<tr class='{kind}' id='claim-{escape(one.claim)}'>{body}</tr>"
 
 

@@ -83,7 +83,7 @@ def studied(comparison: Comparison, origin: Origin) -> str:
             f"Each was branched {where} and trained {long}, unchanged and with {_count(len(branches), 'change')}."
         )
     if scratch:
-        words.append(f"{_count(len(scratch), 'change').capitalize()} were trained from scratch.")
+        words.append(f"From scratch, with {_count(len(scratch), 'change')}, as many steps as the base runs.")
     ended = sum(row.outcome.done for row in comparison.rows)
     done = _count(len(comparison.rows), "run") + (
         "" if ended == len(comparison.rows) else f", {ended} of them finished"

@@ -102,6 +102,11 @@ def _quick_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequ
 
 
 @pytest.fixture
+def _few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document, "COMPARISON_FIGURES", {"Effects": draw_effects})
+
+
+@pytest.fixture
 def plan(tmp_path: Path) -> Path:
     """A plan of two base runs: control, a further seed, and two entries, of which one collapses in both."""
     folder = tmp_path / "plan"
@@ -168,6 +173,7 @@ def test_an_effect_is_told_in_its_own_unit(unit: str, values: tuple[float, float
     assert (p_words(NAN), p_words(0.04999), p_words(1e-6)) == ("-", "0.05", "< 0.0001")
 
 
+@pytest.mark.usefixtures("_few_figures")
 def test_hostile_names_are_text(plan: Path) -> None:
     values = json.loads((plan / "plan.json").read_text())
     values["title"] = HOSTILE
@@ -214,6 +220,7 @@ def test_nothing_recorded_draws_nothing() -> None:
     assert all(draw(Comparison([])) is None for draw in COMPARISON_FIGURES.values())
 
 
+@pytest.mark.usefixtures("_few_figures")
 @pytest.mark.parametrize("broken", ["nan", "inf"])
 def test_runs_that_broke_are_shown(plan: Path, broken: str) -> None:
     path = plan / "seed-1" / "r1-10" / "events.jsonl"
@@ -282,6 +289,7 @@ def test_samples_before_and_after_are_cut_from_the_grids(tmp_path: Path) -> None
     assert film_strip_of(course) == []
 
 
+@pytest.mark.usefixtures("_few_figures")
 def test_the_origin_is_what_is_recorded(plan: Path) -> None:
     facts = {"commit": "0123456789abcdef", "dirty": True, "torch": "2.0", "started": "2026-01-02T03:04:05+0000"}
     for path in plan.glob("*/*/run.json"):
