@@ -80,8 +80,9 @@ def _short_row(one: Verdict) -> str:
 
 def _cells(one: Verdict, heads: Sequence[str], cells: Sequence[str]) -> str:
     kind = re.sub(r"[^a-z]+", "-", one.verdict)
-    pairs = zip(heads, cells, strict=True)
-    body = "".join(f"<td data-label='{escape(head.split(' (')[0])}'{_kind(head)}>{cell}</td>" for head, cell in pairs)
+    labels = [head.split(" (")[0] for head in heads]  # a narrow page shows them beside the cells
+    named = zip(heads, labels, cells, strict=True)
+    body = "".join(f"<td data-label='{escape(label)}'{_kind(head)}>{cell}</td>" for head, label, cell in named)
     return f"<tr class='{kind}' id='claim-{escape(one.claim)}'>{body}</tr>"
 
 

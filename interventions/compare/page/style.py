@@ -37,7 +37,7 @@ details { margin: .7rem 0 } summary { cursor: pointer; font-weight: 600; padding
 .supported td:first-child { box-shadow: inset 4px 0 0 var(--green) }
 .contradicted td:first-child { box-shadow: inset 4px 0 0 var(--orange) }
 .film { display: flex; flex-wrap: wrap; gap: .6rem 1.4rem; margin: .4rem 0 1.2rem }
-.film figure { margin: 0; flex: 1 1 260px; max-width: 340px }
+.film figure { margin: 0; flex: 1 1 190px; max-width: 340px }
 .film img { width: 100%; image-rendering: pixelated } .film figcaption { margin: 0 0 .25rem; color: var(--ink) }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; font-size: .9rem }
 .columns { columns: 20em; padding: 0; list-style: none; font-size: .9rem }
