@@ -21,8 +21,9 @@ _HOMES = {
     "interventions.compare.collect": ["compare_plan", "compare_runs", "table"],
     "interventions.compare.statistics": ["effects", "seed_variation"],
     "interventions.compare.lifetimes": ["survival", "survival_tests"],
-    "interventions.compare.figures": ["COMPARISON_FIGURES"],
-    "interventions.compare.report": ["print_report", "write_report"],
+    "interventions.compare.figures.registry": ["COMPARISON_FIGURES"],
+    "interventions.compare.report": ["write_report"],
+    "interventions.compare.terminal": ["print_report"],
 }
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)

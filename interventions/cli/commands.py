@@ -64,9 +64,10 @@ def resolve_plan(options: argparse.Namespace, changes: Given, settings: dict[str
 
 
 def compare(argv: list[str]) -> int:
-    """`biggan-intervene compare RUN...|DIR`: the tables on the terminal, with --out also as files."""
+    """`biggan-intervene compare RUN...|DIR`: the claims or the tables on the terminal, with --out also as files."""
     from interventions.compare.collect import compare_plan, compare_runs
-    from interventions.compare.report import print_report, write_report
+    from interventions.compare.report import verdicts_of, write_report
+    from interventions.compare.terminal import print_report
 
     parser = Parser(
         prog=f"{PROGRAM} compare",
@@ -75,13 +76,14 @@ def compare(argv: list[str]) -> int:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, or the directory of one plan")
     parser.add_argument("--out", metavar="DIR", help="write the tables (CSV) and report.html there")
+    parser.add_argument("--all", action="store_true", dest="everything", help="print every table, whole")
     options = parser.parse_args(argv)
     first = Path(options.runs[0])
     is_plan = len(options.runs) == 1 and (first / "plan.json").is_file()
     found = compare_plan(first) if is_plan else compare_runs(options.runs)
-    print_report(found)
-    for path in write_report(found, options.out) if options.out else []:
-        print(f"  {path}")
+    verdicts = verdicts_of(found)
+    written = write_report(found, options.out, verdicts) if options.out else []
+    print_report(found, verdicts, page=written[-1] if written else None, everything=options.everything)
     return EXIT_DONE
 
 
@@ -121,14 +123,14 @@ def describe_plan(resolved: Resolved, folder: Path) -> str:
 
 def _finish(folder: Path, outcome: Outcome, *, quiet: bool) -> int:
     from interventions.compare.collect import compare_plan
-    from interventions.compare.report import print_report, write_report
+    from interventions.compare.report import verdicts_of, write_report
+    from interventions.compare.terminal import print_report
 
     found = compare_plan(folder)
+    verdicts = verdicts_of(found)
+    page = write_report(found, folder, verdicts)[-1]
     if not quiet:
-        print_report(found)
-    for path in write_report(found, folder):
-        if not quiet:
-            print(f"  {path}")
+        print_report(found, verdicts, page=page)
     _draw_figures(folder)
     for key, words in outcome.failed.items():
         print(f"failed: {key}: {words}")

@@ -69,6 +69,8 @@ class Comparison:
     """The directories of the base runs that still exist."""
     planned: list[str] = field(default_factory=list)
     """The plan's changed entries, whether begun or not."""
+    folder: Path | None = None
+    """The plan's directory; None for loose runs."""
     _frames: dict[Path, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     def frames(self, path: Path) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def compare_plan(folder: str | Path) -> Comparison:
         raise UserError(f"no run of the plan in {folder} has begun.")
     parents = {base.name: Path(base.run) for base in resolved.bases if base.run and _has_events(Path(base.run))}
     planned = [job.entry for job in resolved.jobs if job.entry not in UNCHANGED]
-    return Comparison(rows, resolved.title, notes + notes_on(rows), parents, list(dict.fromkeys(planned)))
+    return Comparison(rows, resolved.title, notes + notes_on(rows), parents, list(dict.fromkeys(planned)), folder)
 
 
 def compare_runs(paths: Iterable[str | Path]) -> Comparison:

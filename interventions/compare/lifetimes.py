@@ -13,20 +13,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def survival(comparison: Comparison, entry: str) -> Any:
-    """The Kaplan-Meier estimate of an entry's survival after the branching point (scipy's `ecdf(...).sf`); None without
-    scores. The unit is the base run. A run is censored at the last step at which the beginning of a collapse would
-    still be visible, even if it collapsed after that: other runs may have done so unseen."""
-    from scipy.stats import CensoredData, ecdf
-
-    happened, censored = [], []
+def observed_times(comparison: Comparison, entry: str) -> list[tuple[int, bool]]:
+    """Steps from the branching point to the collapse (True) or to the censoring (False) of an entry's runs, one per
+    base run. A run is censored at the last step at which the beginning of a collapse would still be visible, even if it
+    collapsed after that: other runs may have done so unseen."""
+    found = []
     for one in (row.outcome for row in comparison.of(entry) if row.outcome.at_risk):
         until = math.inf if one.judged_until is None else one.judged_until
-        if one.collapse is not None and one.collapse <= until:
-            happened.append(one.survived)
-        else:
-            censored.append(one.survived if one.collapse is None else int(until) - one.begin)
-    return ecdf(CensoredData(uncensored=happened, right=censored)).sf if happened or censored else None
+        happened = one.collapse is not None and one.collapse <= until
+        found.append((one.survived if happened or one.collapse is None else int(until) - one.begin, happened))
+    return found
+
+
+def survival(comparison: Comparison, entry: str) -> Any:
+    """The Kaplan-Meier estimate of an entry's survival after the branching point (scipy's `ecdf(...).sf`); None without
+    scores. The unit is the base run; for the censoring see `observed_times`."""
+    from scipy.stats import CensoredData, ecdf
+
+    times = observed_times(comparison, entry)
+    ended = {kind: [time for time, happened in times if happened is kind] for kind in (True, False)}
+    return ecdf(CensoredData(uncensored=ended[True], right=ended[False])).sf if times else None
 
 
 def survival_tests(comparison: Comparison) -> pd.DataFrame:

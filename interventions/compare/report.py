@@ -1,287 +1,46 @@
-"""The report of a comparison: on the terminal, as CSV files, and as one HTML page with tables and figures."""
+"""Writes the report of a comparison: its tables as CSV files, and report.html."""
 
 from __future__ import annotations
 
-import html
-import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from interventions.compare.collect import Comparison, Row, not_finite, table
-from interventions.compare.lifetimes import survival_tests
-from interventions.compare.permutation import LEVEL
+from interventions.compare.collect import Comparison, table
+from interventions.compare.page.document import page_of
 from interventions.compare.statistics import effects, seed_variation
+from interventions.compare.tables import with_texts
+from spectra.record.files import write_text
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-NO_SCORES = "no scores recorded: give --eval.every (100, for example); collapse is then detected from the scores."
-SHOWN = {
-    "collapse": "collapse at",
-    "delay": "delay",
-    "best_fid_raw_median5": "best FID (median of 5)",
-    "final_fid_raw_median5": "final FID (median of 5)",
-    "last_fid_raw": "last FID",
-    "final_fid_ema_median5": "final FID of the average (median of 5)",
-    "last_spread_raw": "last spread",
-    "D_loss_start": "D loss start",
-    "D_loss_end": "end",
-    "D_loss_peak_mean10": "peak (mean of 10 steps)",
-    "G_sigma0_growth": "sigma_0 growth in G",
-    "G_sigma0_growth_layer": "of layer",
-    "D_sigma0_growth": "in D",
-    "D_sigma0_growth_layer": "of layer (D)",
-    "G_sigma_ratio_end": "sigma_0/sigma_1 in G",
-    "D_sigma_ratio_end": "ratio in D",
-    "D_spikes_per_1000": "D spikes / 1000",
-    "D/accuracy/train": "D's accuracy: train",
-    "D/accuracy/val": "val",
-    "D/accuracy/fake": "fake",
-    "D/auc/train_val": "D's AUC train/val",
-    "D/auc/real_fake": "real/fake",
-    "D/gap/train_val": "D's gap train/val",
-}
-"""Columns of the table of runs, and their headings."""
-HEADS = {
-    "p": "p (exact)",
-    "p_holm": "p (Holm)",
-    "least_p": "least p (Holm)",
-    "bases_needed": "bases needed",
-    "p_sign": "p (sign)",
-    "not_finite": "not finite",
-    "n_unchanged": "n unchanged",
-    "collapsed_unchanged": "collapsed unchanged",
-}
-TEXTS = ("base", "entry", "of", "measure", "of layer", "of layer (D)", "test", "method")
+    from interventions.compare.claims.judge import Verdict
 
 
-def print_report(comparison: Comparison) -> None:
-    """The whole comparison on the terminal, seed variation first."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width, so nothing is cut off
-        console = Console(width=240)
-    if not comparison.scored:
-        console.print(NO_SCORES)
-    for title, words, frame in sections(comparison):
-        if frame is not None and len(frame):
-            console.print(_rich_table(title, frame))
-        elif frame is not None:
-            console.print(f"{title}: no results")
-        if words:
-            console.print(words)
-    for line in comparison.notes:
-        console.print(f"note: {line}", markup=False)
+PAGE = "report.html"
 
 
-def write_report(comparison: Comparison, folder: str | Path) -> list[Path]:
-    """Write compare.csv, seed_variation.csv, effects.csv and report.html into `folder`; the files written."""
+def verdicts_of(comparison: Comparison) -> list[Verdict]:
+    """The verdicts on the claims, of a plan; loose runs have none."""
+    from interventions.compare.claims.judge import judge_claims
+
+    return [] if comparison.folder is None else judge_claims(comparison)
+
+
+def write_report(comparison: Comparison, folder: str | Path, verdicts: Sequence[Verdict] | None = None) -> list[Path]:
+    """Write compare.csv, seed_variation.csv, effects.csv and report.html into `folder`; the files written.
+
+    `verdicts`: of `judge_claims`, shown first on the page; None: those of `verdicts_of`.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
     frames = {
-        "compare": table(comparison),
+        "compare": with_texts(table(comparison), comparison),
         "seed_variation": seed_variation(comparison),
         "effects": effects(comparison),
     }
+    written = []
     for name, frame in frames.items():
-        if name == "compare":
-            frame = with_texts(frame, comparison)
         frame.to_csv(folder / f"{name}.csv", index=False)
         written.append(folder / f"{name}.csv")
-    page = folder / "report.html"
-    page.write_text(_page(comparison), encoding="utf-8")
-    return [*written, page]
-
-
-def with_texts(frame: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
-    """The table of runs with "nan", "inf" or "-inf" for recorded values; NaN stays for unknown values."""
-    frame = frame.astype(object)
-    for place, row in enumerate(comparison.rows):
-        for name in not_finite(row.outcome.numbers):
-            frame.loc[frame.index[place], name] = str(row.outcome.numbers[name])
-    return frame
-
-
-def sections(comparison: Comparison) -> list[tuple[str, str, pd.DataFrame | None]]:
-    """(Title, text below, table) of each part of the report, seed variation first."""
-    bases = len({row.base for row in comparison.rows})
-    changes = effects(comparison)
-    found: list[tuple[str, str, pd.DataFrame | None]] = [
-        (
-            "Seed variation: unchanged continuations of one parent under other seeds",
-            SEED_VARIATION,
-            _for_show(seed_variation(comparison)),
-        ),
-        ("Runs", _censoring(comparison), _runs(comparison)),
-        (
-            f"Changes against the unchanged runs, within base runs (n is the number of base runs, {bases} in all)",
-            f"{EFFECTS} {_needed_to_decide(changes)}".strip(),
-            _effects_for_show(changes),
-        ),
-    ]
-    if comparison.scored:
-        tests = survival_tests(comparison)
-        title = "Survival: log-rank against the unchanged runs, within base runs"
-        shown = _for_show(tests.rename(columns={"p": "p (log-rank)"}))
-        found.append((title, f"{SURVIVAL} {_needed_to_decide(tests)}".strip(), shown))
-    return found
-
-
-SEED_VARIATION = (
-    "An effect smaller than this variation means nothing. n: the runs, out of of_n, in which the measure is known. "
-    "Collapse is known in runs that collapsed; every other measure in runs that have ended."
-)
-EFFECTS = (
-    "p: exact rank test of the entry's runs against all unchanged runs of their base run, stratified by base run (for "
-    "the delay: log-rank test, also stratified); p is 1 if the change did nothing. p (Holm): corrected over the "
-    "entries "
-    "of the same measure. least p: the smallest p (Holm) that this design could give. effect: mean of the changed runs "
-    "minus mean of the unchanged runs, averaged over base runs, in standard deviations among unchanged runs. mean, "
-    "interval, signs and p (sign): entry minus its own control (the same noise), one difference per base run. A run "
-    "with NaN or Inf ranks as worse than all others; mean and effect are then not given. delay: if only one of the two "
-    "runs collapsed, and a collapse of the other would have been visible by that step, only the sign counts; the mean "
-    "is given only if both runs of every pair collapsed."
-)
-SURVIVAL = (
-    "Collapse is decided by biggan.judge_collapse. n: runs, with all seeds and all unchanged continuations of the same "
-    "base runs. p: exact, by permutation within base runs, whenever all permutations can be counted. A run without a "
-    "collapse is censored at the last step at which the beginning of one would still have been visible. Numbers that "
-    "became NaN or Inf and stayed so count as a collapse. Runs that had collapsed before the branching point are "
-    "excluded. Curves: Kaplan-Meier, one run per base run."
-)
-
-
-def _needed_to_decide(tests: pd.DataFrame) -> str:
-    """If the design cannot reach significance: what would be needed."""
-    undecided = tests[tests["least_p"] > LEVEL]
-    if undecided.empty:
-        return ""
-    needed = undecided["bases_needed"].dropna()
-    would = f"{needed.max()} base runs like these would be enough" if len(needed) else "more unchanged runs are needed"
-    least = f"{undecided['least_p'].min():.2g}"
-    return f"This design cannot decide tests whose least p is above {LEVEL} (here {least} or more); {would}."
-
-
-def _censoring(comparison: Comparison) -> str:
-    if not comparison.scored:
-        return NO_SCORES
-    return (
-        "'none by STEP': no collapse began up to this step; a later beginning would not be visible yet (censored). "
-        "Best and "
-        "final FID (median of 5): the lowest and the last running median over five evaluations; last FID: the last "
-        "evaluation alone. nan, inf: recorded values. -: not known."
-    )
-
-
-def _runs(comparison: Comparison) -> pd.DataFrame:
-    frame = with_texts(table(comparison), comparison)
-    shown = frame[["base", "entry"]].copy()
-    for name, head in SHOWN.items():
-        if name == "collapse":
-            shown[head] = [_collapse(row) for row in comparison.rows]
-        elif name in frame and frame[name].notna().any():
-            shown[head] = frame[name].map(_short)
-    return shown
-
-
-def _collapse(row: Row) -> str:
-    one = row.outcome
-    if one.collapse is not None:
-        before = " (before the branch)" if one.collapsed_before else ""
-        why = " (not finite)" if one.collapse_rule == "non_finite" else ""
-        return f"{one.collapse}{why}{before}"
-    if one.too_short:
-        return "too short to judge"
-    return f"none by {one.judged_until}" if one.at_risk else "no scores"
-
-
-def _for_show(frame: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame({HEADS.get(name, name): frame[name].map(_short) for name in frame})
-
-
-def _effects_for_show(changes: pd.DataFrame) -> pd.DataFrame:
-    """Numbers that belong together in one column."""
-    import pandas as pd
-
-    shown = {HEADS.get(name, name): changes[name].map(_short) for name in ("entry", "measure", "n")}
-    if changes["not_finite"].any() or changes["not_finite_unchanged"].any():
-        pairs = zip(changes["not_finite"], changes["not_finite_unchanged"], strict=True)
-        shown["not finite"] = [
-            f"{changed}, unchanged {others}" if others else str(changed) for changed, others in pairs
-        ]
-    for name in ("p", "p_holm", "least_p", "bases_needed"):
-        shown[HEADS[name]] = changes[name].map(_short)
-    shown["effect in control SDs"] = _joined(changes, "{} ± {}", "effect_sd", "effect_sd_se")
-    shown["mean"] = changes["mean"].map(_short)
-    shown["95 % interval"] = _joined(changes, "{} to {}", "low", "high")
-    shown["signs"] = _joined(changes, "+{} -{}", "positive", "negative")
-    return pd.DataFrame(shown | {HEADS["p_sign"]: changes["p_sign"].map(_short)})
-
-
-def _joined(frame: pd.DataFrame, words: str, one: str, other: str) -> list[str]:
-    pairs = [(_short(a), _short(b)) for a, b in zip(frame[one], frame[other], strict=True)]
-    return ["-" if pair[0] == "-" else words.format(*pair) for pair in pairs]
-
-
-def _short(value: Any) -> str:
-    import pandas as pd
-
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _rich_table(title: str, frame: pd.DataFrame) -> Any:
-    from rich.table import Table
-
-    shown = Table(title=title, title_justify="left")
-    for name in frame:
-        shown.add_column(str(name), justify="left" if name in TEXTS else "right")
-    for row in frame.itertuples(index=False):
-        shown.add_row(*map(str, row))
-    return shown
-
-
-def _page(comparison: Comparison) -> str:
-    from interventions.compare.figures import figures
-
-    parts = [f"<h1>{html.escape(comparison.title)}</h1>"]
-    if not comparison.scored:
-        parts.append(f"<p class=warn>{html.escape(NO_SCORES)}</p>")
-    for title, words, frame in sections(comparison):
-        parts.append(f"<h2>{html.escape(title)}</h2>")
-        if frame is not None and len(frame):
-            parts.append(f"<div class=wide>{frame.to_html(index=False, border=0, escape=True)}</div>")
-        parts.append(f"<p>{html.escape(words)}</p>")
-    parts.append("<h2>Figures</h2>")
-    for title, picture in figures(comparison):
-        parts.append(f"<h3>{html.escape(title)}</h3><img alt='{html.escape(title)}' src='{picture}'>")
-    if comparison.notes:
-        parts.append("<h2>Notes</h2><ul>" + "".join(f"<li>{html.escape(n)}</li>" for n in comparison.notes) + "</ul>")
-    settings = _settings(comparison)
-    if settings:
-        parts.append(f"<h2>Parents</h2>{settings}")
-    body = "\n".join(parts)
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(comparison.title)}</title>{STYLE}{body}"
-    )
-
-
-def _settings(comparison: Comparison) -> str:
-    rows = {row.base: row.outcome.begin for row in comparison.rows if row.kind != "scratch"}
-    items = [f"<li>{html.escape(base)}: branched at step {step}</li>" for base, step in rows.items()]
-    return f"<ul>{''.join(items)}</ul>" if items else ""
-
-
-STYLE = """<style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1200px; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
-th, td { padding: 3px 10px; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
-th { white-space: normal; vertical-align: bottom }
-th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left }
-.wide { overflow-x: auto } img { max-width: 100% } .warn { background: #fff3cd; padding: .5em 1em }
-</style>"""
+    write_text(folder / PAGE, page_of(comparison, verdicts_of(comparison) if verdicts is None else verdicts))
+    return [*written, folder / PAGE]

@@ -92,15 +92,17 @@ def chart_of(quantity: str) -> Chart:
     return charts.get(quantity, Chart(quantity, quantity))
 
 
-def draw_layers(axes: Axes, spectra: pd.DataFrame, chart: Chart) -> None:
+def draw_layers(
+    axes: Axes, spectra: pd.DataFrame, chart: Chart, colours: Sequence[tuple[float, ...]] | None = None
+) -> None:
     """One network's layers as lines over the steps; a layer without such a number has no line.
 
+    `colours`: one for each layer by depth; None: from red to violet.
     NaN and Inf break a line, and so does 0 on a log scale; the first step that is not finite is marked by a cross on
     the axis.
     """
     depths = spectra[["layer", "depth"]].drop_duplicates().sort_values("depth")
-    colours = depth_colours(len(depths))
-    for layer, colour in zip(depths.layer, colours, strict=True):
+    for layer, colour in zip(depths.layer, colours or depth_colours(len(depths)), strict=True):
         rows = spectra[spectra.layer == layer]
         values = rows[chart.quantity].to_numpy()
         if np.isnan(values).all():
@@ -114,19 +116,21 @@ def draw_layers(axes: Axes, spectra: pd.DataFrame, chart: Chart) -> None:
             place = (rows.step.to_numpy()[measured[0]], 0.02)
             axes.plot(*place, "x", color=colour, transform=axes.get_xaxis_transform(), clip_on=False)
     if chart.log:
-        _log_scale(axes)
+        log_scale(axes)
     axes.set_title(chart.label or chart.title, fontsize=10)
     axes.grid(alpha=0.25, which="both", lw=0.4)
 
 
-def _log_scale(axes: Axes) -> None:
+def log_scale(axes: Axes) -> None:
     """A log axis with readable labels even if it spans less than a decade."""
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_yscale("log")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     low, high = axes.get_ylim()
-    if high / low < 30:
-        subs = [1, 1.5, 2, 3, 5, 7] if high / low > 2 else np.arange(1, 10, 0.25).tolist()
+    if high / low < 300:
+        subs = [1, 3] if high / low >= 30 else [1, 1.5, 2, 3, 5, 7]
+        subs = subs if high / low > 2 else np.arange(1, 10, 0.25).tolist()
         axes.yaxis.set_major_locator(LogLocator(subs=subs))
         axes.yaxis.set_minor_locator(LogLocator(subs=()))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
@@ -242,7 +246,7 @@ def figure_27(frames: Frames) -> Figure:
         _draw_scalars(axes, frames["scalars"], prefix)
         axes.set_title(title, fontsize=10)
     if pairs[-1][0].lines:
-        _log_scale(pairs[-1][0])
+        log_scale(pairs[-1][0])
     for axes, _ in [*pairs[: len(networks)], *pairs[-2:]]:
         _finish(axes, frames)
     figure.suptitle("Further statistics (Figure 27)", fontsize=11)

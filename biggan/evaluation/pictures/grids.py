@@ -28,6 +28,7 @@ GAP = 2  # pixels between images
 HEADER = 44  # pixels for title and captions
 LEAST_SIDE = 48  # small images are enlarged to at least this many pixels
 _BATCH = 64
+_FONT = 14
 
 
 @tf32(False)
@@ -147,10 +148,8 @@ def draw_grid(panels: Mapping[str, np.ndarray], row_names: Sequence[str], title:
     from PIL import Image, ImageDraw, ImageFont
 
     rows, _, side = next(iter(panels.values())).shape[:3]
-    zoom = max(1, -(-LEAST_SIDE // side))
-    cell = side * zoom + GAP
-    font = ImageFont.load_default(14)
-    margin = max(int(font.getlength(name)) for name in row_names) + 16
+    zoom, cell, margin = _geometry(row_names, side)
+    font = ImageFont.load_default(_FONT)
     widths = [
         max(images.shape[1] * cell, int(font.getlength(caption)) + 4 * GAP) + 3 * GAP
         for caption, images in panels.items()
@@ -171,3 +170,32 @@ def draw_grid(panels: Mapping[str, np.ndarray], row_names: Sequence[str], title:
                 canvas.paste(Image.fromarray(tiled[row, column]), corner)
         left += panel_width
     return canvas
+
+
+def _geometry(row_names: Sequence[str], side: int) -> tuple[int, int, int]:
+    """How many times images are enlarged, the pixels from one to the next, and those left of the first."""
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(_FONT)
+    zoom = max(1, -(-LEAST_SIDE // side))
+    return zoom, side * zoom + GAP, max(int(font.getlength(name)) for name in row_names) + 16
+
+
+def first_panel(path: Path, row_names: Sequence[str], columns: int, side: int) -> np.ndarray | None:
+    """The images (rows, columns, R, R, 3) of the first panel of a grid that `draw_grid` drew, R being `side`.
+
+    None if the file cannot be read, or is not such a grid.
+    """
+    from PIL import Image
+
+    zoom, cell, margin = _geometry(row_names, side)
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError):
+        return None
+    rows = len(row_names)
+    if pixels.shape[0] != HEADER + rows * cell or pixels.shape[1] < margin + columns * cell:
+        return None
+    panel = pixels[HEADER:, margin : margin + columns * cell].reshape(rows, cell, columns, cell, 3)
+    return panel.transpose(0, 2, 1, 3, 4)[:, :, : side * zoom : zoom, : side * zoom : zoom]

@@ -2,66 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from branches import BEGIN, LEGEND, change, make_run
 
 from interventions.cli.main import main
-from interventions.compare import figures
 from interventions.compare.collect import compare_runs, table
+from interventions.compare.figures.courses import entry_panels
 from interventions.compare.outcome import read_outcome
-from interventions.compare.report import NO_SCORES, write_report
+from interventions.compare.report import write_report
+from interventions.compare.series import d_loss_series
 from interventions.compare.statistics import effects, paired, seed_variation, survival, survival_tests
+from interventions.compare.tables import NO_SCORES
 from interventions.study.thin import thin_run
 from spectra import load
 from spectra.record.segments import RecordWriter
-
-BEGIN = 100
-LEGEND = {
-    "layers": {
-        "G.linear": {"network": "G", "kind": "linear", "depth": 0, "shape": [8, 4]},
-        "D.out": {"network": "D", "kind": "linear", "depth": 0, "shape": [1, 8]},
-    },
-    "parameters": {},
-    "frames": {"sigma0": "spectra", "sigma1": "spectra"},
-}
-
-
-def make_run(
-    path: Path, parent: str = "a", changes: list | None = None, *, worse_at: int | None = None, fid: float = 10.0,
-    loss: float = 1.0, scored: bool = True, last: int = 400,
-) -> Path:  # fmt: skip
-    """A branch of step 100 with a record and scores every ten steps; from `worse_at` on its FID is tenfold."""
-    writer = RecordWriter(path, BEGIN, LEGEND)
-    for step in range(BEGIN + 1, last + 1):
-        values = {"loss/D_real": loss * 0.25, "loss/D_fake": loss * 0.75, "accuracy/D_real": 0.75}
-        if step % 10 == 0:
-            values |= {"sigma0/G.linear": step / 100, "sigma0/D.out": 1.0, "D/accuracy/val": 0.5}
-        writer.append(step, values)
-    writer.close()
-    events = [{"event": "started", "step": BEGIN, "time": 0}]
-    for step in range(10, last + 1, 10) if scored else ():
-        value = fid * (10 if worse_at is not None and step >= worse_at else 1) * (1 + 1 / step)
-        scores = {"fid": value, "is": 5.0, "spread_share": 0.8 if step % 50 else "nan"}
-        inherited = {"inherited": True} if step <= BEGIN else {}
-        for weights in ("raw", "ema"):
-            event = {"event": "evaluation", "step": step, "time": 0, "weights": weights, "scores": scores}
-            events.append(event | inherited)
-    events.append({"event": "finished", "step": last, "time": 0})
-    (path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-    lineage = {"path": f"/nowhere/{parent}/checkpoints/step-00000100.safetensors", "digest": parent, "step": BEGIN}
-    (path / "run.json").write_text(json.dumps({"parent": lineage, "changes": changes or []}))
-    return path
-
-
-def change(name: str, **arguments: object) -> list:
-    return [{"change": {name: arguments}, "from": BEGIN, "until": None, "fields": {}}]
 
 
 @pytest.fixture
@@ -203,11 +163,11 @@ def test_the_report_is_one_page_that_needs_nothing_else(runs: list[Path], tmp_pa
     files = write_report(compare_runs(runs), tmp_path / "report")
     assert [path.name for path in files] == ["compare.csv", "seed_variation.csv", "effects.csv", "report.html"]
     page = files[-1].read_text()
-    assert page.count("src='data:image/png;base64,") == 6  # every figure
-    assert not re.search(r"""(src|href)=(?!["']?data:)""", page)
-    assert page.index("Seed variation:") < page.index("Runs") < page.index("Changes against") < page.index("Survival")
+    assert page.count("src='data:image/") == 12  # every figure of branches, and a picture of each base run
+    tables = [page.index(words) for words in ("Seed variation:", ">Runs<", "Changes against", "Survival: log-rank")]
+    assert tables == sorted(tables)
     assert "p (sign)" in page
-    assert re.search(r"<th>n</th>", page)
+    assert "<th>n</th>" in page
     assert len(page) < 2_000_000
 
 
@@ -221,10 +181,10 @@ def test_an_empty_panel_leaves_the_scale_plain(tmp_path: Path) -> None:
     found = compare_runs([make_run(tmp_path / base, base, loss=loss) for base, loss in (("a", 1.0), ("b", 4.0))])
 
     def series(frames: dict, begin: int) -> tuple | None:
-        return None if frames["scalars"]["value"].max() > 1 else figures._d_loss(frames, begin)
+        return None if frames["scalars"]["value"].max() > 1 else d_loss_series(frames, begin)
 
-    figure = figures._panels(found, series, "loss", log="where wide")
-    assert [len(axes.lines) for axes in figure.axes] == [2, 1]
+    figure = entry_panels(found, series, "loss", log="where wide")
+    assert sum(len(axes.lines) for axes in figure.axes) == 1
     assert {axes.get_yscale() for axes in figure.axes} == {"linear"}
 
 
@@ -232,7 +192,7 @@ def test_an_empty_panel_leaves_the_scale_plain(tmp_path: Path) -> None:
 def test_the_drawn_loss_is_a_mean_over_steps_however_thin_the_record(every: int, smoothed: int) -> None:
     steps = np.arange(every, 1001, every)
     parts = [pd.DataFrame({"step": steps, "name": f"loss/D_{part}", "value": steps / 2.0}) for part in ("real", "fake")]
-    shown, values = figures._d_loss({"scalars": pd.concat(parts)}, 0)
+    shown, values = d_loss_series({"scalars": pd.concat(parts)}, 0)
     assert shown == steps.tolist()
     assert values[-1] == pytest.approx(np.mean(steps[-smoothed:]))
 

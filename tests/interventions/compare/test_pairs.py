@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from interventions.compare.collect import Comparison, Row, compare_plan, compare_runs, delay, later
-from interventions.compare.figures import draw_scores, draw_survival
+from interventions.compare.figures.courses import draw_scores
+from interventions.compare.figures.survival_curves import draw_scratch_survival, draw_survival
 from interventions.compare.outcome import RunOutcome
-from interventions.compare.report import sections, write_report
+from interventions.compare.report import write_report
 from interventions.compare.statistics import effects, seed_variation, survival_tests
+from interventions.compare.tables import sections
 
 FID = "final_fid_raw_median5"
 
@@ -173,19 +175,18 @@ def test_notes_on_settings_and_on_one_run_twice(tmp_path: Path) -> None:
 
 def test_survival_draws_the_control_of_runs_from_scratch() -> None:
     rows = [row("a", "plain", 500, kind="scratch", begin=0), row("a", "r1-10", kind="scratch", begin=0)]
-    figure = draw_survival(Comparison(rows))
-    axes = figure.axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "plain (n = 1, 1 collapsed)",
-        "r1-10 (n = 1, 0 collapsed)",
-    ]
-    assert axes.get_xlabel() == "steps after the beginning"
-    both = draw_survival(Comparison([*rows, row("a", "control")])).axes[0]
-    assert both.get_xlabel() == "steps after the branching point, or the beginning"
-    assert len({line.get_linestyle() + str(line.get_color()) for line in both.lines}) == 3
+    assert draw_survival(Comparison(rows)) is None
+    figure = draw_scratch_survival(Comparison(rows))
+    (axes,) = [axes for axes in figure.axes if axes.lines]
+    assert axes.get_title() == "r1-10\n0 of 1 collapsed"
+    assert {line.get_label() for line in axes.lines} == {"unchanged", "the entry", "censored (the entry)"}
+    assert len({line.get_linestyle() + str(line.get_color()) for line in axes.lines}) == 3
+    assert "steps after the beginning" in figure.get_supxlabel()
+    both = draw_survival(Comparison([*rows, row("a", "control")]))
+    assert "steps after the branching point" in both.get_supxlabel()
 
 
-def test_the_legend_names_what_any_panel_shows(tmp_path: Path) -> None:
+def test_every_entry_has_a_panel_with_its_control(tmp_path: Path) -> None:
     """The last base run may have begun with its control alone."""
     parent = tmp_path / "gone/checkpoints/step-00000004.safetensors"
     paths = [
@@ -194,8 +195,12 @@ def test_the_legend_names_what_any_panel_shows(tmp_path: Path) -> None:
         write_run(tmp_path / "b", parent, "b"),
         write_run(tmp_path / "b-7", parent, "b", changes=[change("seed", value=7)]),
     ]
-    legend = draw_scores(compare_runs(paths)).axes[-1].get_legend()
-    assert {text.get_text() for text in legend.get_texts()} == {"control", "r1 1", "unchanged, other seeds"}
+    figure = draw_scores(compare_runs(paths))
+    (axes,) = [axes for axes in figure.axes if axes.lines]
+    assert axes.get_title() == "r1 1"
+    assert [line.get_label() for line in axes.lines] == ["unchanged", "the entry's runs"]
+    alone = draw_scores(compare_runs(paths[2:]))  # without any change, the unchanged runs have a panel
+    assert [axes.get_title() for axes in alone.axes if axes.lines] == ["control"]
 
 
 def test_a_job_that_ended_after_a_crash_has_not_failed(tmp_path: Path) -> None:

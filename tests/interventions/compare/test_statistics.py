@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interventions.compare import figures
 from interventions.compare.collect import Comparison, Row, table
+from interventions.compare.figures.look import mark_broken, new_figure
 from interventions.compare.outcome import RunOutcome
-from interventions.compare.report import sections, write_report
+from interventions.compare.page import document
+from interventions.compare.report import write_report
+from interventions.compare.series import d_loss_series, sigma_series
 from interventions.compare.statistics import (
     COMPARED,
     effect_in_sds,
@@ -22,6 +24,7 @@ from interventions.compare.statistics import (
     survival,
     survival_tests,
 )
+from interventions.compare.tables import sections
 
 FID, SPREAD = "final_fid_raw_median5", "last_spread_raw"
 
@@ -127,7 +130,8 @@ def test_what_was_not_recorded_is_left_out() -> None:
 
 
 def test_written_tables_tell_nan_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "figures", lambda comparison: [])  # of runs that are nowhere
+    monkeypatch.setattr(document, "COMPARISON_FIGURES", {})  # of runs that are nowhere
+    monkeypatch.setattr(document, "base_courses", lambda comparison: [])
     comparison = study([math.nan, None, 9])
     assert table(comparison)["not_finite"].tolist().count(FID) == 1
     write_report(comparison, tmp_path)
@@ -225,12 +229,12 @@ def scalars(values: list[float]) -> pd.DataFrame:
 def test_drawn_series_end_where_they_cease_to_be_finite(broken: float) -> None:
     """A running mean that passes over NaN would go on with the others."""
     values = [1.0] * 40 + [broken] + [1.0] * 40
-    _, smooth = figures._d_loss({"scalars": scalars(values)}, 0)
+    _, smooth = d_loss_series({"scalars": scalars(values)}, 0)
     assert [math.isfinite(value) for value in smooth] == [True] * 40 + [False] * 25 + [True] * 16
     sigmas = pd.DataFrame({"step": [1, 1, 2, 2], "network": "G", "sigma0": [1.0, 2.0, 1.0, broken]})
-    assert not math.isfinite(figures._sigma({"spectra": sigmas}, 0, "G")[1][-1])
-    axes = figures._figure(1).subplots()
-    figures._mark_broken(axes, ([1, 2, 3, 4], [1.0, broken, broken, 2.0]), {"color": "red"})
+    assert not math.isfinite(sigma_series({"spectra": sigmas}, 0, "G")[1][-1])
+    axes = new_figure(2).subplots()
+    mark_broken(axes, ([1, 2, 3, 4], [1.0, broken, broken, 2.0]), {"color": "red"})
     assert [line.get_xdata().tolist() for line in axes.lines] == [[2]]
 
 

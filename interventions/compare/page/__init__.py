@@ -1,0 +1,1 @@
+"""report.html: one page with the claims, figures, samples and tables of a comparison, which needs nothing else."""

@@ -1,0 +1,92 @@
+"""A comparison on the terminal: the claims and where the page is, or all tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interventions.compare.collect import Comparison
+from interventions.compare.tables import NO_SCORES, TEXTS, sections
+from interventions.compare.verdict_words import SILENT, SYMBOLS, effect_words, p_words, summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+    from rich.table import Table
+
+    from interventions.compare.claims.judge import Verdict
+
+MOST_ROWS = 40
+"""Rows of a table that are printed without `everything`."""
+PIPE_WIDTH = 240
+"""Columns where the output is not a terminal, so that nothing is cut off."""
+
+
+def print_report(
+    comparison: Comparison, verdicts: Sequence[Verdict] = (), *, page: Path | None = None, everything: bool = False
+) -> None:
+    """A comparison on the terminal: the claims that these runs say something about, or else the tables.
+
+    Args:
+        comparison: what is compared.
+        verdicts: of `judge_claims`.
+        page: where report.html is.
+        everything: also print all tables, whole; otherwise at most `MOST_ROWS` rows of each.
+    """
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPE_WIDTH)
+    if not comparison.scored:
+        console.print(NO_SCORES)
+    told = [one for one in verdicts if one.n and one.verdict not in SILENT]
+    if told:
+        console.print(claims_table(told))
+        others = len(verdicts) - len(told)
+        console.print(summary(verdicts) + (f" {others} that these runs do not touch are left out." if others else ""))
+    if everything or not told:
+        _print_tables(console, comparison, None if everything else MOST_ROWS)
+    for line in comparison.notes:
+        console.print(f"note: {line}", markup=False)
+    if page is not None:
+        console.print(f"page: {page}", markup=False, soft_wrap=True)
+
+
+def claims_table(verdicts: Sequence[Verdict]) -> Table:
+    """The claims as a table: claim, verdict, effect, p after Holm's correction, base runs."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(title="Claims", title_justify="left")
+    for name in ("claim", "verdict", "effect (95 % interval)", "p (Holm)", "n"):
+        shown.add_column(name, justify="right" if name in ("p (Holm)", "n") else "left", overflow="fold")
+    for one in verdicts:
+        words = f"{SYMBOLS.get(one.verdict, '')} {one.verdict}" + (f" ({one.reason})" if one.reason else "")
+        cells = (f"{one.claim} {one.text}", words, effect_words(one), p_words(one.p_holm), str(one.n))
+        shown.add_row(*map(Text, cells))
+    return shown
+
+
+def _print_tables(console: Console, comparison: Comparison, most: int | None) -> None:
+    for title, words, frame in sections(comparison):
+        if frame is not None and len(frame):
+            console.print(_rich_table(title, frame if most is None else frame.head(most)))
+            if most is not None and len(frame) > most:
+                console.print(f"{len(frame) - most} more rows; --all prints them, and --out DIR writes all as files.")
+        elif frame is not None:
+            console.print(f"{title}: no results")
+        if words:
+            console.print(words)
+
+
+def _rich_table(title: str, frame: pd.DataFrame) -> Table:
+    from rich.table import Table
+
+    shown = Table(title=title, title_justify="left")
+    for name in frame:
+        shown.add_column(str(name), justify="left" if name in TEXTS else "right")
+    for row in frame.itertuples(index=False):
+        shown.add_row(*map(str, row))
+    return shown
