@@ -15,7 +15,8 @@ from interventions.cli.options import (
     split_groups,
 )
 
-_COMMANDS = ("compare", "replay")
+_COMMANDS = {"claims": "claims", "compare": "commands", "replay": "commands", "reproduce": "reproduce"}
+"""Subcommand -> the module of `interventions.cli` that has it."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,13 +30,9 @@ def _intervene(argv: list[str]) -> int:
     if argv[:1] == ["changes"]:
         return _list_changes()
     if argv[:1] and argv[0] in _COMMANDS:
-        from interventions.cli import commands
+        import importlib
 
-        return getattr(commands, argv[0])(argv[1:])
-    if argv[:1] == ["reproduce"]:
-        from interventions.cli.reproduce import reproduce
-
-        return reproduce(argv[1:])
+        return getattr(importlib.import_module(f"interventions.cli.{_COMMANDS[argv[0]]}"), argv[0])(argv[1:])
     groups = split_groups(fields_as_set(argv))
     options = make_intervene_parser().parse_args([word for words in groups for word in words])
     if options.resume:

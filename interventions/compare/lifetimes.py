@@ -97,11 +97,13 @@ def _control(comparison: Comparison, row: Row) -> Row | None:
 
 
 def _logrank(strata: Sequence[tuple[list[Row], list[Row]]]) -> LogRank:
-    times = [[[(_observed(row), row.outcome.collapse is not None) for row in group] for group in s] for s in strata]
+    times = [
+        [[(observed_steps(row), row.outcome.collapse is not None) for row in group] for group in s] for s in strata
+    ]
     return stratified_logrank_test((one, other) for one, other in times)
 
 
-def _observed(row: Row) -> int:
+def observed_steps(row: Row) -> int:
     """Steps to its collapse or to its end. Runs of one length may be exchanged by what was visible at their end,
     although
     some may have begun to collapse unseen. A run that is still training counts up to the step it can be judged."""

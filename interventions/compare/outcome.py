@@ -121,9 +121,23 @@ def read_numbers(path: Path, frames: Mapping[str, Any], begin: int) -> tuple[Num
     `RunOutcome.record`): of a thinned one the numbers that were stored beside it."""
     scalars = frames["scalars"]
     numbers, layers = record_numbers(scalars, read_sigmas(path, frames["spectra"]), begin)
+    if begin == 0:
+        numbers |= _course(path, frames)
     if stored := stored_numbers(path, begin):
         return numbers | stored[0], layers | stored[1], "thinned, numbers of the whole"
     return numbers, layers, "thinned" if has_gaps(scalars[scalars["step"] > begin]) else "whole"
+
+
+def _course(path: Path, frames: Mapping[str, Any]) -> Numbers:
+    """The numbers of a run from scratch that need its onset (see `interventions.compare.course`)."""
+    from interventions.compare.course import course_numbers
+
+    scored = recorded_scores(frames["events"])
+    steps = frames["scalars"]["step"]
+    last = int(max([0, *([int(steps.max())] if len(steps) else []), *(one["step"] for one in scored)]))
+    found = RunOutcome(path, 0, last, scored=bool(scored))
+    _collapse(scored, found)
+    return course_numbers(frames, scored, found.collapse, last)
 
 
 def _break_off(found: RunOutcome, scores: Numbers) -> None:

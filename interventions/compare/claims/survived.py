@@ -1,0 +1,88 @@
+"""How long changed runs survive, against unchanged ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from interventions.compare.claims.effects import Effect, interval, mean, pooled_deviation, rows_of, sign, strata_of
+from interventions.compare.collect import Comparison, Row
+from interventions.compare.lifetimes import observed_steps
+from interventions.compare.permutation import stratified_logrank_test
+
+if TYPE_CHECKING:
+    from interventions.compare.claims.read import Claim
+
+
+def survived_effect(comparison: Comparison, claim: Claim) -> Effect | None:
+    """Steps from the branch (or the beginning) to the collapse: the difference of means, restricted to the time in
+    which a collapse would be visible in every run of the comparison. p is that of the log-rank test, exact, within
+    base runs."""
+    strata = strata_of(
+        comparison, [row for row in rows_of(comparison, claim.entries) if row.outcome.at_risk], claim.against
+    )
+    strata = [(one, [row for row in other if row.outcome.at_risk]) for one, other in strata]
+    strata = [(one, other) for one, other in strata if other]
+    if not strata:
+        return None
+    test = stratified_logrank_test((_times(one), _times(other)) for one, other in strata)
+    differences: dict[str, list[float]] = {}
+    within = []
+    for changed, unchanged in strata:
+        horizon = _horizon([*changed, *unchanged])
+        within.append([_restricted(row, horizon) for row in unchanged])
+        for row in changed:
+            own = [other for other in unchanged if other.base == row.base] or unchanged
+            against = mean([_restricted(other, horizon) for other in own])
+            differences.setdefault(row.base, []).append(_restricted(row, horizon) - against)
+    effect, low, high = interval([mean(one) for one in differences.values()])
+    changed, unchanged = ([row for one in strata for row in one[i]] for i in (0, 1))
+    collapsed = sum(row.outcome.collapse is not None for row in changed)
+    medians = [_median(rows) for rows in (changed, unchanged)]
+    others = sum(row.outcome.collapse is not None for row in unchanged)
+    return Effect(
+        n=len(differences),
+        unit="steps",
+        effect=effect,
+        low=low,
+        high=high,
+        p=test.p,
+        toward=-sign(test.excess),
+        sizes=[(len(one), len(other)) for one, other in strata],
+        deviation=pooled_deviation(within),
+        words=f"{collapsed} of {len(changed)} collapsed, median {_steps(medians[0])}; unchanged: {others} of "
+        f"{len(unchanged)}, median {_steps(medians[1])}",
+        median_ratio=medians[0] / medians[1] if medians[1] and math.isfinite(medians[1]) else math.nan,
+        collapsed=(collapsed, len(changed)),
+    )
+
+
+def _times(rows: Sequence[Row]) -> list[tuple[float, bool]]:
+    return [(observed_steps(row), row.outcome.collapse is not None) for row in rows]
+
+
+def _horizon(rows: Sequence[Row]) -> float:
+    """The first step at which a run is censored; Inf if all collapsed."""
+    return min((row.outcome.survived for row in rows if row.outcome.collapse is None), default=math.inf)
+
+
+def _restricted(row: Row, horizon: float) -> float:
+    return float(min(row.outcome.survived, horizon))
+
+
+def _median(rows: Sequence[Row]) -> float:
+    """The Kaplan-Meier estimate of the median time to collapse; Inf if fewer than half collapse."""
+    from scipy.stats import CensoredData, ecdf
+
+    happened = [row.outcome.survived for row in rows if row.outcome.collapse is not None]
+    censored = [row.outcome.survived for row in rows if row.outcome.collapse is None]
+    if not happened:
+        return math.inf
+    curve = ecdf(CensoredData(uncensored=happened, right=censored)).sf
+    below = curve.quantiles[curve.probabilities <= 0.5]
+    return float(below[0]) if len(below) else math.inf
+
+
+def _steps(value: float) -> str:
+    return f"{value:.0f} steps" if math.isfinite(value) else "not reached"
