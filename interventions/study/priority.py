@@ -60,7 +60,7 @@ def claim_needs() -> list[ClaimNeeds]:
     """The claims in the order of claims.yaml, with their entries."""
     from interventions.compare.claims import read_claims
 
-    return [ClaimNeeds(one.claim, one.place, one.entries) for one in read_claims()]
+    return [ClaimNeeds(one.claim, str(one.place), one.entries) for one in read_claims()]
 
 
 def study_entries(further: Iterable[str] = (), claims: Sequence[ClaimNeeds] | None = None) -> list[StudyEntry]:
