@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from interventions.study.priority import StudyEntry
     from interventions.study.reproduce import Study, StudyLaunch
 
-DEFAULT_PRESET = "digits-collapse"
+_PRESET = "digits-collapse"
 
 
 def reproduce(argv: list[str]) -> int:
@@ -53,8 +53,8 @@ def _parser() -> argparse.ArgumentParser:
         "the paper, run the changes from scratch, and compare. The same command goes on after any interruption.",
     )
     add = parser.add_argument
-    add("preset", nargs="?", default=DEFAULT_PRESET, metavar="PRESET",
-        help=f"a preset, or a YAML file in its form (default: {DEFAULT_PRESET})")  # fmt: skip
+    add("preset", nargs="?", default=_PRESET, metavar="PRESET",
+        help=f"a preset, or a YAML file in its form (default: {_PRESET})")  # fmt: skip
     add("--out", required=True, metavar="DIR", help="the study's directory; base runs DIR/seed-N/plain that are "
         "trained already are used")  # fmt: skip
     add("--bases", type=int, default=8, metavar="N", help="base runs, each with its own seed (default 8)")
@@ -176,10 +176,11 @@ def _finish(study: Study, launched: StudyLaunch, argv: list[str], *, quiet: bool
         print(f"interrupted; every run saved its last step. To go on:\n  {again}")
         return EXIT_INTERRUPTED
     added = None if study.added is None else study.added.folder
-    for path in keep_books(study.folder, study.record, added):
+    has_begun = any((study.folder / job.key / "events.jsonl").is_file() for job in launched.resolved.jobs)
+    for path in keep_books(study.folder, study.record, added) if has_begun else []:
         if not quiet:
             print(f"  {path}")
-    if not quiet:
+    if has_begun and not quiet:
         print_report(compare_plans([study.folder] if added is None else [added, study.folder]))
     for key, words in outcome.failed.items():
         print(f"failed: {key}: {words}")

@@ -67,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument("--record", type=Path, help="the directory of the thinned copy")
         parser.add_argument("--add", type=Path, help="the recorded study that it adds to")
         options = parser.parse_args(argv)
+        os.nice(10)  # the runs come first
         for path in keep_books(options.folder, options.record, options.add):
             print(path)
         return EXIT_DONE

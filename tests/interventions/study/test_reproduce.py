@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -156,6 +157,7 @@ def test_trained_base_runs_are_adopted_if_they_are_of_the_preset(
         assert train_main(["small", f"--seed={seed}", *out]) == 0
     study = make_study(preset, tmp_path, (), seeds=0)
     assert run(study)[1] == ["seed-1/control", "seed-2/control"]
+    (tmp_path / "plan.json").unlink()
     other = dataclasses.replace(study.config, loss=dataclasses.replace(study.config.loss, margin=2.0))
     with pytest.raises(UserError, match=r"seed-1/plain is not a run of this preset and seed.*loss.margin: 2.0 -> 1.0"):
         run(dataclasses.replace(study, config=other))
@@ -239,12 +241,12 @@ def test_the_thinned_copy_grows_and_holds_no_paths(preset: Path, whole: Path, tm
     out = update_thinned(whole, tmp_path / "thin")
     held = {path: path.stat().st_mtime_ns for path in out.rglob("records/*")}
     assert len(held) == 10
-    import socket
-
     for path in [path for path in out.rglob("*") if path.is_file()]:
         contents = path.read_bytes()
-        for private in (str(whole), str(whole.resolve()), str(Path.home()), socket.gethostname()):
+        for private in (str(whole.parent), str(whole.resolve().parent), str(Path.home())):
             assert private.encode() not in contents, path
+        if path.suffix != ".arrow":  # whose bytes may spell a short name
+            assert f'"{socket.gethostname()}"'.encode() not in contents, path
     update_thinned(whole, out)
     assert held == {path: path.stat().st_mtime_ns for path in out.rglob("records/*")}
     one, other = compare_plan(whole), compare_plan(out)
