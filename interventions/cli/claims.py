@@ -43,7 +43,8 @@ def claims(argv: list[str]) -> int:
 def _print(comparison: Comparison, verdicts: Sequence[Verdict], warnings: bool) -> None:
     from rich.console import Console
 
-    from interventions.compare.claims.words import claims_table
+    from interventions.compare.terminal import claims_table
+    from interventions.compare.verdict_words import summary
     from interventions.compare.warning import warning_signs
     from interventions.compare.warning_words import warnings_table
 
@@ -51,6 +52,7 @@ def _print(comparison: Comparison, verdicts: Sequence[Verdict], warnings: bool) 
     if not console.is_terminal:  # a file or a pipe has no width, so nothing is cut off
         console = Console(width=200)
     console.print(claims_table(verdicts))
+    console.print(summary(verdicts))
     if warnings:
         console.print(warnings_table(warning_signs(comparison)))
     for line in comparison.notes:

@@ -65,7 +65,7 @@ def resolve_plan(options: argparse.Namespace, changes: Given, settings: dict[str
 
 def compare(argv: list[str]) -> int:
     """`biggan-intervene compare RUN...|DIR`: the claims or the tables on the terminal, with --out also as files."""
-    from interventions.compare.collect import compare_plan, compare_runs
+    from interventions.compare.collect import compare_plans, compare_runs
     from interventions.compare.report import verdicts_of, write_report
     from interventions.compare.terminal import print_report
 
@@ -74,13 +74,12 @@ def compare(argv: list[str]) -> int:
         description="Compare branches with their control, or all runs of a plan's directory: how far unchanged runs "
         "vary, then each change, tested within base runs against all unchanged runs.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, or the directory of one plan")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, or directories of plans")
     parser.add_argument("--out", metavar="DIR", help="write the tables (CSV) and report.html there")
     parser.add_argument("--all", action="store_true", dest="everything", help="print every table, whole")
     options = parser.parse_args(argv)
-    first = Path(options.runs[0])
-    is_plan = len(options.runs) == 1 and (first / "plan.json").is_file()
-    found = compare_plan(first) if is_plan else compare_runs(options.runs)
+    are_plans = all((Path(run) / "plan.json").is_file() for run in options.runs)
+    found = compare_plans(options.runs) if are_plans else compare_runs(options.runs)
     verdicts = verdicts_of(found)
     written = write_report(found, options.out, verdicts) if options.out else []
     print_report(found, verdicts, page=written[-1] if written else None, everything=options.everything)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from interventions.study.priority import StudyEntry
     from interventions.study.reproduce import Study, StudyLaunch
 
-DEFAULT_PRESET = "digits-collapse"
+_PRESET = "digits-collapse"
 
 
 def reproduce(argv: list[str]) -> int:
@@ -53,8 +53,8 @@ def _parser() -> argparse.ArgumentParser:
         "the paper, run the changes from scratch, and compare. The same command goes on after any interruption.",
     )
     add = parser.add_argument
-    add("preset", nargs="?", default=DEFAULT_PRESET, metavar="PRESET",
-        help=f"a preset, or a YAML file in its form (default: {DEFAULT_PRESET})")  # fmt: skip
+    add("preset", nargs="?", default=_PRESET, metavar="PRESET",
+        help=f"a preset, or a YAML file in its form (default: {_PRESET})")  # fmt: skip
     add("--out", required=True, metavar="DIR", help="the study's directory; base runs DIR/seed-N/plain that are "
         "trained already are used")  # fmt: skip
     add("--bases", type=int, default=8, metavar="N", help="base runs, each with its own seed (default 8)")
@@ -67,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         "before the onset of the collapse (default 10%%)")  # fmt: skip
     add("--branch-steps", type=int, metavar="N", help="length of a branch (default: a quarter of the preset's steps)")
     add("--seeds", type=int, default=2, metavar="N", help="further seeds of each unchanged branch (default 2)")
+    add("--add", metavar="STUDY", help="a recorded study, such as a thinned copy: what was run there is not run again")
+    add("--record", metavar="DIR", help="keep a thinned copy of the finished runs there, small enough to commit")
     add("--slurm", action="append", metavar="KEY=VALUE", help="submit through submitit (partition=gpu ...)")
     add("--dry-run", action="store_true", help="print what would run, with estimated time and disk, and stop")
     add("--quiet", action="store_true", help="no progress display")
@@ -74,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _study(options: argparse.Namespace) -> Study:
-    from interventions.study.branching import share_or_steps, study_config
+    from interventions.study.branching import open_added, share_or_steps, study_config
+    from interventions.study.growth import study_facts
     from interventions.study.priority import choose, claim_needs, study_entries
     from interventions.study.reproduce import Study, default_branch_steps
 
@@ -91,6 +94,8 @@ def _study(options: argparse.Namespace) -> Study:
     steps = default_branch_steps(config) if options.branch_steps is None else options.branch_steps
     if steps < 1:
         raise UserError(f"--branch-steps is {steps}, expected at least 1.")
+    before = share_or_steps(options.before)
+    facts = study_facts(options.preset, config, steps, before)
     return Study(
         folder=Path(options.out),
         preset=Path(options.preset).stem,
@@ -98,8 +103,10 @@ def _study(options: argparse.Namespace) -> Study:
         base_seeds=tuple(range(options.first_seed, options.first_seed + options.bases)),
         entries=tuple(choose(study_entries(files, claims), only, claims)),
         branch_steps=steps,
-        before=share_or_steps(options.before),
+        before=before,
         seeds=options.seeds,
+        added=None if options.add is None else open_added(Path(options.add), facts),
+        record=None if options.record is None else Path(options.record),
     )
 
 
@@ -154,24 +161,29 @@ def _describe(study: Study, resolved: Resolved, jobs: list[Job], finished: set[s
 
 
 def _part(job: Job, entries: dict[str, StudyEntry]) -> str:
-    return {"plain": "base runs", "control": "unchanged branches"}.get(job.entry) or entries[job.entry].plans[0]
+    of_its_own = {"plain": "base runs", "branching-point": "up to branching", "control": "unchanged branches"}
+    return of_its_own.get(job.entry) or entries[job.entry].plans[0]
 
 
 def _finish(study: Study, launched: StudyLaunch, argv: list[str], *, quiet: bool) -> int:
-    from interventions.compare.collect import compare_plan
-    from interventions.compare.report import print_report, write_report
+    from interventions.compare.collect import compare_plans
+    from interventions.compare.report import PAGE, verdicts_of
+    from interventions.compare.terminal import print_report
+    from interventions.study.books import keep_books
 
     again = f"{PROGRAM} reproduce {shlex.join(argv)}"
     outcome = launched.outcome
     if outcome.interrupted:
         print(f"interrupted; every run saved its last step. To go on:\n  {again}")
         return EXIT_INTERRUPTED
-    found = compare_plan(study.folder)
-    if not quiet:
-        print_report(found)
-    for path in write_report(found, study.folder):
+    added = None if study.added is None else study.added.folder
+    has_begun = any((study.folder / job.key / "events.jsonl").is_file() for job in launched.resolved.jobs)
+    for path in keep_books(study.folder, study.record, added) if has_begun else []:
         if not quiet:
             print(f"  {path}")
+    if has_begun and not quiet:
+        found = compare_plans([study.folder] if added is None else [added, study.folder])
+        print_report(found, verdicts_of(found), page=study.folder / PAGE)
     for key, words in outcome.failed.items():
         print(f"failed: {key}: {words}")
     if launched.left:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from biggan.errors import UserError
 from interventions.compare.outcome import RunOutcome, read_outcome
 from interventions.study.expand import load_resolved, one_run_words, run_name
+from interventions.study.growth import check_same_bases
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,9 +137,41 @@ def compare_plan(folder: str | Path) -> Comparison:
     notes += [f"{key} failed: {words}" for key, words in failures(folder).items() if key not in done]
     if not rows:
         raise UserError(f"no run of the plan in {folder} has begun.")
-    parents = {base.name: Path(base.run) for base in resolved.bases if base.run and _has_events(Path(base.run))}
+    homes = {base.name: folder / base.run for base in resolved.bases if base.run}  # relative ones are of the study
+    parents = {name: run for name, run in homes.items() if _has_events(run)}
     planned = [job.entry for job in resolved.jobs if job.entry not in UNCHANGED]
     return Comparison(rows, resolved.title, notes + notes_on(rows), parents, list(dict.fromkeys(planned)), folder)
+
+
+def compare_plans(folders: Iterable[str | Path]) -> Comparison:
+    """The runs of several directories of one study as one comparison, such as its recorded part and a new one.
+
+    Base runs of one name are one base run.
+
+    Raises `UserError` where a name stands for different base runs, and where a run is in two of the directories.
+    """
+    places = [Path(folder) for folder in folders]
+    if not places:
+        raise UserError("no study is given. Give at least one directory.")
+    check_same_bases(places)
+    parts = [compare_plan(place) for place in places]
+    rows: dict[tuple[str, str], tuple[Row, Path]] = {}
+    for place, part in zip(places, parts, strict=True):
+        for row in part.rows:
+            key = row.base, row.name
+            if key in rows:
+                raise UserError(
+                    f"{row.base}/{row.name} is both in {rows[key][1]} and in {place}. Give only one of them, or remove "
+                    f"one of the runs."
+                )
+            rows[key] = row, place
+    return Comparison(
+        rows=[row for row, _ in rows.values()],
+        title=parts[0].title,
+        notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
+        parents={name: path for part in reversed(parts) for name, path in part.parents.items()},
+        planned=list(dict.fromkeys(entry for part in parts for entry in part.planned)),
+    )
 
 
 def compare_runs(paths: Iterable[str | Path]) -> Comparison:

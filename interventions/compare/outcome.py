@@ -91,13 +91,27 @@ def read_outcome(path: str | Path, begin: int) -> RunOutcome:
     """The outcome of the run in `path` from step `begin` on. Raises `UserError` where it is not a run."""
     import spectra
     from biggan.errors import UserError
-    from biggan.observers.collapse_of_run import same_settings, settings_of
 
     path = Path(path)
     try:
         frames = spectra.load(path)
     except FileNotFoundError as error:
         raise UserError(f"{error}. Give run directories, or a plan's.") from error
+    found, scored = _judged(path, frames, begin)
+    numbers, found.layers, found.record = read_numbers(path, frames, begin)
+    scores = score_numbers([one for one in scored if one["step"] > begin])
+    if begin:
+        scores["best_fid_over_parent"] = _over_parent(scored, begin)
+    found.numbers |= scores | numbers
+    if found.stopped_by == "non_finite":
+        _break_off(found, scores)
+    return found
+
+
+def _judged(path: Path, frames: Mapping[str, Any], begin: int) -> tuple[RunOutcome, list[dict[str, Any]]]:
+    """How the run ended and whether it collapsed, still without numbers, and all its scores."""
+    from biggan.observers.collapse_of_run import same_settings, settings_of
+
     scalars, events = frames["scalars"], frames["events"]
     evaluations = _evaluations(events)
     scored = recorded_scores(events)
@@ -113,12 +127,7 @@ def read_outcome(path: str | Path, begin: int) -> RunOutcome:
     if found.ended == "stopped":
         found.stopped_by = _reason(held["details"].iloc[-1])
     _collapse(scored, found)
-    numbers, found.layers, found.record = read_numbers(path, frames, begin)
-    scores = score_numbers(own)
-    found.numbers |= scores | numbers
-    if found.stopped_by == "non_finite":
-        _break_off(found, scores)
-    return found
+    return found, scored
 
 
 def read_numbers(path: Path, frames: Mapping[str, Any], begin: int) -> tuple[Numbers, dict[str, str | None], str]:
@@ -137,12 +146,17 @@ def _course(path: Path, frames: Mapping[str, Any]) -> Numbers:
     """The numbers of a run from scratch that need its onset (see `interventions.compare.course`)."""
     from interventions.compare.course import course_numbers
 
-    scored = recorded_scores(frames["events"])
-    steps = frames["scalars"]["step"]
-    last = int(max([0, *([int(steps.max())] if len(steps) else []), *(one["step"] for one in scored)]))
-    found = RunOutcome(path, 0, last, scored=bool(scored))
-    _collapse(scored, found)
-    return course_numbers(frames, scored, found.collapse, last)
+    found, scored = _judged(path, frames, 0)
+    return course_numbers(frames, scored, found.collapse, found.last)
+
+
+def _over_parent(scored: Sequence[Mapping[str, Any]], begin: int) -> float | None:
+    """A branch's best FID over its parent's best before the branch, both running medians; None without one of them."""
+    best = [
+        score_numbers([one for one in scored if (one["step"] > begin) == own])[f"best_fid_raw_median{MEDIAN_OF}"]
+        for own in (True, False)
+    ]
+    return None if best[0] is None or not best[1] else best[0] / best[1]
 
 
 def _reason(stopped: Mapping[str, Any]) -> str:

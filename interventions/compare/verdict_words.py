@@ -60,6 +60,7 @@ _SHOW = {
     "difference": _signed,
     "steps": _signed,
     "share": _percent,
+    "correlation": _signed,
 }
 
 

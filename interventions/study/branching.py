@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from biggan.errors import UserError
 from interventions.study.expand import Base
+from interventions.study.growth import check_study, load_study
+from interventions.study.worker import has_ended
 
 if TYPE_CHECKING:
     from biggan.config import Config
@@ -54,6 +56,8 @@ def check_adopted(run: Path, config: Config) -> None:
 
     found = RunDirectory(run).read_config()
     changed = differences(config, found, numbers_only=True)
+    if config.device == "auto":  # a run's configuration says what that was
+        changed.pop("device", None)
     if found.steps != config.steps:
         changed["steps"] = (config.steps, found.steps)
     if changed:
@@ -103,21 +107,45 @@ def branching_places(
     return places, notes
 
 
-def make_base(base: Base, run: Path, place: int) -> Base | None:
-    """The base run with its branching checkpoint, the newest at or before `place`; None where there is none."""
-    from biggan.run.checkpoint import digest, read_checkpoint
-    from interventions.branch.parent import all_checkpoints
+def make_base(base: Base, run: Path, place: int, *, at_least: int = 1) -> Base | None:
+    """The base run with its branching checkpoint: the newest of `run` from step `at_least` to step `place`; None where
+    there is none."""
+    from biggan.run.checkpoint import all_checkpoints, digest, read_checkpoint
 
-    early = {step: path for step, path in all_checkpoints(run).items() if 0 < step <= place}
+    early = {step: path for step, path in all_checkpoints(run).items() if at_least <= step <= place}
     if not early:
         return None
     step = max(early)
     checkpoint = read_checkpoint(early[step])
-    return dataclasses.replace(
-        base,
-        checkpoint=str(early[step].resolve()),
-        digest=checkpoint.digest,
-        step=step,
-        run=str(run.resolve()),
-        state=digest(checkpoint.tensors, {"step": json.dumps(step)}),
-    )
+    path, state = str(early[step].resolve()), digest(checkpoint.tensors, {"step": str(step)})
+    return dataclasses.replace(base, checkpoint=path, digest=checkpoint.digest, step=step, state=state)
+
+
+@dataclass(frozen=True)
+class Added:
+    """A recorded study that a new one adds to: what was run there, without its checkpoints."""
+
+    folder: Path
+    bases: Mapping[str, Base]
+    done: frozenset[str]
+    """The keys of its runs that have ended."""
+
+    def check_state(self, base: Base) -> None:
+        """Raise `UserError` where a base run that was trained again is not the recorded one at its branching step."""
+        before = self.bases[base.name]
+        if base.state != before.state:
+            raise UserError(
+                f"{base.name} was trained again, and at step {base.step} it is not the run that is recorded in "
+                f"{self.folder}: this machine or build rounds differently, or no digest was recorded. It cannot be "
+                f"branched for that study. Use other base runs: --first-seed N."
+            )
+
+
+def open_added(folder: Path, facts: Mapping[str, Any]) -> Added:
+    """The recorded study in `folder`. Raises `UserError` for another kind of plan, and for other settings."""
+    before = load_study(folder)
+    if before is None or before.study is None:
+        raise UserError(f"--add {folder} is not a study: it has no plan.json.")
+    check_study(before.study, facts, folder)
+    done = frozenset(job.key for job in before.jobs if has_ended(folder / job.key))
+    return Added(folder, {base.name: base for base in before.bases if base.step}, done)

@@ -21,6 +21,9 @@ _FORMAT = "interventions-plan-2"
 _FIRST_FORMAT = "interventions-plan-1"
 """The format of plans from before seeds had their own field: the seed was part of the entry's name."""
 SEED_STRIDE = 1000
+BRANCHING_POINT = "branching-point"
+"""The name of a base run that is trained again up to its branching step, whose checkpoint was not kept. It is a means
+to branch, and no run of the comparison: it is in no list of jobs."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Base:
     step: int
     run: str | None
     seed: int | None = None
-    """The seed of a base run that the study itself trains; its checkpoint is "" until it has ended."""
+    """The seed of a base run that the study itself trains. Its checkpoint is "" until it is known; a step that is known
+    without a checkpoint is the one to train to again (see `BRANCHING_POINT`)."""
     state: str = ""
     """Digest of the checkpoint's tensors alone, equal wherever the same run was trained; "": not known."""
 
@@ -95,7 +99,8 @@ class Resolved:
 
     def job(self, key: str) -> Job:
         """The job of a key."""
-        return next(job for job in self.jobs if job.key == key)
+        again = (Job(base.name, BRANCHING_POINT, "scratch", base.step) for base in self.bases)
+        return next(job for job in itertools.chain(self.jobs, again) if job.key == key)
 
     def as_json(self) -> dict[str, Any]:
         """The contents of plan.json."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,3 +98,26 @@ def check_study(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path)
             f"{folder} holds a study with other settings (there -> given): {listed}. Give its original options, or "
             f"choose another --out."
         )
+
+
+def check_same_bases(places: Sequence[Path]) -> None:
+    """Raise `UserError` where base runs of one name differ between the plans in `places`."""
+    known: dict[str, tuple[Base, Path]] = {}
+    for place in places:
+        for base in load_resolved(place).bases:
+            before, where = known.setdefault(base.name, (base, place))
+            if not _may_be_one(before, base):
+                raise UserError(
+                    f"{base.name} is another base run in {place} than in {where}: its branching checkpoint differs. "
+                    f"Give only one of them."
+                )
+            if not before.digest:
+                known[base.name] = base, place
+
+
+def _may_be_one(one: Base, other: Base) -> bool:
+    """Whether two base runs may be the same: equal at the branching point, or not branched in one of the two."""
+    if not (one.digest and other.digest):
+        return one.seed == other.seed
+    same = one.state == other.state if one.state and other.state else one.digest == other.digest
+    return same and one.step == other.step

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -277,10 +277,10 @@ class Display:
         self.tasks: dict[str, Any] = {}
         self.last = 0.0
 
-    def know(self, resolved: Resolved) -> None:
-        """Show the jobs of `resolved` from now on."""
+    def know(self, resolved: Resolved, further: Iterable[Job] = ()) -> None:
+        """Show the jobs of `resolved` from now on, and `further` ones."""
         self.resolved = resolved
-        self.ends = {job.key: self._span(job) for job in resolved.jobs}
+        self.ends = {job.key: self._span(job) for job in [*resolved.jobs, *further]}
 
     def _span(self, job: Job) -> tuple[int, int]:
         begin = 0 if job.kind == "scratch" else self.resolved.base_of(job).step

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +58,9 @@ class ClaimNeeds:
 
 def claim_needs() -> list[ClaimNeeds]:
     """The claims in the order of claims.yaml, with their entries."""
-    try:
-        module = import_module("interventions.compare.claims")
-    except ModuleNotFoundError:
-        return []
-    return [ClaimNeeds(str(one.claim), str(one.place), tuple(one.entries)) for one in module.read_claims()]
+    from interventions.compare.claims import read_claims
+
+    return [ClaimNeeds(one.claim, str(one.place), one.entries) for one in read_claims()]
 
 
 def study_entries(further: Iterable[str] = (), claims: Sequence[ClaimNeeds] | None = None) -> list[StudyEntry]:

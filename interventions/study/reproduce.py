@@ -14,9 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interventions.study.branching import branching_places, check_adopted, is_being_trained, make_base
-from interventions.study.cost import Rates, work_factor
-from interventions.study.expand import Base, Job, Layout, Resolved
+from biggan.errors import UserError
+from interventions.study.books import Books
+from interventions.study.branching import Added, branching_places, check_adopted, is_being_trained, make_base
+from interventions.study.cost import Rates, recorded_rate, work_factor
+from interventions.study.expand import BRANCHING_POINT, Base, Job, Layout, Resolved
 from interventions.study.growth import check_study, grow_plan, load_study, study_facts
 from interventions.study.launch import Launch, Outcome, Start, lock_plan
 from interventions.study.plan import CONTROL, PLAIN
@@ -35,6 +37,8 @@ BRANCH_SETTINGS = {
 """Fields of all runs but the base runs. Nothing is branched from them, so they keep only what a resume needs."""
 
 LOCK_POLL_SECONDS = 5.0
+NEAR_SHARE = 0.8
+"""A checkpoint before this share of the branching place is too early: the base run is trained up to the place again."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,10 @@ class Study:
     """How far before the onset a base run is branched: steps, or, if below 1, a share of the onset."""
     seeds: int = 2
     """Further seeds of each unchanged branch."""
+    added: Added | None = None
+    """A recorded study whose runs are not run again."""
+    record: Path | None = None
+    """Where the thinned copy is kept."""
 
     def base_name(self, seed: int) -> str:
         """The name of a base run."""
@@ -146,25 +154,31 @@ def open_study(study: Study, layouts: Layouts) -> Resolved:
         run = study.folder / name / PLAIN
         if (run / "config.yaml").is_file():
             check_adopted(run, study.config_of(seed))
-        base = known.get(name) or Base(name, "", "", 0, str(run.resolve()), seed)
+        base = known.get(name) or Base(name, "", "", 0, f"{name}/{PLAIN}", seed)
         bases.append(base)
-        jobs += layouts.scratch(seed)
+        jobs += _to_run(study, layouts.scratch(seed))
         if base.checkpoint:
-            jobs += layouts.branches(seed, base.step)
+            jobs += _to_run(study, layouts.branches(seed, base.step))
     title = f"The claims on {Path(study.preset).stem}"
     notes = tuple(dict.fromkeys(layouts.notes))
     return Resolved("reproduce", title, tuple(bases), tuple(jobs), dict(BRANCH_SETTINGS), notes=notes, study=facts)
 
 
+def _to_run(study: Study, jobs: Iterable[Job]) -> list[Job]:
+    """The jobs that the recorded study has not."""
+    return [job for job in jobs if study.added is None or job.key not in study.added.done]
+
+
 def planned_jobs(study: Study, resolved: Resolved, layouts: Layouts) -> list[Job]:
     """All jobs of the study, also the branches of base runs that have not ended, in the order in which they run."""
-    unknown = [seed for seed in study.base_seeds if not _base(resolved, study.base_name(seed)).checkpoint]
-    jobs = [*resolved.jobs, *(job for seed in unknown for job in layouts.branches(seed, 0))]
+    jobs = list(resolved.jobs)
+    for seed, base in zip(study.base_seeds, resolved.bases, strict=True):
+        if not base.checkpoint:
+            branches = _to_run(study, layouts.branches(seed, 0))
+            jobs += branches
+            if branches and study.added is not None and (before := study.added.bases.get(base.name)) is not None:
+                jobs.append(Job(base.name, BRANCHING_POINT, "scratch", before.step))
     return sorted(jobs, key=Ranks(study).of)
-
-
-def _base(resolved: Resolved, name: str) -> Base:
-    return next(base for base in resolved.bases if base.name == name)
 
 
 class Ranks:
@@ -179,6 +193,8 @@ class Ranks:
         base = self._base[job.base]
         if job.entry == PLAIN:
             return 0, 0, base
+        if job.entry == BRANCHING_POINT:
+            return 0, 1, base
         if job.entry == CONTROL:
             return 1, job.seed or 0, base
         return 2, self._entry[job.entry], base
@@ -229,19 +245,25 @@ class StudyLaunch(Launch):
         self.left: list[Job] = []
         """Jobs that would not have ended within the budget."""
         self.ranks = Ranks(self.study)
+        added = None if self.study.added is None else self.study.added.folder
+        self.books = Books(self.folder, self.study.record, added)
+        self._again: dict[str, Job] = {}
         self._locked: dict[str, float] = {}
 
     def run(self) -> Outcome:
         """As `Launch.run`."""
         self._branch_bases()
-        return super().run()
+        try:
+            return super().run()
+        finally:
+            self.books.close()
 
     def _check_parents(self) -> None:
         from interventions.study.worker import load_parent
 
         needed = {job.base for job in self.waiting if job.kind != "scratch"}
         for base in self.resolved.bases:
-            if base.name in needed:
+            if base.name in needed and base.checkpoint:
                 load_parent(base)
 
     def _next(self) -> Job | None:
@@ -275,36 +297,77 @@ class StudyLaunch(Launch):
         return elsewhere
 
     def _after(self, job: Job) -> None:
-        if job.entry == PLAIN:
+        if self.rates is not None and job.key not in self.outcome.failed:
+            self.rates.learn(job.entry, recorded_rate(self.folder / job.key))
+        if job.entry in (PLAIN, BRANCHING_POINT):
             self._branch_bases()
+        self._keep_books(job)
+
+    def _keep_books(self, job: Job) -> None:
+        """After an entry's last run: write the page and the thinned copy, in another process."""
+        entry = [one.key for one in self.waiting if one.entry == job.entry]
+        running = [key for key in self.running if self.resolved.job(key).entry == job.entry]
+        if not entry and not running and job.entry != BRANCHING_POINT:
+            self.books.update()
 
     def _branch_bases(self) -> None:
-        """Find the branching checkpoints of base runs that have ended, and put their branches into the queue."""
-        unknown = [base for base in self.resolved.bases if not base.checkpoint]
-        runs = {base.name: self.folder / base.name / PLAIN for base in unknown}
-        ended = {name: run for name, run in runs.items() if has_ended(run)}
-        if not ended:
+        """Find the branching checkpoints of base runs, and put their branches into the queue."""
+        unknown = {base.name: base for base in self.resolved.bases if not base.checkpoint}
+        if not unknown:
             return
-        over = all(name in ended or f"{name}/{PLAIN}" in self.outcome.failed for name in runs)
+        runs = {name: self.folder / name / PLAIN for name in unknown}
+        added = self.study.added.bases if self.study.added is not None else {}
+        ended = {name: run for name, run in runs.items() if has_ended(run) and name not in added}
+        over = all(name in (ended | dict(added)) or f"{name}/{PLAIN}" in self.outcome.failed for name in runs)
         known = [base.step for base in self.resolved.bases if base.checkpoint]
         places, notes = branching_places(ended, self.study.before, self.study.config.steps, known, all_ended=over)
-        made = {}
-        for base in unknown:
-            if base.name not in places:
-                continue
-            if (branched := make_base(base, runs[base.name], places[base.name])) is not None:
-                made[base.name] = branched
-            elif (note := _unbranched(base.name, places[base.name])) not in self.resolved.notes:
-                notes.append(note)
+        places |= {name: base.step for name, base in added.items() if name in unknown and self._has_branches(name)}
+        made: dict[str, Base] = {}
+        for name, place in places.items():
+            try:
+                made[name] = self._branched(unknown[name], place, exact=name in added)
+            except UserError as error:
+                notes.append(str(error))
         self._grow(made, notes)
+
+    def _has_branches(self, name: str) -> bool:
+        """Whether branches of a base run of the recorded study are still to be run."""
+        seed = next(seed for seed in self.study.base_seeds if self.study.base_name(seed) == name)
+        return bool(_to_run(self.study, self.layouts.branches(seed, 0)))
+
+    def _branched(self, base: Base, place: int, *, exact: bool) -> Base:
+        """The base run with its checkpoint; or with the step alone, if it must be trained up to it again.
+
+        Raises `UserError` where that failed, or led elsewhere than in the recorded study.
+        """
+        least = place if exact else round(NEAR_SHARE * place)
+        key = f"{base.name}/{BRANCHING_POINT}"
+        again = self.folder / key
+        found = None
+        if has_ended(self.folder / base.name / PLAIN):
+            found = make_base(base, self.folder / base.name / PLAIN, place, at_least=max(least, 1))
+        if found is None and has_ended(again):
+            found = make_base(base, again, place)
+        if found is None and key in self.outcome.failed:
+            raise UserError(f"{base.name} could not be trained again up to step {place}, so it is not branched")
+        if found is None:
+            return dataclasses.replace(base, step=place)
+        if exact and self.study.added is not None:
+            self.study.added.check_state(found)
+        return found
 
     def _grow(self, made: dict[str, Base], notes: Sequence[str]) -> None:
         new: list[Job] = []
         for seed in self.study.base_seeds:
-            if (base := made.get(self.study.base_name(seed))) is not None:
-                new += self.layouts.branches(seed, base.step)
+            base = made.get(self.study.base_name(seed))
+            if base is not None and base.checkpoint:
+                new += _to_run(self.study, self.layouts.branches(seed, base.step))
+            elif base is not None and base.name not in self._again:
+                self._again[base.name] = Job(base.name, BRANCHING_POINT, "scratch", base.step)
+                self.waiting.append(self._again[base.name])
         bases = tuple(made.get(base.name, base) for base in self.resolved.bases)
-        all_notes = tuple(dict.fromkeys([*self.resolved.notes, *notes, *self.layouts.notes]))
+        fresh = [note for note in dict.fromkeys(notes) if note not in self.resolved.notes]
+        all_notes = tuple(dict.fromkeys([*self.resolved.notes, *fresh, *self.layouts.notes]))
         self.resolved = dataclasses.replace(
             self.resolved, bases=bases, jobs=(*self.resolved.jobs, *new), notes=all_notes
         )
@@ -314,10 +377,6 @@ class StudyLaunch(Launch):
                 self.outcome.finished.append(job.key)
             else:
                 self.waiting.append(job)
-        self.display.know(self.resolved)
-        for note in notes:
+        self.display.know(self.resolved, self._again.values())
+        for note in fresh:
             self.display.say(note)
-
-
-def _unbranched(name: str, place: int) -> str:
-    return f"{name} has no checkpoint at or before step {place}, so it is not branched"

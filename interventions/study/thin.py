@@ -8,49 +8,116 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import re
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from biggan.cli.app import EXIT_DONE, guarded
 from biggan.errors import UserError
 
-_KEPT = ("loss/", "accuracy/", "gradient_norm/")
+if TYPE_CHECKING:
+    from interventions.study.expand import Resolved
+
+_KEPT = ("loss/", "accuracy/")
+_NORMS = ("gradient_norm/G", "gradient_norm/D")
 KEPT_WHOLE = ("D/accuracy/", "D/auc/", "D/gap/")  # of fixed images, now and then: few already
 SPECTRA = ("sigma0/", "sigma1/")
+_SPARSE = (*SPECTRA, "frobenius/D.", "gradient_variance/", "class_norm/")
+_TIMED = ("started", "resumed", "interrupted", "stopped", "finished")
+EVERY, SPECTRA_EVERY = 50, 100
+_DROPPED_BITS = 36  # of 52: about five decimal digits stay, which compress to half the size
 
 
-def thin_plan(plan: Path, out: Path, every: int = 20, spectra_every: int = 100) -> Path:
+def thin_plan(plan: Path, out: Path, every: int = EVERY, spectra_every: int = SPECTRA_EVERY) -> Path:
     """Copy a plan's directory to `out`, with the losses, accuracies and gradient norms of G and D every N steps, and
     sigma_0 and sigma_1 of every layer at larger intervals. Raises `UserError` if `plan` is not a plan's directory or
     `out` is not empty."""
     from interventions.study.expand import load_resolved
 
-    resolved = load_resolved(plan)
+    load_resolved(plan)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} exists and is not empty. Choose another place.")
+    return update_thinned(plan, out, every, spectra_every, only_ended=False)
+
+
+def update_thinned(
+    plan: Path,
+    out: Path,
+    every: int = EVERY,
+    spectra_every: int = SPECTRA_EVERY,
+    *,
+    only_ended: bool = True,
+) -> Path:
+    """Bring the thinned copy in `out` up to date: runs that it does not hold yet are added, those it holds stay.
+
+    Each run appears whole or not at all. Neither absolute paths nor names of machines are copied. Raises `UserError` if
+    `plan` is not a plan's directory, or `out` holds another plan or something else.
+    """
+    from biggan.run.files import whole_folder
+    from interventions.study.expand import load_resolved
+    from interventions.study.worker import has_ended
+    from spectra.record.files import write_text
+
+    resolved = load_resolved(plan)
+    _check_copy(resolved, out)
     out.mkdir(parents=True, exist_ok=True)
     for path in plan.glob("*.csv"):
         shutil.copy(path, out / path.name)
-    places = {base.checkpoint: f"{base.name}/checkpoints/{Path(base.checkpoint).name}" for base in resolved.bases}
-    bases = tuple(replace(base, checkpoint=places[base.checkpoint], run=None) for base in resolved.bases)
-    (out / "plan.json").write_text(json.dumps(replace(resolved, bases=bases).as_json(), indent=1) + "\n")
+    places = {
+        base.checkpoint: f"{base.name}/checkpoints/{Path(base.checkpoint).name}"
+        for base in resolved.bases
+        if base.checkpoint
+    }
+    write_text(out / "plan.json", json.dumps(_portable(resolved, places).as_json(), separators=(",", ":")) + "\n")
     for job in resolved.jobs:
-        if (plan / job.key / "events.jsonl").is_file():
-            begin = 0 if job.kind == "scratch" else resolved.base_of(job).step
-            thin_run(plan / job.key, out / job.key, begin, every, spectra_every)
-            _rename(out / job.key, places)
+        run = plan / job.key
+        if (out / job.key).exists() or not (run / "events.jsonl").is_file() or (only_ended and not has_ended(run)):
+            continue
+        begin = 0 if job.kind == "scratch" else resolved.base_of(job).step
+        (out / job.base).mkdir(exist_ok=True)
+        with whole_folder(out / job.key) as made:
+            thin_run(run, made, begin, every, spectra_every)
+            _rename(made, places)
     return out
 
 
+def _check_copy(resolved: Resolved, out: Path) -> None:
+    from interventions.study.expand import load_resolved
+
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if (out / "plan.json").is_file():
+        before = load_resolved(out)
+        if (before.plan, before.title) == (resolved.plan, resolved.title):
+            return
+    raise UserError(f"{out} is not a thinned copy of this plan. Choose another place, or an empty one.")
+
+
+def _portable(resolved: Resolved, places: dict[str, str]) -> Resolved:
+    """The plan with names instead of paths of this machine. A study's base runs are among its own runs."""
+    runs = {base.name: f"{base.name}/plain" if resolved.study is not None else None for base in resolved.bases}
+    bases = [replace(one, checkpoint=places.get(one.checkpoint, ""), run=runs[one.name]) for one in resolved.bases]
+    jobs = [replace(job, changes=tuple(map(_without_folder, job.changes))) for job in resolved.jobs]
+    return replace(resolved, bases=tuple(bases), jobs=tuple(jobs))
+
+
+def _without_folder(change: dict[str, Any]) -> dict[str, Any]:
+    home = change.get("defined_in")
+    return {**change, "defined_in": Path(home).name} if home else change
+
+
 def _rename(run: Path, places: dict[str, str]) -> None:
-    """Name the parent by its run, without its path on this machine."""
+    """Name the parent by its run, and a file of changes by its name, without their paths on this machine."""
     for path in (run / "run.json", run / "events.jsonl"):
         text = path.read_text(encoding="utf-8")
         for place, name in places.items():
             text = text.replace(place, name)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(re.sub(r'("defined_in": ?")[^"]*/', r"\1", text), encoding="utf-8")
 
 
 def thin_run(run: Path, out: Path, begin: int, every: int, spectra_every: int) -> None:
@@ -62,12 +129,11 @@ def thin_run(run: Path, out: Path, begin: int, every: int, spectra_every: int) -
     from spectra.record.segments import RecordWriter, read_legend, read_record
 
     out.mkdir(parents=True)
-    shutil.copy(run / "run.json", out / "run.json")
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    (out / "run.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
     events = [event for event in read_event_lines(run) if not event.get("superseded")]
-    events = [event for event in events if event["event"] != "checkpoint"]
-    for event in events:
-        event.pop("settings", None)
-    (out / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    lines = [_thin_event(event) for event in events if event["event"] != "checkpoint" and not _is_idle(event, begin)]
+    (out / "events.jsonl").write_text("".join(json.dumps(event, separators=(",", ":")) + "\n" for event in lines))
     record = read_record(run)
     if record.empty:
         return
@@ -79,15 +145,47 @@ def thin_run(run: Path, out: Path, begin: int, every: int, spectra_every: int) -
     ends = [record["step"].min(), record["step"].max(), *measured[:1], *measured[-1:]]
     last = record["step"].max()  # the first and last steps stay whole: means over them are compared
     at_an_end = (record["step"] <= begin + LOSS_STEPS) | (record["step"] > last - LOSS_STEPS)
-    dense = names.str.startswith(_KEPT) & ((record["step"] % every == 0) | record["step"].isin(ends) | at_an_end)
-    dense |= names.str.startswith(KEPT_WHOLE)
-    sparse = names.str.startswith(SPECTRA) & ((record["step"] % spectra_every == 0) | record["step"].isin(ends))
-    frames = dict.fromkeys(("sigma0", "sigma1"), "spectra")
-    legend = {"layers": read_legend(run).get("layers", {}), "parameters": {}, "frames": frames}
-    writer = RecordWriter(out, begin, legend)
+    now_and_then = (record["step"] % every == 0) | record["step"].isin(ends)
+    dense = names.str.startswith(_KEPT) & (now_and_then | at_an_end)
+    dense |= (names.isin(_NORMS) & now_and_then) | names.str.startswith(KEPT_WHOLE)
+    sparse = names.str.startswith(_SPARSE) & ((record["step"] % spectra_every == 0) | record["step"].isin(ends))
+    whole = read_legend(run)
+    frames = {
+        name: frame
+        for name, frame in whole.get("frames", {}).items()
+        if any(one.startswith(f"{name}/") for one in _SPARSE)
+    }
+    frames |= dict.fromkeys(("sigma0", "sigma1"), "spectra")
+    legend = {"layers": whole.get("layers", {}), "parameters": {}, "frames": frames}
+    writer = RecordWriter(out, begin, legend, compression="zstd")
     for step, rows in record[dense | sparse].groupby("step"):
-        writer.append(int(step), dict(zip(rows["name"].astype(str), rows["value"], strict=True)))
+        values = (_shortened(value) for value in rows["value"])
+        writer.append(int(step), dict(zip(rows["name"].astype(str), values, strict=True)))
     writer.close()
+
+
+def _is_idle(event: Mapping[str, Any], begin: int) -> bool:
+    """Whether nothing reads it: a parent's score of averaged weights (a branch's collapse is judged by raw ones)."""
+    return event["event"] == "evaluation" and event["step"] <= begin and event["weights"] == "ema"
+
+
+def _thin_event(event: dict[str, Any]) -> dict[str, Any]:
+    """An event without its settings, its scores to five digits, and its time only where sessions begin and end."""
+    kept = {name: value for name, value in event.items() if name not in ("settings", "well_until")}
+    if kept["event"] not in _TIMED:
+        kept.pop("time", None)
+    if isinstance(scores := kept.get("scores"), dict):
+        kept["scores"] = {n: float(f"{v:.5g}") if isinstance(v, float) else v for n, v in scores.items()}
+    return kept
+
+
+def _shortened(value: float) -> float:
+    """A number rounded to 16 bits after its first; NaN and Inf are kept."""
+    if not math.isfinite(value) or value == 0:
+        return value
+    mantissa, exponent = math.frexp(value)
+    scale = 2.0 ** (53 - _DROPPED_BITS)
+    return math.ldexp(round(mantissa * scale) / scale, exponent)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -99,9 +197,14 @@ def main(argv: list[str] | None = None) -> int:
         )
         parser.add_argument("plan", type=Path, help="the plan's directory")
         parser.add_argument("out", type=Path, help="the directory for the thinned copy")
-        parser.add_argument("--every", type=int, default=20, help="steps between the scalars that are kept (20)")
         parser.add_argument(
-            "--spectra-every", type=int, default=100, help="steps between the spectra that are kept (100)"
+            "--every", type=int, default=EVERY, help=f"steps between the scalars that are kept ({EVERY})"
+        )
+        parser.add_argument(
+            "--spectra-every",
+            type=int,
+            default=SPECTRA_EVERY,
+            help=f"steps between the spectra that are kept ({SPECTRA_EVERY})",
         )
         options = parser.parse_args(argv)
         out = thin_plan(options.plan, options.out, options.every, options.spectra_every)

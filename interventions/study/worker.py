@@ -66,7 +66,7 @@ def _begin(resolved: Resolved, job: Job, out: Path, beat: Heartbeat) -> str:
         branch = plan_branch(load_parent(base), job.timed(), job.steps, out, resolved.settings)
         return run_branch(branch, quiet=True, observers=[beat])
     if resolved.study is not None:
-        config, lineage = study_config(resolved.study, base.seed), {"seed": base.seed}
+        config, lineage = base_config(resolved.study, base.seed), {"seed": base.seed}
     else:
         parent = load_parent(base)
         config, lineage = parent.checkpoint.config, parent.lineage
@@ -79,7 +79,7 @@ def _begin(resolved: Resolved, job: Job, out: Path, beat: Heartbeat) -> str:
     return _train(open_new(config, f"{resolved.plan}/{job.name}", facts), beat)
 
 
-def study_config(study: Mapping[str, Any], seed: int | None) -> Config:
+def base_config(study: Mapping[str, Any], seed: int | None) -> Config:
     """The configuration of a study's base run of this seed."""
     from biggan.config import from_dict
     from interventions.changes import with_fields

@@ -40,11 +40,14 @@ class RecordWriter:
     """Appends (step, name, value) rows to one segment, and hands them to the system once a second.
 
     Where the system refuses a write (a full disk), the error is raised by the next call; nothing is written after it.
-    The legend says what the names mean; `read_legend` gives it back. Raises `ValueError` where the run's record already
-    reaches past `start_step`: it would be overwritten, or no longer be in order.
+    `compression` is "zstd", "lz4" or none; a reader needs not know. The legend says what the names mean; `read_legend`
+    gives it back. Raises `ValueError` where the run's record already reaches past `start_step`: it would be
+    overwritten, or no longer be in order.
     """
 
-    def __init__(self, run: Path, start_step: int, legend: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, run: Path, start_step: int, legend: Mapping[str, Any] | None = None, *, compression: str | None = None
+    ) -> None:
         import pyarrow as pa
 
         folder = Path(run) / "records"
@@ -52,7 +55,7 @@ class RecordWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._schema = _schema(legend)
         self._file = open(folder / f"spectra-{start_step:08d}.arrow", "wb")  # noqa: SIM115 - closed in close()
-        options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
+        options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True, compression=compression)
         self._stream = pa.ipc.new_stream(self._file, self._schema, options=options)
         self._names: dict[str, int] = {}
         self._steps: list[int] = []
