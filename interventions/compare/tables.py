@@ -97,7 +97,7 @@ def sections(comparison: Comparison) -> list[tuple[str, str, pd.DataFrame | None
 
 
 SEED_VARIATION = (
-    "An effect smaller than this variation means nothing. n: the runs, out of of_n, in which the measure is known. "
+    "An effect smaller than this variation means nothing. n: of so many runs, those in which the measure is known. "
     "Collapse is known in runs that collapsed; every other measure in runs that have ended."
 )
 EFFECTS = (
