@@ -27,8 +27,8 @@ MEASURES = {
     "D_loss_peak_mean10": "D's loss, peak (mean of 10 steps)",
     "G_sigma0_growth": "growth of sigma_0 in G (ratio)",
     "D_sigma0_growth": "growth of sigma_0 in D (ratio)",
-    "G_sigma_ratio_end": "sigma_0/sigma_1 in G, end",
-    "D_sigma_ratio_end": "sigma_0/sigma_1 in D, end",
+    "G_sigma_ratio_end": "sigma_0 / sigma_1 in G, end",
+    "D_sigma_ratio_end": "sigma_0 / sigma_1 in D, end",
     "D_spikes_per_1000": "spikes of D's sigma_0 (per 1,000 steps)",
     "D/accuracy/train": "D's accuracy, training images",
     "D/accuracy/val": "D's accuracy, validation images",
@@ -97,7 +97,7 @@ def sections(comparison: Comparison) -> list[tuple[str, str, pd.DataFrame | None
 
 
 SEED_VARIATION = (
-    "An effect smaller than this variation means nothing. n: the runs, out of of_n, in which the measure is known. "
+    "An effect smaller than this variation means nothing. n: of so many runs, those in which the measure is known. "
     "Collapse is known in runs that collapsed; every other measure in runs that have ended."
 )
 EFFECTS = (

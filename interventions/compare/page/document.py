@@ -155,11 +155,14 @@ def _tables(comparison: Comparison) -> str:
 
 
 def _table(frame: pd.DataFrame) -> str:
+    def cell(tag: str, name: str, value: Any) -> str:
+        if name not in TEXTS:
+            return f"<{tag}>{escape(str(value))}</{tag}>"
+        words = escape(str(value)).replace(".", ".<wbr>")  # a layer's name may be broken at its dots
+        return f"<{tag} class=text>{words}</{tag}>"
+
     def cells(tag: str, values: Sequence[Any]) -> str:
-        named = zip(frame.columns, values, strict=True)
-        return "".join(
-            f"<{tag}{' class=text' if name in TEXTS else ''}>{escape(str(value))}</{tag}>" for name, value in named
-        )
+        return "".join(cell(tag, name, value) for name, value in zip(frame.columns, values, strict=True))
 
     rows = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in frame.itertuples(index=False))
     head = f"<tr>{cells('th', list(frame.columns))}</tr>"

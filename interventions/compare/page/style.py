@@ -29,7 +29,7 @@ td.text, th.text { text-align: left }
 details { margin: .7rem 0 } summary { cursor: pointer; font-weight: 600; padding: .2rem 0 }
 .claims { width: 100%; table-layout: fixed } .claims td, .claims th { text-align: left; padding: .5rem .5rem }
 .claims th:nth-child(1) { width: 23% } .claims th:nth-child(2) { width: 14% } .claims th:nth-child(3) { width: 4% }
-.claims th:nth-child(4) { width: 12% } .claims th:nth-child(5) { width: 7% } .claims th:nth-child(6) { width: 6.5% }
+.claims th:nth-child(4) { width: 12% } .claims th:nth-child(5) { width: 7% } .claims th:nth-child(6) { width: 8% }
 .claims th:nth-child(8) { width: 7.5% } .untested th { width: auto !important }
 .claims td > div { margin-top: .25rem } .symbol { display: inline-block; min-width: 1.1em; text-align: center }
 .supported b:first-child { color: inherit } .supported .verdict > b { color: var(--green) }
@@ -60,8 +60,11 @@ dt { color: var(--dim) } dd { margin: 0; min-width: 0 } code { font-size: .86em;
   h2, h3, summary, caption { break-after: avoid } figure, tr, .film { break-inside: avoid }
   figure > img { max-height: 235mm; object-fit: contain; object-position: left top }
   details::details-content { content-visibility: visible; display: block; height: auto }
-  .wide { overflow: visible; border: 0 } .wide table { font-size: 6.4pt; width: 100% }
-  .wide td, .wide th { white-space: normal; padding: 1pt 2pt; min-width: 0; overflow-wrap: anywhere; position: static }
+  @page wide { size: A4 landscape; margin: 10mm }
+  details:has(.wide) { page: wide }
+  .wide { overflow: visible; border: 0 } .wide table { font-size: 5.6pt; width: 100% }
+  .wide td, .wide th { white-space: normal; padding: 1pt 1.5pt; min-width: 0; overflow-wrap: normal }
+  .wide td:first-child, .wide th:first-child { position: static }
   .claims { font-size: 7.6pt } .claims td, .claims th { padding: 3pt } .claims .small { font-size: 6.8pt }
   thead { display: table-header-group }
 }

@@ -50,7 +50,7 @@ HOSTILE = "<script>alert('&\"x')</script>"
 class Page(HTMLParser):
     """The ids, addresses, headings and text of a page; fails where tags are not balanced."""
 
-    VOID = ("meta", "img", "br")
+    VOID = ("meta", "img", "br", "wbr")
 
     def __init__(self, text: str) -> None:
         super().__init__()
