@@ -73,7 +73,11 @@ def _claim(given: Mapping[str, Any]) -> Claim:
         check_known(key, fields, f"key of {where}:")
     if missing := [name for name in ("claim", "text", "place", "definition") if not given.get(name)]:
         raise UserError(f"{where} has no {' and no '.join(missing)}.")
-    values = dict(given) | {"claim": str(given["claim"]), "entries": tuple(given.get("entries") or ())}
+    values = dict(given) | {
+        "claim": str(given["claim"]),
+        "place": str(given["place"]),
+        "entries": tuple(given.get("entries") or ()),
+    }
     if isinstance(values.get("expect"), list):
         values["expect"] = tuple(values["expect"])
     claim = Claim(**values)

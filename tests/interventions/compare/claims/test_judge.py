@@ -245,7 +245,10 @@ def test_an_entry_can_take_the_place_of_the_unchanged_runs() -> None:
 
 
 def test_every_claim_of_the_paper_has_an_entry() -> None:
+    from interventions.compare.figures.registry import COMPARISON_FIGURES
+
     claims = read_claims()
+    assert not [one.figure for one in claims if one.figure and one.figure not in COMPARISON_FIGURES]
     assert {int(one.claim.rstrip("abcdefgh")) for one in claims if one.family == "claims"} == set(range(1, 22))
     assert len(verdicts_table(judge_claims(Comparison(branches([100, 200, 0]))))) == len(claims)
 
