@@ -253,6 +253,14 @@ def test_every_claim_of_the_paper_has_an_entry() -> None:
     assert len(verdicts_table(judge_claims(Comparison(branches([100, 200, 0]))))) == len(claims)
 
 
+def test_every_entry_of_a_claim_is_in_a_shipped_plan() -> None:
+    from interventions.study.plan import read_plan, shipped_plans
+
+    known = {entry.name for plan in shipped_plans() for entry in read_plan(plan).entries}
+    needed = {name for one in read_claims() for name in (*one.entries, *filter(None, [one.against]))}
+    assert needed <= known
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
