@@ -99,12 +99,13 @@ def base_courses(comparison: Comparison) -> list[BaseCourse]:
         path = comparison.parents.get(base) or (own[0].outcome.path if own else None)
         if path is not None:
             begins = {row.outcome.begin for row in mine if row.kind != "scratch"}
-            course = _course(base, path, comparison.frames(path), sorted(begins))
+            course = course_from(base, path, comparison.frames(path), sorted(begins))
             found += [course] if course.fid or course.spread else []
     return found
 
 
-def _course(base: str, path: Path, frames: Mapping[str, Any], begins: list[int]) -> BaseCourse:
+def course_from(base: str, path: Path, frames: Mapping[str, Any], begins: list[int]) -> BaseCourse:
+    """The course of the run in `path`, whose record is `frames`."""
     from biggan.observers.collapse import judge_collapse
 
     fid, spread = (score_series(frames, 0, name) for name in ("fid", "spread_share"))

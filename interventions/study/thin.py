@@ -60,6 +60,8 @@ def update_thinned(
     """
     from biggan.run.files import whole_folder
     from interventions.study.expand import load_resolved
+    from interventions.study.keepsakes import keep_look
+    from interventions.study.plan import PLAIN
     from interventions.study.worker import has_ended
     from spectra.record.files import write_text
 
@@ -83,6 +85,8 @@ def update_thinned(
         with whole_folder(out / job.key) as made:
             thin_run(run, made, begin, every, spectra_every)
             _rename(made, places)
+            if job.entry == PLAIN and job.seed is None:
+                keep_look(run, made)
     return out
 
 

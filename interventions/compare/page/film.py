@@ -32,11 +32,18 @@ class Still:
 def film_strip_of(course: BaseCourse) -> list[Still]:
     """Samples at the best FID, just before the onset, and after the fall (the end); without a collapse at the best FID
     and at the end. Empty if the run's samples, or its configuration, are not recorded."""
+    moments = film_moments(course.path, course)
+    found = [_still(course, step, words, path) for step, (words, path) in moments.items()]
+    return [one for one in found if one is not None]
+
+
+def film_moments(run: Path, course: BaseCourse) -> dict[int, tuple[str, Path]]:
+    """The steps of a film strip: when in words, and the recorded grid; empty without grids or scores."""
     from biggan.run.checkpoint import step_of
 
-    grids = {step_of(path): path for path in sorted((course.path / "samples").glob("step-*.png"))}
+    grids = {step_of(path): path for path in sorted((run / "samples").glob("step-*.png"))}
     if not grids or not course.fid:
-        return []
+        return {}
     last = max(grids)
     healthy = [step for step in sorted(grids) if course.onset is None or step <= course.onset]
     moments: dict[int, str] = {}
@@ -46,8 +53,7 @@ def film_strip_of(course: BaseCourse) -> list[Still]:
         moments[healthy[-1]] = "the end" if course.onset is None else "before the onset"
     if last not in healthy:
         moments[last] = "after the fall"
-    found = [_still(course, step, words, grids[step]) for step, words in moments.items()]
-    return [one for one in found if one is not None]
+    return {step: (words, grids[step]) for step, words in moments.items()}
 
 
 def _still(course: BaseCourse, step: int, when: str, grid: Path) -> Still | None:

@@ -55,7 +55,7 @@ def test_only_takes_places_claims_and_plans() -> None:
 def test_every_entry_that_a_claim_names_is_in_a_plan() -> None:
     names = {one.name for one in study_entries()}
     missing = {name for one in claim_needs() for name in one.entries} - names
-    assert missing <= {"keep-0.8"}  # the same as dropout-0.8, which other claims name
+    assert not missing
 
 
 def layout(preset: str) -> tuple[Config, Layout]:
