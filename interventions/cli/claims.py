@@ -51,8 +51,13 @@ def _print(comparison: Comparison, verdicts: Sequence[Verdict], warnings: bool) 
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width, so nothing is cut off
         console = Console(width=200)
-    console.print(claims_table(verdicts))
+    told = [one for one in verdicts if one.verdict != "not run"]
+    if told:
+        console.print(claims_table(told))
     console.print(summary(verdicts))
+    if waiting := [one.claim for one in verdicts if one.verdict == "not run"]:
+        how = f"`{PROGRAM} reproduce --only CLAIM` runs what one needs"
+        console.print(f"not run: {', '.join(waiting)}; {how}", markup=False)
     if warnings:
         console.print(warnings_table(warning_signs(comparison)))
     for line in comparison.notes:
