@@ -21,6 +21,12 @@ UNCHANGED = ("control", "plain")
 """The unchanged entries: of branches, and of runs from scratch."""
 
 
+PLACED = (
+    "branching points were chosen by when their run collapsed: branches are compared with the unchanged continuations "
+    "under other seeds, not with the one that has the run's own noise, because that one's collapse chose the point"
+)
+
+
 @dataclass
 class Row:
     """One run in a comparison."""
@@ -72,6 +78,8 @@ class Comparison:
     """The plan's changed entries, whether begun or not."""
     folder: Path | None = None
     """The plan's directory; None for loose runs."""
+    placed_by_collapse: set[str] = field(default_factory=set)
+    """The base runs whose branching point was chosen by when they collapsed."""
     _frames: dict[Path, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     def frames(self, path: Path) -> dict[str, Any]:
@@ -95,8 +103,16 @@ class Comparison:
         return mine.get(run_name(row.control_entry, seed)) or mine.get(row.control_entry)
 
     def unchanged(self, base: str, entry: str) -> list[Row]:
-        """The unchanged runs of a base run: `entry` itself and those under other seeds, without copies."""
-        return [row for row in self.rows if row.base == base and row.arm == entry]
+        """The unchanged runs of a base run that changed ones are compared with: `entry` itself and those under other
+        seeds, without copies.
+
+        Where the branching point was chosen by the collapse, the continuation with the parent's noise is left out: its
+        collapse comes when it does because the point was chosen so, and no other run's does. It counts if it is alone.
+        """
+        mine = [row for row in self.rows if row.base == base and row.arm == entry]
+        if base in self.placed_by_collapse and entry == "control":
+            return [row for row in mine if row.seed is not None] or mine
+        return mine
 
     def entries(self) -> list[str]:
         """The changed entries in order, each listed once for all its seeds."""
@@ -140,7 +156,11 @@ def compare_plan(folder: str | Path) -> Comparison:
     homes = {base.name: folder / base.run for base in resolved.bases if base.run}  # relative ones are of the study
     parents = {name: run for name, run in homes.items() if _has_events(run)}
     planned = [job.entry for job in resolved.jobs if job.entry not in UNCHANGED]
-    return Comparison(rows, resolved.title, notes + notes_on(rows), parents, list(dict.fromkeys(planned)), folder)
+    placed = {base.name for base in resolved.bases if base.placed_by_collapse or resolved.study is not None}
+    if any(row.entry == "control" and row.seed is not None and row.base in placed for row in rows):
+        notes.append(PLACED)
+    notes += notes_on(rows)
+    return Comparison(rows, resolved.title, notes, parents, list(dict.fromkeys(planned)), folder, placed)
 
 
 def compare_plans(folders: Iterable[str | Path]) -> Comparison:
@@ -171,6 +191,8 @@ def compare_plans(folders: Iterable[str | Path]) -> Comparison:
         notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
         parents={name: path for part in reversed(parts) for name, path in part.parents.items()},
         planned=list(dict.fromkeys(entry for part in parts for entry in part.planned)),
+        folder=parts[0].folder,
+        placed_by_collapse=set().union(*(part.placed_by_collapse for part in parts)),
     )
 
 

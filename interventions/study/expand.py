@@ -40,6 +40,8 @@ class Base:
     without a checkpoint is the one to train to again (see `BRANCHING_POINT`)."""
     state: str = ""
     """Digest of the checkpoint's tensors alone, equal wherever the same run was trained; "": not known."""
+    placed_by_collapse: bool = False
+    """Whether the checkpoint was chosen by when its run collapsed."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def resolve(
     for parent, name in zip(parents, _base_names(parents), strict=True):
         run = None if parent.run is None else str(parent.run.path.resolve())
         path = str(parent.checkpoint.path.resolve())
-        bases.append(Base(name, path, parent.checkpoint.digest, parent.step, run))
+        placed = before_collapse is not None
+        bases.append(Base(name, path, parent.checkpoint.digest, parent.step, run, placed_by_collapse=placed))
         config = parent.checkpoint.config
         layout = Layout(config, name, steps, scratch_steps or config.steps, in_steps, parent)
         jobs += layout.unchanged(plan, plan.seeds if seeds is None else seeds)

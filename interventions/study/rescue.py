@@ -13,7 +13,7 @@ from biggan.errors import UserError
 from biggan.run.directory import RunDirectory
 from interventions.branch.parent import Parent, collapse_onset, find_parent, listed
 from interventions.study.expand import Resolved, resolve
-from interventions.study.plan import Entry, Plan, read_plan
+from interventions.study.plan import Plan, read_plan
 
 _SHIPPED = "rescue"
 """The plan whose entries are the recipes, unless others are given."""
@@ -77,18 +77,10 @@ def plan_rescue(
             f"collapsed. Give at least {_length(parent, onset, every)}."
         )
     plan = read_plan(_SHIPPED if recipes == "default" else recipes)
-    notes: list[str] = []
     _check_recipes(plan)
-    place = [str(parent.checkpoint.path)]
-    try:
-        resolved = resolve(plan, place, steps=length, seeds=seeds)
-    except UserError:
-        if recipes != "default":
-            raise
-        plan, notes = _possible(plan, place, length)
-        resolved = resolve(plan, place, steps=length, seeds=seeds)
+    resolved = resolve(plan, [str(parent.checkpoint.path)], steps=length, seeds=seeds)
     jobs = tuple(job for job in resolved.jobs if job.kind != "control")
-    return Rescue(run, onset, dataclasses.replace(resolved, jobs=jobs, notes=(*resolved.notes, *notes)))
+    return Rescue(run, onset, dataclasses.replace(resolved, jobs=jobs))
 
 
 def _onset(run: Path) -> int:
@@ -114,19 +106,6 @@ def _check_recipes(plan: Plan) -> None:
             f"the recipe {scratch[0]} of {plan.name} trains from scratch, and a rescue starts from a checkpoint. Omit "
             "its `from: scratch`."
         )
-
-
-def _possible(plan: Plan, place: list[str], steps: int) -> tuple[Plan, list[str]]:
-    """The plan without the entries that this run cannot have, and a note on each, such as half a batch of 1."""
-    kept: list[Entry] = []
-    notes: list[str] = []
-    for entry in plan.entries:
-        try:
-            resolve(dataclasses.replace(plan, entries=(entry,)), place, steps=steps)
-            kept.append(entry)
-        except UserError as error:
-            notes.append(f"skipped: {error}")
-    return dataclasses.replace(plan, entries=tuple(kept)), notes
 
 
 def default_place(run: Path) -> Path:

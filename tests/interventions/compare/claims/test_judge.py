@@ -64,6 +64,17 @@ def test_an_earlier_collapse_supports_and_a_later_one_contradicts() -> None:
     assert judge(branches([900, None, 1000]), claim("more")).verdict == "supported"
 
 
+def test_a_control_that_the_place_was_chosen_by_is_left_out() -> None:
+    """Its collapse at 500 is why the point lies there; the other seeds collapse at 600 and 700."""
+    comparison = Comparison(branches([550, 550, 550]))
+    assert judge_claims(comparison, [claim("less")])[0].p > 0.05
+    comparison.placed_by_collapse = {"seed-0", "seed-1", "seed-2"}
+    found = judge_claims(comparison, [claim("less")])[0]
+    assert (found.p, found.effect) == (pytest.approx(2 / 27), pytest.approx(550 - 650))
+    alone = Comparison([row for row in comparison.rows if row.seed is None], placed_by_collapse={"seed-0"})
+    assert judge_claims(alone, [claim("less")])[0].n == 3  # without other seeds it is all there is
+
+
 def test_earlier_alone_is_not_at_once() -> None:
     found = judge(branches([400, 400, 450]), claim("less", median_at_most=0.5))
     assert (found.verdict, found.p_holm) == ("undecided", pytest.approx(2 / 64))
