@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interventions.compare.collect import Comparison, table
+from interventions.compare.collect import Comparison
 from interventions.compare.page.document import page_of
+from interventions.compare.runs_table import table
 from interventions.compare.statistics import effects, seed_variation
 from interventions.compare.tables import with_texts
 from spectra.record.files import write_text

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from interventions.compare.collect import Comparison, Row, not_finite, table
+from interventions.compare.collect import Comparison, Row
 from interventions.compare.lifetimes import survival_tests
 from interventions.compare.permutation import LEVEL
+from interventions.compare.runs_table import not_finite, table
 from interventions.compare.statistics import effects, seed_variation
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ import pytest
 from branches import BEGIN, LEGEND, change, make_run
 
 from interventions.cli.main import main
-from interventions.compare.collect import compare_runs, table
+from interventions.compare.collect import compare_runs
 from interventions.compare.figures.courses import entry_panels
 from interventions.compare.outcome import read_outcome
 from interventions.compare.report import write_report
+from interventions.compare.runs_table import table
 from interventions.compare.series import d_loss_series
 from interventions.compare.statistics import effects, paired, seed_variation, survival, survival_tests
 from interventions.compare.tables import NO_SCORES

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interventions.compare.collect import Comparison, Row, table
+from interventions.compare.collect import Comparison, Row
 from interventions.compare.figures.look import mark_broken, new_figure
 from interventions.compare.outcome import RunOutcome
 from interventions.compare.page import document
 from interventions.compare.report import write_report
+from interventions.compare.runs_table import table
 from interventions.compare.series import d_loss_series, sigma_series
 from interventions.compare.statistics import (
     COMPARED,

@@ -24,7 +24,8 @@ from biggan.run.directory import RunDirectory
 from biggan.training.state import TrainingState
 from interventions.changes import with_fields
 from interventions.cli.main import main
-from interventions.compare.collect import compare_plan, table
+from interventions.compare.collect import compare_plan
+from interventions.compare.runs_table import table
 from interventions.study.expand import Resolved, load_json, load_resolved, resolve, save_resolved
 from interventions.study.launch import launch
 from interventions.study.plan import read_plan, shipped_plans
