@@ -194,7 +194,7 @@ def region_of(claim: Claim, effect: Effect) -> tuple[float, float]:
 
 def _of_region(claim: Claim, effect: Effect) -> tuple[str, str]:
     low, high = region_of(claim, effect)
-    words = f"claimed: {_bounds(low, high)}"
+    words = f"claimed: {_bounds(low, high, effect.unit)}"
     if any(map(math.isnan, (low, high, effect.low, effect.high))):
         return UNDECIDED, f"{words}; no interval is known"
     if low <= effect.low and effect.high <= high:
@@ -204,10 +204,11 @@ def _of_region(claim: Claim, effect: Effect) -> tuple[str, str]:
     return UNDECIDED, f"{words}; the interval is not wholly inside or outside"
 
 
-def _bounds(low: float, high: float) -> str:
+def _bounds(low: float, high: float, unit: str) -> str:
+    least, most = (f"{one:.0%}" if unit == "share" and math.isfinite(one) else f"{one:.3g}" for one in (low, high))
     if math.isinf(low):
-        return f"at most {high:.3g}"
-    return f"at least {low:.3g}" if math.isinf(high) else f"{low:.3g} to {high:.3g}"
+        return f"at most {most}"
+    return f"at least {least}" if math.isinf(high) else f"{least} to {most}"
 
 
 def _needed(claim: Claim, effect: Effect, least: float, tests: int) -> int | None:

@@ -89,6 +89,8 @@ def _own(comparison: Comparison, claim: Claim) -> Effect | None:
     centre = place(null)
     middle = interval(values)
     effect, low, high = (math.exp(one) if unit == "ratio" else one for one in middle)
+    if unit == "share":  # a t-interval may leave the possible values
+        low, high = max(low, 0.0), min(high, 1.0)
     p = signed_rank_p([one - centre for one in values])
     toward = sign(sum(sign(one - centre) for one in values))
     return Effect(len(values), unit, effect, low, high, p, toward, [(1, 1)] * len(values))
@@ -204,5 +206,5 @@ def _of_warning(comparison: Comparison) -> Effect | None:
     if not found:
         return None
     sign = found[0]
-    words = f"the step number alone reaches {sign.clock:.2f}"
-    return Effect(sign.runs, "share", sign.auc, sign.low, sign.high, words=words)
+    words = f"over {sign.runs} runs; the step number alone reaches {sign.clock:.0%}"
+    return Effect(sign.bases, "share", sign.auc, sign.low, sign.high, words=words)

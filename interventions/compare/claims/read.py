@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -59,11 +60,26 @@ def read_claims(path: str | Path | None = None) -> list[Claim]:
         raise UserError(f"the claims in {place} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(values, list) or not all(isinstance(one, Mapping) for one in values):
         raise UserError(f"{place} is not a list of claims: expected `- claim: ...` entries.")
-    claims = [_claim(one) for one in values]
+    claims = _spelt_out([_claim(one) for one in values])
     names = [one.claim for one in claims]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"{place} has two claims called {twice}.")
     return claims
+
+
+def _spelt_out(claims: list[Claim]) -> list[Claim]:
+    """The claims with "as 10a, ..." in a definition replaced by what stands there."""
+    known = {one.claim: one.definition for one in claims}
+    found = []
+    for one in claims:
+        same = re.fullmatch(r"as (\w+)(?:, (.*))?", one.definition)
+        if same and same[1] not in known:
+            raise UserError(f"claim {one.claim} is defined as claim {same[1]}, which there is not.")
+        if same:
+            words = known[same[1]] + (f" ({same[2]})" if same[2] else "")
+            one = dataclasses.replace(one, definition=words)
+        found.append(one)
+    return found
 
 
 def _claim(given: Mapping[str, Any]) -> Claim:

@@ -181,6 +181,8 @@ def test_a_region_is_decided_by_the_interval() -> None:
     assert shares(0.99, 1.0, 0.995).verdict == "supported"
     assert shares(0.9, 0.92, 0.91).verdict == "contradicted"
     assert shares(0.97, 1.0, 0.99).verdict == "undecided"
+    wide = shares(0.5, 1.0, 0.6)
+    assert (wide.high, "claimed: at least 98%" in wide.reason) == (1.0, True)
     one = shares(0.99)
     assert (one.verdict, one.bases_needed) == ("undecided", None)
     assert "no interval is known" in one.reason
@@ -259,6 +261,7 @@ def test_every_claim_of_the_paper_has_an_entry() -> None:
     from interventions.compare.figures.registry import COMPARISON_FIGURES
 
     claims = read_claims()
+    assert not [one for one in claims if one.definition.startswith("as ")]
     assert not [one.figure for one in claims if one.figure and one.figure not in COMPARISON_FIGURES]
     assert {int(one.claim.rstrip("abcdefgh")) for one in claims if one.family == "claims"} == set(range(1, 22))
     assert len(verdicts_table(judge_claims(Comparison(branches([100, 200, 0]))))) == len(claims)
@@ -282,6 +285,7 @@ def test_every_entry_of_a_claim_is_in_a_shipped_plan() -> None:
         ("- {claim: 1, text: a, place: b, definition: c, measure: survived, expect: [1]}", r"\[low, high\]"),
         ("- {claim: 1, text: a, place: b, definition: c, measure: survived, expect: less, premise: no}", "premise"),
         ("- &a {claim: 1, text: a, place: b, definition: c, impossible: d}\n- *a", "two claims called 1"),
+        ("- {claim: 1, text: a, place: b, definition: as 7, impossible: d}", "which there is not"),
         ("claim: 1", "not a list of claims"),
         ("- [", "cannot be read"),
     ],
