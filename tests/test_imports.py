@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,11 @@ def test_no_public_name_is_defined_twice() -> None:
 def test_a_file_is_read_in_one_sitting() -> None:
     lengths = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in modules().values()}
     assert {path: length for path, length in lengths.items() if length > 400} == {}
+
+
+def test_every_data_file_of_a_package_is_in_the_wheel() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    packed = {path for package, several in patterns.items() for one in several for path in (ROOT / package).glob(one)}
+    present = {path for package in patterns for path in (ROOT / package).rglob("*") if path.is_file()}
+    code = {path for path in present if path.suffix == ".py" or "__pycache__" in path.parts}
+    assert present - code - packed == set()
