@@ -41,16 +41,12 @@ def claims(argv: list[str]) -> int:
 
 
 def _print(comparison: Comparison, verdicts: Sequence[Verdict], warnings: bool) -> None:
-    from rich.console import Console
-
-    from interventions.compare.terminal import claims_table
+    from interventions.compare.terminal import claims_table, report_console
     from interventions.compare.verdict_words import summary
     from interventions.compare.warning import warning_signs
     from interventions.compare.warning_words import warnings_table
 
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width, so nothing is cut off
-        console = Console(width=200)
+    console = report_console()
     told = [one for one in verdicts if one.verdict != "not run"]
     if told:
         console.print(claims_table(told))

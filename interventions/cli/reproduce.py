@@ -76,9 +76,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _study(options: argparse.Namespace) -> Study:
+    from interventions.compare.claims import read_claims
     from interventions.study.branching import open_added, share_or_steps, study_config
     from interventions.study.growth import study_facts
-    from interventions.study.priority import choose, claim_needs, study_entries
+    from interventions.study.priority import choose, study_entries
     from interventions.study.reproduce import Study, default_branch_steps
 
     if options.bases < 1 or options.first_seed < 0 or options.seeds < 0 or (options.jobs or 1) < 1:
@@ -90,7 +91,7 @@ def _study(options: argparse.Namespace) -> Study:
     config = study_config(options.preset)
     only = [word for word in (options.only or "").split(",") if word]
     files = [word for word in only if word.endswith((".yaml", ".yml"))]
-    claims = claim_needs()
+    claims = read_claims()
     steps = default_branch_steps(config) if options.branch_steps is None else options.branch_steps
     if steps < 1:
         raise UserError(f"--branch-steps is {steps}, expected at least 1.")
@@ -166,8 +167,7 @@ def _part(job: Job, entries: dict[str, StudyEntry]) -> str:
 
 
 def _finish(study: Study, launched: StudyLaunch, argv: list[str], *, quiet: bool) -> int:
-    from interventions.compare.collect import compare_plans
-    from interventions.compare.report import PAGE, verdicts_of
+    from interventions.compare.report import PAGE
     from interventions.compare.terminal import print_report
     from interventions.study.books import keep_books
 
@@ -178,12 +178,11 @@ def _finish(study: Study, launched: StudyLaunch, argv: list[str], *, quiet: bool
         return EXIT_INTERRUPTED
     added = None if study.added is None else study.added.folder
     has_begun = any((study.folder / job.key / "events.jsonl").is_file() for job in launched.resolved.jobs)
-    for path in keep_books(study.folder, study.record, added) if has_begun else []:
-        if not quiet:
+    kept = keep_books(study.folder, study.record, added) if has_begun else None
+    if kept is not None and not quiet:
+        for path in kept.written:
             print(f"  {path}")
-    if has_begun and not quiet:
-        found = compare_plans([study.folder] if added is None else [added, study.folder])
-        print_report(found, verdicts_of(found), page=study.folder / PAGE)
+        print_report(kept.comparison, kept.verdicts, page=study.folder / PAGE)
     for key, words in outcome.failed.items():
         print(f"failed: {key}: {words}")
     if launched.left:

@@ -20,7 +20,9 @@ UNCHANGED = ("control", "plain")
 
 PLACED = (
     "branching points were chosen by when their run collapsed: branches are compared with the unchanged continuations "
-    "under other seeds, not with the one that has the run's own noise, because that one's collapse chose the point"
+    "under other seeds, not with the one that has the run's own noise, because that one's collapse chose the point "
+    "(mean, interval and signs of the table of effects, and the figure Effects, are still against that one: see there "
+    "how far the other seeds lie from it)"
 )
 
 
@@ -121,9 +123,15 @@ class Comparison:
         return list(dict.fromkeys([*self.planned, *self.entries()]))
 
     def of(self, entry: str) -> list[Row]:
-        """An entry's runs, one per base run: the one with the parent's noise, or otherwise the first of its seeds."""
+        """An entry's runs, one per base run: the one with the parent's noise, or otherwise the first of its seeds.
+
+        Of the control the first that `unchanged` has.
+        """
+        mine = [row for row in self.rows if row.arm == entry]
+        if entry == "control":
+            mine = [row for base in dict.fromkeys(row.base for row in mine) for row in self.unchanged(base, entry)]
         found: dict[str, Row] = {}
-        for row in sorted((row for row in self.rows if row.arm == entry), key=lambda row: row.seed is not None):
+        for row in sorted(mine, key=lambda row: row.seed is not None):
             found.setdefault(row.base, row)
         return list(found.values())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from interventions.compare.collect import Comparison, Row, delay, later
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def observed_times(comparison: Comparison, entry: str) -> list[tuple[int, bool]]:
-    """Steps from the branching point to the collapse (True) or to the censoring (False) of an entry's runs, one per
-    base run. A run is censored at the last step at which the beginning of a collapse would still be visible, even if it
-    collapsed after that: other runs may have done so unseen."""
+def observed_times(rows: Iterable[Row]) -> list[tuple[int, bool]]:
+    """Steps from the branching point to the collapse (True) or to the censoring (False) of the runs at risk. A run is
+    censored at the last step at which the beginning of a collapse would still be visible, even if it collapsed after
+    that: other runs may have done so unseen."""
     found = []
-    for one in (row.outcome for row in comparison.of(entry) if row.outcome.at_risk):
+    for one in (row.outcome for row in rows if row.outcome.at_risk):
         until = math.inf if one.judged_until is None else one.judged_until
         happened = one.collapse is not None and one.collapse <= until
         found.append((one.survived if happened or one.collapse is None else int(until) - one.begin, happened))
@@ -28,9 +28,14 @@ def observed_times(comparison: Comparison, entry: str) -> list[tuple[int, bool]]
 def survival(comparison: Comparison, entry: str) -> Any:
     """The Kaplan-Meier estimate of an entry's survival after the branching point (scipy's `ecdf(...).sf`); None without
     scores. The unit is the base run; for the censoring see `observed_times`."""
+    return kaplan_meier(comparison.of(entry))
+
+
+def kaplan_meier(rows: Iterable[Row]) -> Any:
+    """The estimate of these runs; None if none is at risk."""
     from scipy.stats import CensoredData, ecdf
 
-    times = observed_times(comparison, entry)
+    times = observed_times(rows)
     ended = {kind: [time for time, happened in times if happened is kind] for kind in (True, False)}
     return ecdf(CensoredData(uncensored=ended[True], right=ended[False])).sf if times else None
 

@@ -28,7 +28,8 @@ def verdicts_of(comparison: Comparison) -> list[Verdict]:
 
 
 def write_report(comparison: Comparison, folder: str | Path, verdicts: Sequence[Verdict] | None = None) -> list[Path]:
-    """Write compare.csv, seed_variation.csv, effects.csv and report.html into `folder`; the files written.
+    """Write compare.csv, seed_variation.csv, effects.csv, of a plan claims.csv, and report.html into `folder`;
+    the files written.
 
     `verdicts`: of `judge_claims`, shown first on the page; None: those of `verdicts_of`.
     """
@@ -39,9 +40,14 @@ def write_report(comparison: Comparison, folder: str | Path, verdicts: Sequence[
         "seed_variation": seed_variation(comparison),
         "effects": effects(comparison),
     }
+    from interventions.compare.claims.judge import verdicts_table
+
+    verdicts = verdicts_of(comparison) if verdicts is None else verdicts
+    if verdicts:
+        frames["claims"] = verdicts_table(verdicts)
     written = []
     for name, frame in frames.items():
         frame.to_csv(folder / f"{name}.csv", index=False)
         written.append(folder / f"{name}.csv")
-    write_text(folder / PAGE, page_of(comparison, verdicts_of(comparison) if verdicts is None else verdicts))
+    write_text(folder / PAGE, page_of(comparison, verdicts))
     return [*written, folder / PAGE]

@@ -34,11 +34,7 @@ def print_report(
         page: where report.html is.
         everything: also print all tables, whole; otherwise at most `MOST_ROWS` rows of each.
     """
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPE_WIDTH)
+    console = report_console()
     if not comparison.scored:
         console.print(NO_SCORES)
     told = [one for one in verdicts if one.n and one.verdict not in SILENT]
@@ -52,6 +48,14 @@ def print_report(
         console.print(f"note: {line}", markup=False)
     if page is not None:
         console.print(f"page: {page}", markup=False, soft_wrap=True)
+
+
+def report_console() -> Console:
+    """The terminal; or, for a file or a pipe, a console so wide that nothing is cut off."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> Table:

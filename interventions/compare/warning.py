@@ -87,13 +87,6 @@ def warning_signs(comparison: Comparison, names: Sequence[str] | None = None) ->
     return sorted(found, key=lambda sign: -sign.auc if not math.isnan(sign.auc) else 1.0)
 
 
-def warning_table(signs: Sequence[WarningSign]) -> pd.DataFrame:
-    """One row per series: every field of `WarningSign`."""
-    import pandas as pd
-
-    return pd.DataFrame([vars(one) for one in signs], columns=list(WarningSign.__dataclass_fields__))
-
-
 def _course(comparison: Comparison, row: Row, read: Callable[[Mapping[str, Any]], pd.Series | None]) -> _Course | None:
     import numpy as np
 

@@ -10,8 +10,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from biggan.cli.app import EXIT_DONE, guarded
+
+if TYPE_CHECKING:
+    from interventions.compare.claims.judge import Verdict
+    from interventions.compare.collect import Comparison
 
 _CLOSING_SECONDS = 600.0
 
@@ -45,15 +50,25 @@ class Books:
                 self._process.kill()
 
 
-def keep_books(folder: Path, record: Path | None = None, added: Path | None = None) -> list[Path]:
+class StudyBooks(NamedTuple):
+    """What the bookkeeping found and wrote."""
+
+    comparison: Comparison
+    verdicts: list[Verdict]
+    written: list[Path]
+
+
+def keep_books(folder: Path, record: Path | None = None, added: Path | None = None) -> StudyBooks:
     """Compare the study, with the recorded one that it adds to; write its tables and page into `folder`, and its
-    thinned copy into `record`. Returns what was written."""
+    thinned copy into `record`."""
     from interventions.compare.collect import compare_plans
-    from interventions.compare.report import write_report
+    from interventions.compare.report import verdicts_of, write_report
     from interventions.study.thin import update_thinned
 
-    written = write_report(compare_plans([folder] if added is None else [added, folder]), folder)
-    return written if record is None else [*written, update_thinned(folder, record)]
+    found = compare_plans([folder] if added is None else [added, folder])
+    verdicts = verdicts_of(found)
+    written = write_report(found, folder, verdicts)
+    return StudyBooks(found, verdicts, written if record is None else [*written, update_thinned(folder, record)])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument("--add", type=Path, help="the recorded study that it adds to")
         options = parser.parse_args(argv)
         os.nice(10)  # the runs come first
-        for path in keep_books(options.folder, options.record, options.add):
+        for path in keep_books(options.folder, options.record, options.add).written:
             print(path)
         return EXIT_DONE
 

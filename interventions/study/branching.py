@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.errors import UserError
 from interventions.study.expand import Base
-from interventions.study.growth import check_study, load_study
+from interventions.study.growth import check_study, load_study, training_differences
 from interventions.study.worker import has_ended
 
 if TYPE_CHECKING:
@@ -51,15 +51,12 @@ def share_or_steps(text: str) -> float:
 
 def check_adopted(run: Path, config: Config) -> None:
     """Raise `UserError` where the run in `run` is not one of `config`."""
-    from biggan.config import differences
     from biggan.run.directory import RunDirectory
 
     found = RunDirectory(run).read_config()
-    changed = differences(config, found, numbers_only=True)
+    changed = training_differences(config, found)
     if config.device == "auto":  # a run's configuration says what that was
         changed.pop("device", None)
-    if found.steps != config.steps:
-        changed["steps"] = (config.steps, found.steps)
     if changed:
         listed = "; ".join(f"{name}: {before} -> {after}" for name, (before, after) in changed.items())
         raise UserError(

@@ -82,16 +82,22 @@ def _joined(before: Resolved, now: Resolved, folder: Path) -> Resolved:
     return dataclasses.replace(now, bases=tuple(bases.values()), jobs=tuple(jobs.values()), notes=notes)
 
 
+def training_differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+    """The fields, with both values, that make two runs from scratch differ: what affects the numbers, and the steps."""
+    from biggan.config import differences
+
+    changed: dict[str, tuple[Any, Any]] = dict(differences(one, other, numbers_only=True))
+    return changed if one.steps == other.steps else changed | {"steps": (one.steps, other.steps)}
+
+
 def check_study(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
     """Raise `UserError` where the study in `folder` has another configuration, branch length or branching place."""
-    from biggan.config import differences, from_dict
+    from biggan.config import from_dict
 
     one, other = from_dict(before["config"]), from_dict(now["config"])
-    changed: dict[str, tuple[Any, Any]] = dict(differences(one, other, numbers_only=True))
+    changed = training_differences(one, other)
     names = {"branch_steps": "--branch-steps", "before": "--before"}
     changed |= {words: (before[n], now[n]) for n, words in names.items() if before[n] != now[n]}
-    if one.steps != other.steps:
-        changed["steps"] = (one.steps, other.steps)
     if changed:
         listed = "; ".join(f"{name}: {old} -> {new}" for name, (old, new) in changed.items())
         raise UserError(

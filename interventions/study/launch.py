@@ -197,7 +197,9 @@ class Launch:
 
     def run(self) -> Outcome:
         self._check_parents()
-        note(self.folder, "launched", waiting=len(self.waiting), finished=len(self.outcome.finished), jobs=self.jobs)
+        command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        counts = {"waiting": len(self.waiting), "finished": len(self.outcome.finished), "jobs": self.jobs}
+        note(self.folder, "launched", command=command, **counts)
         before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with self.display:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from biggan.errors import UserError
+from interventions.compare.claims.read import Claim, read_claims
 from interventions.study.plan import Entry, Plan, read_plan, shipped_plans
 
 FIRST_PLANS = (
@@ -47,37 +48,21 @@ class StudyEntry:
         return self.entry.name
 
 
-@dataclass(frozen=True)
-class ClaimNeeds:
-    """What a claim needs to be judged."""
-
-    claim: str
-    place: str
-    entries: tuple[str, ...]
-
-
-def claim_needs() -> list[ClaimNeeds]:
-    """The claims in the order of claims.yaml, with their entries."""
-    from interventions.compare.claims import read_claims
-
-    return [ClaimNeeds(one.claim, str(one.place), one.entries) for one in read_claims()]
-
-
-def study_entries(further: Iterable[str] = (), claims: Sequence[ClaimNeeds] | None = None) -> list[StudyEntry]:
+def study_entries(further: Iterable[str] = (), claims: Sequence[Claim] | None = None) -> list[StudyEntry]:
     """All entries of the shipped plans and of the YAML files `further`, in the order in which a study runs them.
 
     First those that claims name: by the number of claims, then in the claims' order. Raises `UserError` for a file that
     is not a plan.
     """
-    claims = claim_needs() if claims is None else claims
+    claims = read_claims() if claims is None else claims
     names = [*(name for name in FIRST_PLANS if name in shipped_plans())]
     names += [name for name in shipped_plans() if name not in names]
     found, aliases = _merged(
-        [read_plan(str(path)) for path in [*further, *names]], {name for one in claims for name in one.entries}
+        [read_plan(str(path)) for path in [*further, *names]], {name for one in claims for name in one.needs}
     )
-    needed: dict[str, list[ClaimNeeds]] = {}
+    needed: dict[str, list[Claim]] = {}
     for claim in claims:
-        for name in dict.fromkeys(aliases.get(one, one) for one in claim.entries):
+        for name in dict.fromkeys(aliases.get(one, one) for one in claim.needs):
             needed.setdefault(name, []).append(claim)
     place = {name: number for number, name in enumerate(needed)}
     entries = [_with_claims(entry, needed.get(entry.name, [])) for entry in found.values()]
@@ -85,7 +70,7 @@ def study_entries(further: Iterable[str] = (), claims: Sequence[ClaimNeeds] | No
     return sorted(entries, key=lambda one: (-len(one.claims), place.get(one.name, last)))
 
 
-def choose(entries: Sequence[StudyEntry], only: Sequence[str], claims: Sequence[ClaimNeeds]) -> list[StudyEntry]:
+def choose(entries: Sequence[StudyEntry], only: Sequence[str], claims: Sequence[Claim]) -> list[StudyEntry]:
     """The entries that serve claims of these places or numbers, or that are of these plans.
 
     A place is matched from its beginning: G is G.1 and G.2. Raises `UserError` for a word that is none of these.
@@ -108,7 +93,7 @@ def choose(entries: Sequence[StudyEntry], only: Sequence[str], claims: Sequence[
     return [one for one in entries if one.name in chosen]
 
 
-def _is_meant(word: str, claim: ClaimNeeds) -> bool:
+def _is_meant(word: str, claim: Claim) -> bool:
     """Whether `word` is the claim, its number without a letter, or the beginning of its place."""
     if word in (claim.claim, re.sub(r"[a-z]+$", "", claim.claim)):
         return True
@@ -120,7 +105,7 @@ def _parts(place: str) -> list[str]:
     return re.findall(r"[A-Za-z0-9]+(?:\.[0-9]+)*", place)
 
 
-def _with_claims(entry: StudyEntry, claims: Sequence[ClaimNeeds]) -> StudyEntry:
+def _with_claims(entry: StudyEntry, claims: Sequence[Claim]) -> StudyEntry:
     names, places = tuple(one.claim for one in claims), tuple(dict.fromkeys(one.place for one in claims))
     return dataclasses.replace(entry, claims=names, places=places)
 

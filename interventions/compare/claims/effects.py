@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from interventions.compare.collect import Comparison, Row
 from interventions.compare.permutation import doubled_ranks, permutation_p
+from interventions.compare.statistics import paired
 
 Sizes = list[tuple[int, int]]
 
@@ -70,16 +71,8 @@ def strata_of(comparison: Comparison, rows: Sequence[Row], against: str = "") ->
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """(Mean, low, high) with the 95 % t-interval; NaN where something is not finite, no interval for one value."""
-    import numpy as np
-    from scipy import stats
-
-    if not values or not all(map(math.isfinite, values)):
-        return math.nan, math.nan, math.nan
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, math.nan, math.nan
-    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
-    return mean, mean - half, mean + half
+    found = paired(values)
+    return found["mean"], found["low"], found["high"]
 
 
 def signed_rank_p(differences: Sequence[float]) -> float:

@@ -138,7 +138,9 @@ def _needs(needed: int | None, n: int, verdict: str) -> str:
     if needed is None:
         return "how many more base runs would decide it is not known"
     more = needed - n
-    return f"needs more than {MOST_NEEDED} more base runs" if more > MOST_NEEDED else f"needs {more} more base runs"
+    if more > MOST_NEEDED:
+        return f"needs more than {MOST_NEEDED} more base runs"
+    return f"needs {more} more base run{'' if more == 1 else 's'}"
 
 
 def _of_test(claim: Claim, effect: Effect, p_holm: float) -> tuple[str, str]:

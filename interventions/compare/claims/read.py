@@ -44,6 +44,11 @@ class Claim:
     figure: str = ""
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """The entries that must be run to judge it."""
+        return (*self.entries, *((self.against,) if self.against else ()))
+
+    @property
     def is_test(self) -> bool:
         """Whether it is decided by a test, in a family of tests; otherwise by an interval."""
         return self.expect in TESTS

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from interventions.compare.claims.effects import Effect, interval, mean, pooled_deviation, rows_of, sign, strata_of
 from interventions.compare.collect import Comparison, Row
-from interventions.compare.lifetimes import observed_steps
+from interventions.compare.lifetimes import kaplan_meier, observed_steps
 from interventions.compare.permutation import stratified_logrank_test
 
 if TYPE_CHECKING:
@@ -73,14 +73,8 @@ def _restricted(row: Row, horizon: float) -> float:
 
 def _median(rows: Sequence[Row]) -> float:
     """The Kaplan-Meier estimate of the median time to collapse; Inf if fewer than half collapse."""
-    from scipy.stats import CensoredData, ecdf
-
-    happened = [row.outcome.survived for row in rows if row.outcome.collapse is not None]
-    censored = [row.outcome.survived for row in rows if row.outcome.collapse is None]
-    if not happened:
-        return math.inf
-    curve = ecdf(CensoredData(uncensored=happened, right=censored)).sf
-    below = curve.quantiles[curve.probabilities <= 0.5]
+    curve = kaplan_meier(rows)
+    below = [] if curve is None else curve.quantiles[curve.probabilities <= 0.5]
     return float(below[0]) if len(below) else math.inf
 
 

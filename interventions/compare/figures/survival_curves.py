@@ -49,7 +49,7 @@ def _draw(comparison: Comparison, *, scratch: bool) -> Figure | None:
         axes.set_title(f"{entry}\n{collapsed} of {len(known[entry])} collapsed", fontsize=8)
         axes.set(ylim=(-0.04, 1.06), xlim=(-0.03 * end, 1.03 * end or 1))
         plain(axes)
-        _numbers_at_risk(axes, [observed_times(comparison, line) for line in reversed(lines)])
+        _numbers_at_risk(axes, [observed_times(comparison.of(line)) for line in reversed(lines)])
     for axes in cells:
         if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
             axes.set_ylabel("share not collapsed", **TEXT)
@@ -70,7 +70,7 @@ def _curve(axes: Axes, comparison: Comparison, entry: str, rows: list[Row], word
             steps, [*low, low[-1]], [*high, high[-1]], step="post", color=style["color"], alpha=0.16, linewidth=0,
             label=f"95 % interval ({words})",
         )  # fmt: skip
-    censored = [time for time, happened in observed_times(comparison, entry) if not happened]
+    censored = [time for time, happened in observed_times(comparison.of(entry)) if not happened]
     heights = [float(curve.evaluate(time)) for time in censored]
     if censored:
         axes.plot(

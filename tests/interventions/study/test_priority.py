@@ -9,17 +9,18 @@ import pytest
 from biggan.config import Config
 from biggan.errors import UserError
 from interventions.changes import make_change, with_fields
+from interventions.compare.claims import Claim, read_claims
 from interventions.study.branching import study_config
 from interventions.study.expand import Layout
 from interventions.study.plan import read_plan, shipped_plans
-from interventions.study.priority import ClaimNeeds, choose, claim_needs, study_entries
+from interventions.study.priority import choose, study_entries
 from interventions.study.reproduce import Layouts, Study
 
 CLAIMS = [
-    ClaimNeeds("10a", "G.1", ("lr-G-x2",)),
-    ClaimNeeds("5a", "4.2", ("r1-10",)),
-    ClaimNeeds("5b", "4.2, F", ("r1-10",)),
-    ClaimNeeds("6c", "4.2", ("l2-D-1e-4",)),
+    Claim("10a", "text", "G.1", "definition", entries=("lr-G-x2",)),
+    Claim("5a", "text", "4.2", "definition", entries=("r1-10",)),
+    Claim("5b", "text", "4.2, F", "definition", entries=("r1-10",)),
+    Claim("6c", "text", "4.2", "definition", entries=("l2-D-1e-4",)),
 ]
 
 
@@ -52,9 +53,15 @@ def test_only_takes_places_claims_and_plans() -> None:
         chosen("G.3")
 
 
+def test_what_a_claim_is_compared_with_is_run_too() -> None:
+    claims = read_claims()
+    chosen = [one.name for one in choose(study_entries(), ["T3"], claims)]
+    assert sorted(chosen) == ["table1-row8", "table1-row9"]
+
+
 def test_every_entry_that_a_claim_names_is_in_a_plan() -> None:
     names = {one.name for one in study_entries()}
-    missing = {name for one in claim_needs() for name in one.entries} - names
+    missing = {name for one in read_claims() for name in one.needs} - names
     assert not missing
 
 
