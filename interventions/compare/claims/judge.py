@@ -117,7 +117,7 @@ def _judge(claim: Claim, effect: Effect | None, premise: tuple[bool, str] | None
     elif effect is None:
         verdict, reason = NOT_RUN, "no run that it needs has ended"
     elif claim.is_test:
-        verdict, reason = _of_test(claim, found, p_holm)
+        verdict, reason = _of_test(claim, found, p_holm, least)
     else:
         verdict, reason = _of_region(claim, found)
     needed = _needed(claim, found, least, tests) if verdict == UNDECIDED else None
@@ -143,10 +143,12 @@ def _needs(needed: int | None, n: int, verdict: str) -> str:
     return f"needs {more} more base run{'' if more == 1 else 's'}"
 
 
-def _of_test(claim: Claim, effect: Effect, p_holm: float) -> tuple[str, str]:
+def _of_test(claim: Claim, effect: Effect, p_holm: float, least: float) -> tuple[str, str]:
     claimed = 1 if claim.expect == "more" else -1
     if excluded := _excluded(claim, effect):
         return CONTRADICTED, excluded
+    if least > LEVEL:
+        return UNDECIDED, f"whatever the effect, this design gives no smaller p than {least:.2g}"
     if not p_holm <= LEVEL:
         return UNDECIDED, "no clear effect"
     if effect.toward != claimed:
