@@ -1,6 +1,7 @@
 """Which entries a study runs, and in which order: what serves most claims first.
 
-The entries are those of all shipped plans; the same changes in two plans are one entry, under the first one's name.
+The entries are those of all shipped plans but `rescue`, whose recipes are no claims of the paper's; the same changes in two
+plans are one entry, under the first one's name.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ FIRST_PLANS = (
 )
 """The order of plans for entries that no claim names; other shipped plans follow."""
 
+_RECIPES = "rescue"
+
 
 @dataclass(frozen=True)
 class StudyEntry:
@@ -56,7 +59,7 @@ def study_entries(further: Iterable[str] = (), claims: Sequence[Claim] | None = 
     """
     claims = read_claims() if claims is None else claims
     names = [*(name for name in FIRST_PLANS if name in shipped_plans())]
-    names += [name for name in shipped_plans() if name not in names]
+    names += [name for name in shipped_plans() if name not in (*names, _RECIPES)]
     found, aliases = _merged(
         [read_plan(str(path)) for path in [*further, *names]], {name for one in claims for name in one.needs}
     )
