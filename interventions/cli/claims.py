@@ -22,7 +22,9 @@ def claims(argv: list[str]) -> int:
         "has one measure, which was fixed before the study ran; tests are exact and corrected together.",
     )
     parser.add_argument("studies", nargs="+", metavar="STUDY", help="the directory of a study or of another plan")
-    parser.add_argument("--json", action="store_true", help="print a list of objects, with every field of a verdict")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a list of objects, with every field of a verdict")
+    form.add_argument("--markdown", action="store_true", help="print the table in Markdown, for an appendix")
     parser.add_argument("--warnings", action="store_true", help="also print how well each recorded series warns")
     parser.add_argument("--claims", metavar="FILE", help="another file of claims, in the form of claims.yaml")
     options = parser.parse_args(argv)
@@ -36,18 +38,23 @@ def claims(argv: list[str]) -> int:
     if options.json:
         print(json.dumps([one.as_json() for one in verdicts], indent=1, allow_nan=False))
         return EXIT_DONE
-    _print(comparison, verdicts, options.warnings)
+    told = [one for one in verdicts if one.verdict != "not run"]
+    if options.markdown:
+        from interventions.compare.verdict_words import markdown_table
+
+        print(markdown_table(told))
+        return EXIT_DONE
+    _print(comparison, verdicts, told, options.warnings)
     return EXIT_DONE
 
 
-def _print(comparison: Comparison, verdicts: Sequence[Verdict], warnings: bool) -> None:
+def _print(comparison: Comparison, verdicts: Sequence[Verdict], told: Sequence[Verdict], warnings: bool) -> None:
     from interventions.compare.terminal import claims_table, report_console
     from interventions.compare.verdict_words import summary
     from interventions.compare.warning import warning_signs
     from interventions.compare.warning_words import warnings_table
 
     console = report_console()
-    told = [one for one in verdicts if one.verdict != "not run"]
     if told:
         console.print(claims_table(told))
     console.print(summary(verdicts))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from interventions.compare.collect import Comparison
 from interventions.compare.tables import NO_SCORES, TEXTS, sections
-from interventions.compare.verdict_words import SILENT, SYMBOLS, effect_words, p_words, summary
+from interventions.compare.verdict_words import HEADS, SILENT, cells, summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,12 +64,10 @@ def claims_table(verdicts: Sequence[Verdict]) -> Table:
     from rich.text import Text
 
     shown = Table(title="Claims", title_justify="left")
-    for name in ("claim", "verdict", "effect (95 % interval)", "p (Holm)", "n"):
+    for name in HEADS:
         shown.add_column(name, justify="right" if name in ("p (Holm)", "n") else "left", overflow="fold")
     for one in verdicts:
-        words = f"{SYMBOLS.get(one.verdict, '')} {one.verdict}" + (f" ({one.reason})" if one.reason else "")
-        cells = (f"{one.claim} {one.text}", words, effect_words(one), p_words(one.p_holm), str(one.n))
-        shown.add_row(*map(Text, cells))
+        shown.add_row(*map(Text, cells(one)))
     return shown
 
 

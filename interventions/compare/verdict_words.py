@@ -77,3 +77,23 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     known = [verdict for verdict in SYMBOLS if counts[verdict]] + [v for v in counts if v not in SYMBOLS]
     words = ", ".join(f"{counts[verdict]} {verdict}" for verdict in known)
     return f"{len(verdicts)} claims: {words}."
+
+
+HEADS = ("claim", "verdict", "effect (95 % interval)", "p (Holm)", "n")
+"""Columns of the claims' table."""
+
+
+def cells(verdict: Verdict) -> tuple[str, ...]:
+    """A verdict's row of that table."""
+    words = f"{SYMBOLS.get(verdict.verdict, '')} {verdict.verdict}".strip()
+    words += f" ({verdict.reason})" if verdict.reason else ""
+    return f"{verdict.claim} {verdict.text}", words, effect_words(verdict), p_words(verdict.p_holm), str(verdict.n)
+
+
+def markdown_table(verdicts: Sequence[Verdict]) -> str:
+    """The claims' table in Markdown, for an appendix."""
+
+    def line(row: Sequence[str]) -> str:
+        return "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in row) + " |"
+
+    return "\n".join(map(line, [HEADS, ("---",) * len(HEADS), *map(cells, verdicts)]))

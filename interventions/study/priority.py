@@ -1,7 +1,7 @@
 """Which entries a study runs, and in which order: what serves most claims first.
 
-The entries are those of all shipped plans but `rescue`, whose recipes are no claims of the paper's; the same changes in two
-plans are one entry, under the first one's name.
+The entries are those of all shipped plans but `rescue`, whose recipes are no claims of the paper's. The same changes in
+two plans are one entry, under the first one's name.
 """
 
 from __future__ import annotations
