@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from biggan.observers.collapse_of_run import CollapseOfSamples
 from biggan.observers.discriminator_alarms import DiscriminatorDeath, DiscriminatorLossJumps
+from biggan.observers.memorizing_discriminator import DiscriminatorMemorizes
 from spectra.detect.registry import DETECTORS, find_detectors
 from spectra.draw.charts import MARKED_EVENTS, SCALAR_CHARTS
 from spectra.networks.checkpoint_files import FORMATS
@@ -28,6 +29,7 @@ def register() -> None:
     DETECTORS.update(
         loss_jumps=DiscriminatorLossJumps,
         dead_discriminator=DiscriminatorDeath,
+        memorization=DiscriminatorMemorizes,
         collapse=CollapseOfSamples,
     )
     SCALAR_CHARTS.update(
@@ -37,5 +39,5 @@ def register() -> None:
             "gap of D's mean output, train - val, in its spread": "D/gap/.*",
         }
     )
-    MARKED_EVENTS.update(collapse="darkred", recovered="green")
+    MARKED_EVENTS.update(collapse="darkred", recovered="green", memorization="purple")
     FORMATS["biggan"] = ("G.", "D.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from interventions.compare.collect import Comparison
 from interventions.compare.tables import NO_SCORES, TEXTS, sections
-from interventions.compare.verdict_words import HEADS, SILENT, cells, summary
+from interventions.compare.verdict_words import CLAIM_COLUMNS, SILENT, cells, summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ def claims_table(verdicts: Sequence[Verdict]) -> Table:
     from rich.text import Text
 
     shown = Table(title="Claims", title_justify="left")
-    for name in HEADS:
+    for name in CLAIM_COLUMNS:
         shown.add_column(name, justify="right" if name in ("p (Holm)", "n") else "left", overflow="fold")
     for one in verdicts:
         shown.add_row(*map(Text, cells(one)))

@@ -79,7 +79,7 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     return f"{len(verdicts)} claims: {words}."
 
 
-HEADS = ("claim", "verdict", "effect (95 % interval)", "p (Holm)", "n")
+CLAIM_COLUMNS = ("claim", "verdict", "effect (95 % interval)", "p (Holm)", "n")
 """Columns of the claims' table."""
 
 
@@ -96,4 +96,4 @@ def markdown_table(verdicts: Sequence[Verdict]) -> str:
     def line(row: Sequence[str]) -> str:
         return "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in row) + " |"
 
-    return "\n".join(map(line, [HEADS, ("---",) * len(HEADS), *map(cells, verdicts)]))
+    return "\n".join(map(line, [CLAIM_COLUMNS, ("---",) * len(CLAIM_COLUMNS), *map(cells, verdicts)]))

@@ -1,0 +1,105 @@
+"""The recorded study: its published verdicts are what the record says, and some are computed by other means."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+import spectra
+from interventions.compare.claims import judge_claims
+from interventions.compare.collect import compare_plan
+from interventions.compare.verdict_words import markdown_table, summary
+
+if TYPE_CHECKING:
+    from interventions.compare.claims import Verdict
+    from interventions.compare.collect import Comparison, Row
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[4]
+STUDY = ROOT / "notebooks/data/claims-study"
+BASES = sorted(STUDY.glob("seed-*"))
+
+
+@cache
+def study() -> Comparison:
+    return compare_plan(STUDY)
+
+
+@cache
+def verdicts() -> dict[str, Verdict]:
+    return {one.claim: one for one in judge_claims(study())}
+
+
+def events(run: Path, kind: str) -> list[dict[str, object]]:
+    lines = (run / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def onset(run: Path) -> float:
+    found = events(run, "collapse")
+    return float(found[0]["onset"]) if found else math.inf  # type: ignore[arg-type]
+
+
+def test_the_published_tables_are_what_the_record_says() -> None:
+    told = [one for one in verdicts().values() if one.verdict != "not run"]
+    decided = [one for one in told if one.verdict in ("supported", "contradicted")]
+    for page, shown in (("docs/research/verdicts.md", told), ("README.md", decided)):
+        text = (ROOT / page).read_text()
+        assert markdown_table(shown) in text, f"put this into {page}:\n{markdown_table(shown)}"
+    assert summary(list(verdicts().values())) in (ROOT / "docs/research/verdicts.md").read_text()
+
+
+def last_view(run: Path, name: str) -> float:
+    """The last value at or before the onset, read with pandas alone."""
+    scalars = spectra.load(run)["scalars"]
+    seen = scalars[(scalars["name"] == name) & (scalars["step"] <= onset(run))]
+    return float(seen.sort_values("step")["value"].iloc[-1])
+
+
+def test_memorization_is_scipy_s_signed_ranks() -> None:
+    from scipy.stats import wilcoxon
+
+    found = verdicts()["8c"]
+    values = np.array([last_view(base / "plain", "D/auc/train_val") for base in BASES])
+    assert found.n == len(values)
+    assert found.p == pytest.approx(wilcoxon(values - 0.5, method="exact").pvalue)
+
+
+@pytest.mark.parametrize(("claim", "entry"), [("10a", "lr-G-x2"), ("16a", "freeze-D"), ("12a", "lr-G-half")])
+def test_the_exact_log_rank_test_by_enumeration(claim: str, entry: str) -> None:
+    """In every base run each of the three branches could be the changed one: all choices are tried."""
+    rows = {(row.base, row.name): row for row in study().rows}
+    parts = []
+    for base in BASES:
+        runs = [rows.get((base.name, name)) for name in (entry, "control-seed-1", "control-seed-2")]
+        if all(row is not None and row.outcome.at_risk for row in runs):
+            times = [lifetime(row) for row in runs if row is not None]
+            parts.append([excess(times, chosen) for chosen in range(3)])
+    observed = sum(one[0] for one in parts)
+    sums = np.array([sum(choice) for choice in itertools.product(*parts)])
+    tails = [np.mean(sums <= observed + 1e-9), np.mean(sums >= observed - 1e-9)]
+    found = verdicts()[claim]
+    assert found.n == len(parts)
+    assert found.p == pytest.approx(min(1.0, 2 * min(tails)))
+
+
+def lifetime(row: Row) -> tuple[int, bool]:
+    one = row.outcome
+    return (one.last if one.collapse is None else one.collapse) - one.begin, one.collapse is not None
+
+
+def excess(runs: list[tuple[int, bool]], chosen: int) -> float:
+    """Collapses of the chosen run beyond what is expected of it among those at risk."""
+    own, total = runs[chosen], 0.0
+    for time in sorted({time for time, collapsed in runs if collapsed}):
+        at_risk = [one for one in runs if one[0] >= time]
+        total += (own == (time, True)) - runs.count((time, True)) * (own[0] >= time) / len(at_risk)
+    return total
