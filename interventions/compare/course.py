@@ -24,6 +24,8 @@ NEAR = 100
 """Steps over which a loss is averaged."""
 EARLY = 0.2
 """The first share of the time before the onset: D's loss "early in training"."""
+SETTLED = 0.5
+"""The first share of the time before the onset, in which sigma_0 grows from its start, says nothing of spikes."""
 FALL = 3.0
 """A run has fallen when the median of three FIDs is this many times its best median."""
 
@@ -56,14 +58,14 @@ def _of_spectra(spectra: pd.DataFrame, end: int, onset: int | None) -> Numbers:
         "D_median_growth": _median(growth["D"].values()),
         "D_median_ratio_before": _ratio(spectra[spectra["network"] == "D"], end),
         "G_first_rise_after_over_before": None,
-        "D_median_jump": None,
+        "D_rise_after_over_before": None,
     }
     if onset is None:
         return found
     before = {n: _changes(spectra[spectra["network"] == n], end - WINDOW, end) for n in ("G", "D")}
     after = {n: _changes(spectra[spectra["network"] == n], end, end + WINDOW, most=True) for n in ("G", "D")}
     found["G_first_rise_after_over_before"] = _over(after["G"].get(first or ""), before["G"].get(first or ""))
-    found["D_median_jump"] = _median(after["D"].values())
+    found["D_rise_after_over_before"] = _over(_median(after["D"].values()), _median(before["D"].values()))
     return found
 
 
@@ -92,7 +94,8 @@ def _ratio(spectra: pd.DataFrame, end: int) -> float | None:
 
 
 def _of_noise(spectra: pd.DataFrame, end: int) -> Numbers:
-    """The noise of D's sigma_0 relative to G's and to that of D's Frobenius norms, and the skewness of its steps."""
+    """The noise of D's sigma_0 relative to G's and to that of D's Frobenius norms, and the skewness of its
+    steps in the second half of the time."""
     noise: dict[tuple[str, str], list[float]] = {}
     skews = []
     for (network, _), mine in spectra.groupby(["network", "layer"], observed=True, sort=False):
@@ -102,7 +105,7 @@ def _of_noise(spectra: pd.DataFrame, end: int) -> Numbers:
         if "frobenius" in mine:
             noise.setdefault((str(network), "frobenius"), []).append(_roughness(thin["frobenius"].to_numpy(float)))
         if network == "D":
-            skews.append(_skewness(mine))
+            skews.append(_skewness(mine[mine["step"] > SETTLED * end]))
     middle = {key: _median(values) for key, values in noise.items()}
     return {
         "D_noise_over_G": _over(middle.get(("D", "sigma0")), middle.get(("G", "sigma0"))),

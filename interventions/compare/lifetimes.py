@@ -60,7 +60,7 @@ def survival_tests(comparison: Comparison) -> pd.DataFrame:
         test, (changed, unchanged) = _logrank(strata), _both(strata)
         facts = {"entry": entry, "bases": len(strata), "n": len(changed), "collapsed": _collapsed(changed)}
         facts |= {"n_unchanged": len(unchanged), "collapsed_unchanged": _collapsed(unchanged)}
-        p = 1.0 if _did_nothing(comparison, changed) else test.p
+        p = 1.0 if collapse_as_controls(comparison, changed) else test.p
         rows.append(facts | {"p": p, "method": test.method, "sizes": _sizes(strata)})
     correct(rows, len(comparison.families))
     columns = ["entry", "bases", "n", "collapsed", "n_unchanged", "collapsed_unchanged", "p", "p_holm", "least_p"]
@@ -84,7 +84,7 @@ def delay_facts(comparison: Comparison, entry: str) -> dict[str, Any] | None:
     test, (changed, unchanged) = _logrank(strata), _both(strata)
     facts: dict[str, Any] = {"n": len(strata), "changed": len(changed), "unchanged": len(unchanged)}
     facts |= {"p": test.p, "test": f"log-rank, {test.method}", "sizes": _sizes(strata), "signs": signs}
-    if _did_nothing(comparison, changed):
+    if collapse_as_controls(comparison, changed):
         facts |= {"p": 1.0, "test": "equal to the control"}
     times = [[[_step(row) for row in group] for group in one] for one in strata]
     return facts | {"delays": delays if complete else None, "strata": [(one, other) for one, other in times]}
@@ -122,7 +122,7 @@ def observed_steps(row: Row) -> int:
     return one.last - one.begin if one.collapse is None and one.done else one.survived
 
 
-def _did_nothing(comparison: Comparison, changed: Sequence[Row]) -> bool:
+def collapse_as_controls(comparison: Comparison, changed: Sequence[Row]) -> bool:
     """Whether some run collapsed, and every run collapsed exactly when its own control did, or neither did."""
     pairs = [(row.outcome.collapse, control) for row in changed if (control := _control(comparison, row))]
     alike = len(pairs) == len(changed) and all(at == control.outcome.collapse for at, control in pairs)

@@ -174,7 +174,7 @@ def _with_interval(
     """The area, and percentiles of it over draws of base runs with replacement; none for fewer than three bases."""
     import numpy as np
 
-    auc = _auc(scored)
+    auc = _auc(scored) if len(bases) > 1 else math.nan  # nothing is left out of one
     if len(bases) < 3 or math.isnan(auc):
         return auc, math.nan, math.nan
     mine = {base: [one for one in scored if one[0] == base] for base in bases}

@@ -78,7 +78,7 @@ def read_plan(name: str) -> Plan:
     import yaml
 
     path, is_shipped = Path(name), False
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or path.is_file():  # a directory may bear the name of a shipped plan
         if not path.is_file():
             raise UserError(f"unknown plan {name}. Give a YAML file, or one of {', '.join(shipped_plans())}.")
         text, name = path.read_text(encoding="utf-8"), path.stem

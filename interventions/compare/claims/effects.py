@@ -16,6 +16,8 @@ from interventions.compare.permutation import doubled_ranks, permutation_p
 from interventions.compare.statistics import paired
 
 Sizes = list[tuple[int, int]]
+LARGEST_LOG = 709.0
+"""The logarithm of the largest number, rounded down."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Effect:
         effect, low, high: the mean effect over base runs and its 95 % interval; NaN: not known.
         p: exact and two-sided; NaN if there is no null hypothesis, or nothing to compare.
         toward: 1 if the changed runs lie above, -1 if below, 0 if neither.
+        middle: the median effect over base runs, for a size where there is no mean; infinite where most of them are.
         sizes: (changed, unchanged) runs of each base run, for the smallest p of the design.
         deviation: the standard deviation of unchanged runs of one base run, in the effect's unit.
         words: what happened, for the reason.
@@ -40,6 +43,7 @@ class Effect:
     effect: float = math.nan
     low: float = math.nan
     high: float = math.nan
+    middle: float = math.nan
     p: float = math.nan
     toward: int = 0
     sizes: Sizes | None = None
@@ -73,6 +77,11 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """(Mean, low, high) with the 95 % t-interval; NaN where something is not finite, no interval for one value."""
     found = paired(values)
     return found["mean"], found["low"], found["high"]
+
+
+def exponential(value: float) -> float:
+    """exp, which is Inf beyond the largest number."""
+    return math.inf if value > LARGEST_LOG else math.exp(value)
 
 
 def signed_rank_p(differences: Sequence[float]) -> float:

@@ -147,10 +147,11 @@ def _of_test(claim: Claim, effect: Effect, p_holm: float, least: float) -> tuple
     claimed = 1 if claim.expect == "more" else -1
     if excluded := _excluded(claim, effect):
         return CONTRADICTED, excluded
-    if least > LEVEL:
-        return UNDECIDED, f"whatever the effect, this design gives no smaller p than {least:.2g}"
     if not p_holm <= LEVEL:
-        return UNDECIDED, "no clear effect"
+        bound = f"whatever the effect, this design gives no smaller p than {least:.2g}"
+        return UNDECIDED, bound if least > LEVEL else "no clear effect"
+    if effect.n < 2:
+        return UNDECIDED, "one base run decides nothing"
     if effect.toward != claimed:
         return CONTRADICTED, "the effect goes the other way"
     missing = _too_small(claim, effect)
@@ -175,8 +176,11 @@ def _excluded(claim: Claim, effect: Effect) -> str:
 
 def _too_small(claim: Claim, effect: Effect) -> str:
     """How an effect in the claimed direction falls short of the claim's size; empty if it does not."""
-    if claim.size is not None and not (effect.effect - claim.size) * (1 if claim.expect == "more" else -1) >= 0:
+    size = effect.middle if math.isnan(effect.effect) else effect.effect
+    if claim.size is not None and not (size - claim.size) * (1 if claim.expect == "more" else -1) >= 0:
         return f"smaller than the {claim.size:g} of the claim"
+    if claim.median_at_most is not None and math.isnan(effect.median_ratio):
+        return "the unchanged runs collapse at once as well"
     if claim.median_at_most is not None and not effect.median_ratio <= claim.median_at_most:
         return f"the median is {effect.median_ratio:.2f} of the unchanged runs', not at most {claim.median_at_most:g}"
     collapsed, of = effect.collapsed
@@ -199,6 +203,8 @@ def region_of(claim: Claim, effect: Effect) -> tuple[float, float]:
 def _of_region(claim: Claim, effect: Effect) -> tuple[str, str]:
     low, high = region_of(claim, effect)
     words = f"claimed: {_bounds(low, high, effect.unit)}"
+    if not isinstance(claim.expect, tuple) and effect.deviation == 0:
+        return UNDECIDED, "the unchanged runs do not differ, so that there is no scale for an effect"
     if any(map(math.isnan, (low, high, effect.low, effect.high))):
         return UNDECIDED, f"{words}; no interval is known"
     if low <= effect.low and effect.high <= high:
@@ -219,7 +225,7 @@ def _needed(claim: Claim, effect: Effect, least: float, tests: int) -> int | Non
     """Base runs that would probably decide it: those that make significance reachable, and those that narrow an
     interval like this one enough, if the effect stays where it is."""
     if claim.is_test and effect.sizes and least > LEVEL:
-        return max(bases_needed(effect.sizes, tests) or 0, effect.n + 1) or None
+        return max(_reaching(effect, effect.sizes, tests), effect.n + 1)
     half = _half_width(effect)
     if not half or not math.isfinite(half):
         return None
@@ -229,6 +235,18 @@ def _needed(claim: Claim, effect: Effect, least: float, tests: int) -> int | Non
 
         half *= float(norm.isf(LEVEL / 2 / tests) / norm.isf(0.025))
     return max(effect.n + 1, math.ceil(effect.n * (half / distance) ** 2)) if distance else None
+
+
+def _reaching(effect: Effect, sizes: Sequence[tuple[int, int]], tests: int) -> int:
+    """Base runs with which the smallest p of the design reaches the level; of runs from scratch, which are one group,
+    with as many unchanged ones at least."""
+    if len(sizes) == effect.n:
+        return bases_needed(sizes, tests) or 0
+    changed, unchanged = (sum(one[i] for one in sizes) for i in (0, 1))
+    for n in range(effect.n, effect.n + MOST_NEEDED):
+        if tests * least_p([(max(1, changed * n // effect.n), max(unchanged, n))]) <= LEVEL:
+            return n
+    return effect.n + MOST_NEEDED + 1
 
 
 def _half_width(effect: Effect) -> float:

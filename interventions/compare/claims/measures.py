@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import TYPE_CHECKING
 
 from biggan.errors import check_known
 from interventions.compare.claims.effects import (
     Effect,
+    exponential,
     interval,
     mean,
     pooled_deviation,
@@ -29,7 +32,7 @@ OWN: dict[str, tuple[str, float]] = {
     "G_first_rise_after_over_before": ("ratio", 1.0),
     "D_noise_over_G": ("ratio", 1.0),
     "D_median_growth": ("ratio", 1.0),
-    "D_median_jump": ("ratio", 1.0),
+    "D_rise_after_over_before": ("ratio", 1.0),
     "D_median_ratio_before": ("ratio", 1.0),
     "D_noise_over_frobenius": ("ratio", 1.0),
     "D_loss_before_over_early": ("ratio", 1.0),
@@ -62,7 +65,7 @@ def measure_effect(comparison: Comparison, claim: Claim) -> Effect | None:
     if claim.measure == "survived":
         from interventions.compare.claims.survived import survived_effect
 
-        return survived_effect(comparison, claim)
+        return survived_effect(comparison, claim.entries, claim.against)
     if claim.measure == "share_collapsed":
         return _share_collapsed(comparison, claim)
     return _compared(comparison, claim)
@@ -87,13 +90,14 @@ def _own(comparison: Comparison, claim: Claim) -> Effect | None:
     place = math.log if unit == "ratio" else float
     values = [mean([_placed(place, one) for one in mine]) for mine in by_base.values()]
     centre = place(null)
-    middle = interval(values)
-    effect, low, high = (math.exp(one) if unit == "ratio" else one for one in middle)
+    effect, low, high, middle = (
+        exponential(one) if unit == "ratio" else one for one in (*interval(values), median(values))
+    )
     if unit == "share":  # a t-interval may leave the possible values
         low, high = max(low, 0.0), min(high, 1.0)
     p = signed_rank_p([one - centre for one in values])
     toward = sign(sum(sign(one - centre) for one in values))
-    return Effect(len(values), unit, effect, low, high, p, toward, [(1, 1)] * len(values))
+    return Effect(len(values), unit, effect, low, high, middle, p, toward, [(1, 1)] * len(values))
 
 
 def _trend(comparison: Comparison, claim: Claim) -> Effect | None:
@@ -120,7 +124,8 @@ def _trend(comparison: Comparison, claim: Claim) -> Effect | None:
         return None
     effect, low, high = interval(found)
     toward = sign(sum(map(sign, found)))
-    return Effect(len(found), "correlation", effect, low, high, signed_rank_p(found), toward, [(1, 1)] * len(found))
+    p = signed_rank_p(found)
+    return Effect(len(found), "correlation", effect, low, high, median(found), p, toward, [(1, 1)] * len(found))
 
 
 def _placed(place: Callable[[float], float], value: float) -> float:
@@ -148,19 +153,31 @@ def _compared(comparison: Comparison, claim: Claim) -> Effect | None:
     strata = [(one, other) for one, other in strata if one and other]
     if not strata:
         return None
-    plain = [([v for _, v in one], [v for _, v in other]) for one, other in strata]
     differences: dict[str, list[float]] = {}
+    exchanged = []
     for changed, unchanged in strata:
-        for row, value in changed:
-            mine = [v for other, v in unchanged if other.base == row.base] or [v for _, v in unchanged]
-            against = mean([_placed(place, v) for v in mine])
-            differences.setdefault(row.base, []).append(_placed(place, value) - against)
-    middle = interval([mean(one) for one in differences.values()])
-    effect, low, high = (math.exp(one) if unit == "ratio" else one for one in middle)
-    within = [[_placed(place, v) for v in other] for _, other in plain]
-    sizes = [(len(one), len(other)) for one, other in plain]
-    p = 1.0 if _did_nothing(strata) else rank_test(plain)
-    return Effect(len(differences), unit, effect, low, high, p, _toward(plain), sizes, pooled_deviation(within))
+        others = [_placed(place, value) for _, value in unchanged]
+        means = _by_base([(row, _placed(place, value)) for row, value in changed])
+        exchanged.append((list(means.values()), others))
+        for base, value in means.items():
+            mine = [_placed(place, v) for row, v in unchanged if row.base == base] or others
+            differences.setdefault(base, []).append(value - mean(mine))
+    values = [mean(one) for one in differences.values()]
+    effect, low, high, middle = (
+        exponential(one) if unit == "ratio" else one for one in (*interval(values), median(values))
+    )
+    sizes = [(len(one), len(other)) for one, other in exchanged]
+    p = 1.0 if _did_nothing(strata) else rank_test(exchanged)
+    deviation = pooled_deviation([other for _, other in exchanged])
+    return Effect(len(values), unit, effect, low, high, middle, p, _toward(exchanged), sizes, deviation)
+
+
+def _by_base(values: Sequence[tuple[Row, float]]) -> dict[str, float]:
+    """The mean of each base run's changed runs: runs of one seed are not independent of each other."""
+    found: dict[str, list[float]] = {}
+    for row, value in values:
+        found.setdefault(row.base, []).append(value)
+    return {base: mean(mine) for base, mine in found.items()}
 
 
 def _did_nothing(strata: Sequence[tuple[list[tuple[Row, float]], list[tuple[Row, float]]]]) -> bool:
@@ -182,27 +199,32 @@ def _toward(strata: Sequence[tuple[Sequence[float], Sequence[float]]]) -> int:
 
 
 def _share_collapsed(comparison: Comparison, claim: Claim) -> Effect | None:
-    """The share of base runs in which more than half of the entries' runs collapse, with the Clopper-Pearson
-    interval."""
+    """The share of base runs that collapse, with the Clopper-Pearson interval; of several entries, that of the entry
+    with the smallest share: what none of them does is not done by this one either."""
     from scipy.stats import binomtest
 
     rows = [row for row in rows_of(comparison, claim.entries) if row.outcome.at_risk and row.outcome.done]
-    bases = list(dict.fromkeys(row.base for row in rows))
-    if not bases:
+    counts = {}
+    for entry in claim.entries:
+        mine = {row.base: row.outcome.collapse is not None for row in rows if row.entry == entry}
+        if mine:
+            counts[entry] = (sum(mine.values()), len(mine))
+    if not counts:
         return None
-    mine = {base: [row.outcome.collapse is not None for row in rows if row.base == base] for base in bases}
-    most = sum(2 * sum(one) > len(one) for one in mine.values())
-    test = binomtest(most, len(bases)).proportion_ci(0.95, method="exact")
-    collapsed = (sum(map(sum, mine.values())), len(rows))
-    words = f"{collapsed[0]} of {collapsed[1]} runs collapsed"
-    share = most / len(bases)
-    return Effect(len(bases), "share", share, float(test.low), float(test.high), words=words, collapsed=collapsed)
+    least = min(counts, key=lambda entry: counts[entry][0] / counts[entry][1])
+    collapsed, of = counts[least]
+    test = binomtest(collapsed, of).proportion_ci(0.95, method="exact")
+    words = f"{collapsed} of {of} runs collapsed" + (f" with {least}, the fewest" if len(counts) > 1 else "")
+    low, high = float(test.low), float(test.high)
+    return Effect(of, "share", collapsed / of, low, high, words=words, collapsed=(collapsed, of))
 
 
 def _of_warning(comparison: Comparison) -> Effect | None:
     from interventions.compare.warning import SIGMA, warning_signs
 
-    found = [sign for sign in warning_signs(comparison, [SIGMA]) if not math.isnan(sign.auc)]
+    unchanged = [row for row in comparison.rows if row.arm == "plain"]  # a change that pins sigma_0 shows nothing
+    signs = warning_signs(dataclasses.replace(comparison, rows=unchanged), [SIGMA])
+    found = [sign for sign in signs if not math.isnan(sign.auc)]
     if not found:
         return None
     sign = found[0]

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 
 
 def _controls_collapse(comparison: Comparison) -> tuple[bool, str]:
-    return _collapses([row for row in comparison.rows if row.arm == "control"], "unchanged branches")
+    bases = dict.fromkeys(row.base for row in comparison.rows if row.arm == "control")
+    rows = [row for base in bases for row in comparison.unchanged(base, "control")]
+    return _collapses(rows, "unchanged branches")
+
+
+def _d_steps_delay(comparison: Comparison) -> tuple[bool, str]:
+    from interventions.compare.claims.survived import survived_effect
+
+    found = survived_effect(comparison, ("d-steps-2",))
+    delayed = found is not None and found.low > 0
+    return delayed, "more D steps delay the collapse" if delayed else "more D steps do not clearly delay the collapse"
 
 
 def _plain_collapses(comparison: Comparison) -> tuple[bool, str]:
@@ -47,6 +57,7 @@ def _config(row: Row) -> Config | None:
 
 PREMISES: dict[str, Callable[[Comparison], tuple[bool, str]]] = {
     "controls_collapse": _controls_collapse,
+    "d_steps_delay": _d_steps_delay,
     "plain_collapses": _plain_collapses,
     "spectral_norm_D": _spectral_norm_d,
 }

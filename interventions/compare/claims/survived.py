@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from statistics import median
 
 from interventions.compare.claims.effects import Effect, interval, mean, pooled_deviation, rows_of, sign, strata_of
 from interventions.compare.collect import Comparison, Row
-from interventions.compare.lifetimes import kaplan_meier, observed_steps
+from interventions.compare.lifetimes import collapse_as_controls, kaplan_meier, observed_steps
 from interventions.compare.permutation import stratified_logrank_test
 
-if TYPE_CHECKING:
-    from interventions.compare.claims.read import Claim
 
-
-def survived_effect(comparison: Comparison, claim: Claim) -> Effect | None:
+def survived_effect(comparison: Comparison, entries: Sequence[str], against: str = "") -> Effect | None:
     """Steps from the branch (or the beginning) to the collapse: the difference of means, restricted to the time in
     which a collapse would be visible in every run of the comparison. p is that of the log-rank test, exact, within
-    base runs."""
-    strata = strata_of(
-        comparison, [row for row in rows_of(comparison, claim.entries) if row.outcome.at_risk], claim.against
-    )
-    strata = [(one, [row for row in other if row.outcome.at_risk]) for one, other in strata]
+    base runs. Runs that have not ended take no part.
+
+    Args:
+        comparison: the study.
+        entries: the changed entries, pooled.
+        against: an entry from scratch in the place of the unchanged runs.
+    """
+    strata = strata_of(comparison, _ended(rows_of(comparison, entries)), against)
+    strata = [(one, _ended(other)) for one, other in strata]
     strata = [(one, other) for one, other in strata if other]
     if not strata:
         return None
@@ -34,8 +35,8 @@ def survived_effect(comparison: Comparison, claim: Claim) -> Effect | None:
         within.append([_restricted(row, horizon) for row in unchanged])
         for row in changed:
             own = [other for other in unchanged if other.base == row.base] or unchanged
-            against = mean([_restricted(other, horizon) for other in own])
-            differences.setdefault(row.base, []).append(_restricted(row, horizon) - against)
+            usual = mean([_restricted(other, horizon) for other in own])
+            differences.setdefault(row.base, []).append(_restricted(row, horizon) - usual)
     effect, low, high = interval([mean(one) for one in differences.values()])
     changed, unchanged = ([row for one in strata for row in one[i]] for i in (0, 1))
     collapsed = sum(row.outcome.collapse is not None for row in changed)
@@ -47,15 +48,27 @@ def survived_effect(comparison: Comparison, claim: Claim) -> Effect | None:
         effect=effect,
         low=low,
         high=high,
-        p=test.p,
+        middle=median(mean(one) for one in differences.values()),
+        p=1.0 if collapse_as_controls(comparison, changed) else test.p,
         toward=-sign(test.excess),
         sizes=[(len(one), len(other)) for one, other in strata],
         deviation=pooled_deviation(within),
         words=f"{collapsed} of {len(changed)} collapsed, median {_steps(medians[0])}; unchanged: {others} of "
         f"{len(unchanged)}, median {_steps(medians[1])}",
-        median_ratio=medians[0] / medians[1] if medians[1] and math.isfinite(medians[1]) else math.nan,
+        median_ratio=_over_median(medians, unchanged),
         collapsed=(collapsed, len(changed)),
     )
+
+
+def _ended(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.outcome.at_risk and row.outcome.done]
+
+
+def _over_median(medians: Sequence[float], unchanged: Sequence[Row]) -> float:
+    """The ratio of the medians, or at least as much: a median that is not reached is longer than every time seen."""
+    longest = max(observed_steps(row) for row in unchanged)
+    below = medians[1] if math.isfinite(medians[1]) else float(longest)
+    return medians[0] / below if below else math.nan
 
 
 def _times(rows: Sequence[Row]) -> list[tuple[float, bool]]:

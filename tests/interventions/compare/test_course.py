@@ -68,9 +68,9 @@ def test_an_explosion_is_a_faster_rise_after_the_onset() -> None:
     spectra = layers(G_linear=exponential(0.4, 3.0), D_a=exponential(0.4, 1.0))
     found = course(spectra)
     assert found["G_first_rise_after_over_before"] == pytest.approx(math.exp(0.5 * (3.0 - 0.4)))
-    assert found["D_median_jump"] == pytest.approx(math.exp(0.5))
+    assert found["D_rise_after_over_before"] == pytest.approx(math.exp(0.5 * (1.0 - 0.4)))
     healthy = course(spectra, onset=None)
-    assert [healthy[name] for name in ("G_first_rise_after_over_before", "D_median_jump")] == [None, None]
+    assert [healthy[name] for name in ("G_first_rise_after_over_before", "D_rise_after_over_before")] == [None, None]
     assert healthy["G_first_growth"] == pytest.approx(math.exp(0.4 * 1.9 + 3.0))  # to the end
 
 
@@ -100,6 +100,14 @@ def test_impulses_have_skewed_steps() -> None:
     down = course(layers(D_a=lambda s: np.exp(0.1 * jumps[::-1])))["D_step_skewness"]
     assert (up or 0) > 2
     assert (down or 0) < -2
+
+
+@pytest.mark.parametrize("time", [100, 300])
+def test_slowing_growth_is_no_impulse(time: int) -> None:
+    """A curve that settles has no spike; its first steps, which are its largest, are left out."""
+    noise = np.random.default_rng(0).normal(0, 0.01, len(STEPS))
+    found = course(layers(D_a=lambda s: (1 + 1.7 * (1 - np.exp(-s / time))) * np.exp(noise)))
+    assert abs(found["D_step_skewness"] or 9) < 0.5
 
 
 def test_ds_loss_before_and_at_the_collapse() -> None:

@@ -336,3 +336,11 @@ def test_a_plan_of_the_first_format_is_read_with_the_names_of_today() -> None:
     (found,) = load_json({**plan, "notes": [], "jobs": [{**job, "changes": [change]}]}).jobs
     assert (found.entry, found.seed, found.kind, found.name) == ("filter", 2, "seed", "filter-seed-2")
     assert found.changes[0]["change"] == {"set": {"field": "model.kernel_size_G", "value": 5}}
+
+
+def test_a_directory_with_the_name_of_a_shipped_plan_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rescue").mkdir()
+    assert read_plan("rescue").is_shipped

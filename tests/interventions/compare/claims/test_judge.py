@@ -208,14 +208,101 @@ def test_a_claim_without_its_premise_is_not_judged() -> None:
     assert found.premise == "unchanged branches collapse in 0 of 3 base runs (at least 2 needed)"
 
 
-def test_the_share_that_collapses_counts_base_runs() -> None:
+def test_the_share_that_collapses_is_that_of_the_entry_with_the_fewest() -> None:
     rows = [row(i, "scratch-a", 900) for i in range(8)] + [row(i, "scratch-b", 900 if i else None) for i in range(8)]
     found = judge(rows, claim((0.5, None), "share_collapsed", ("scratch-a",)))
     assert (found.verdict, found.effect, found.high) == ("supported", 1, 1)
     assert found.low == pytest.approx(stats.beta.ppf(0.025, 8, 1))
     both = judge(rows, claim((0.5, None), "share_collapsed", ("scratch-a", "scratch-b")))
-    assert (both.effect, both.n) == (7 / 8, 8)  # in base run 0 one of two is not more than half
-    assert "15 of 16 runs collapsed" in both.reason
+    assert (both.effect, both.n) == (7 / 8, 8)
+    assert "7 of 8 runs collapsed with scratch-b, the fewest" in both.reason
+
+
+def test_a_change_that_prevents_it_contradicts_that_none_does() -> None:
+    rows = [row(i, f"scratch-{name}", 900 if name != "c" else None) for i in range(8) for name in "abc"]
+    found = judge(rows, claim((0.5, None), "share_collapsed", ("scratch-a", "scratch-b", "scratch-c")))
+    assert (found.verdict, found.effect) == ("contradicted", 0)
+
+
+def test_runs_that_have_not_ended_take_no_part() -> None:
+    rows = branches([100, 200, 0, None])
+    rows[-1].outcome.ended = None
+    assert judge(rows, claim("less")).n == 3
+
+
+def test_unchanged_runs_that_do_not_differ_give_no_scale() -> None:
+    found = judge(branches([None] * 4, unchanged=(None, None, None)), claim("equal"))
+    assert (found.verdict, found.effect) == ("undecided", 0)
+    assert "do not differ" in found.reason
+
+
+def test_what_the_correction_leaves_significant_is_decided() -> None:
+    """The bound is that of a family's smallest p; Holm multiplies the later ones by less. Of two tests, 7 base runs
+    give 2 / 128 and 6 give 2 / 64: the bound of the second is 2 * 2 / 64 > 0.05, and its p_holm 2 / 64."""
+    rows = [row(i, "plain", D_loss_jump=None if i == 0 else 9.0, fall_share=0.5) for i in range(7)]
+    one, other = claim("more", "D_loss_jump", ()), Claim(**{**vars(claim("more", "fall_share", ())), "claim": "20"})
+    found = judge(rows, one, other)
+    assert (found.least_p, found.p_holm) == (pytest.approx(2 * 2 / 64), pytest.approx(2 / 64))
+    assert found.verdict == "supported"
+
+
+def test_one_base_run_decides_no_test() -> None:
+    rows = [row(i, "plain", **{FID: 10.0 + i}) for i in range(40)] + [row(0, "scratch-a", **{FID: 90.0})]
+    found = judge(rows, claim("more", FID, ("scratch-a",)))
+    assert (found.verdict, found.n) == ("undecided", 1)
+    assert found.p_holm <= 0.05
+    assert "one base run decides nothing" in found.reason
+
+
+def test_several_changes_of_one_seed_are_one() -> None:
+    """Forty unchanged seeds, and one changed seed with four entries: one of 41 places on each side, not of C(44, 4)."""
+    rows = [row(i, "plain", **{FID: 10.0 + i}) for i in range(40)]
+    rows += [row(0, f"scratch-{name}", **{FID: 90.0}) for name in "abcd"]
+    found = judge(rows, claim("more", FID, tuple(f"scratch-{name}" for name in "abcd")))
+    assert found.p == pytest.approx(2 / 41)
+
+
+def test_a_run_that_broke_is_not_too_small() -> None:
+    """A frozen D whose loss is NaN is the strongest evidence, not the weakest; the median decides the size."""
+    rows = [row(i, "control", None, seed, D_loss_peak_mean10=1.0 + seed) for i in range(5) for seed in (0, 1)]
+    rows += [row(i, "changed", D_loss_peak_mean10=math.nan if i == 0 else 9.0) for i in range(5)]
+    found = judge(rows, claim("more", "D_loss_peak_mean10", size=3))
+    assert (found.verdict, math.isnan(found.effect)) == ("supported", True)
+    assert judge(rows, claim("more", "D_loss_peak_mean10", size=30)).verdict == "undecided"
+
+
+def test_an_unchanged_median_that_is_not_reached_is_at_least_as_long_as_what_was_seen() -> None:
+    found = judge(branches([0, 0, 0, 0], unchanged=(500, None, None)), claim("less", median_at_most=0.5))
+    assert found.verdict == "supported"
+
+
+def test_numbers_beyond_the_largest_are_infinite() -> None:
+    rows = [row(i, "plain", D_loss_jump=one) for i, one in enumerate((1.0, 1e200))]
+    found = judge(rows, claim("more", "D_loss_jump", ()))
+    assert (found.verdict, found.high) == ("undecided", math.inf)
+
+
+def test_the_premise_counts_the_runs_that_a_claim_is_judged_by() -> None:
+    rows = [row(i, "control", BEGIN + 500) for i in range(4)]
+    rows += [row(i, "control", None, 1) for i in range(4)] + [row(i, "changed") for i in range(4)]
+    placed = Comparison(rows, placed_by_collapse={f"seed-{i}" for i in range(4)})
+    found = judge_claims(placed, [claim("less", premise="controls_collapse")])[0]
+    assert found.premise == "unchanged branches collapse in 0 of 4 base runs (at least 2 needed)"
+
+
+def test_a_change_that_equals_the_control_has_p_1() -> None:
+    rows = branches([500, 500, 500], unchanged=(500, 900, 900))
+    assert judge(rows, claim("less")).p == 1
+
+
+def test_runs_from_scratch_need_more_seeds_of_their_own() -> None:
+    """Twenty tests: with five seeds beside five the smallest p is 20 * 2 / 252; with six 20 * 2 / 924 is below 0.05."""
+    rows = [row(i, "plain", **{FID: 10.0 + i}) for i in range(5)] + [
+        row(i, "scratch-a", **{FID: 90.0 + i}) for i in range(5)
+    ]
+    others = [Claim(**{**vars(claim("less", entries=("no",))), "claim": str(n)}) for n in range(19)]
+    found = judge(rows, claim("more", FID, ("scratch-a",)), *others)
+    assert (found.verdict, found.bases_needed) == ("undecided", 6)
 
 
 @pytest.mark.parametrize("seed", range(20))
