@@ -60,7 +60,9 @@ def origin_of(comparison: Comparison) -> Origin:
     places = dict.fromkeys(path.resolve() for path in [*comparison.parents.values(), *runs])
     events = {path: _lines(path / "events.jsonl") for path in places}
     presets = [one["preset"] for lines in events.values() for one in lines if one.get("preset")]
-    presets = [name for name in map(str, presets) if not name.startswith("plan/")]  # a plan's run from scratch
+    presets = [
+        name for name in map(str, presets) if "/" not in name or name.endswith((".yaml", ".yml"))
+    ]  # not PLAN/ENTRY
     found.presets = _distinct(presets)
     seconds = [spent for lines in events.values() if (spent := _seconds(lines)) is not None]
     found.seconds = sum(seconds) if seconds else None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 READING = (
-    "Each claim has one measure, chosen before the study ran. n: base runs. Effect: over base runs, in the measure's "
+    "Each claim has one measure. n: base runs. Effect: over base runs, in the measure's "
     "own unit, with its 95 % interval; a factor stands for a ratio to the unchanged runs. p: exact and two-sided; "
     "Holm: corrected over the tests of all claims; smallest p: what this design could reach at best. A claim that is "
     "decided by its interval alone has no p. Supported, contradicted: decided at the level 0.05. Undecided: more "

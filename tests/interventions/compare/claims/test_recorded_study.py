@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 import spectra
+from biggan.observers.memorizing_discriminator import MemorizationThresholds
 from interventions.compare.claims import judge_claims
 from interventions.compare.collect import compare_plan
+from interventions.compare.origin import origin_of
 from interventions.compare.verdict_words import markdown_table, summary
+from interventions.compare.warning import warning_signs
 
 if TYPE_CHECKING:
     from interventions.compare.claims import Verdict
@@ -103,3 +106,20 @@ def excess(runs: list[tuple[int, bool]], chosen: int) -> float:
         at_risk = [one for one in runs if one[0] >= time]
         total += (own == (time, True)) - runs.count((time, True)) * (own[0] >= time) / len(at_risk)
     return total
+
+
+def test_what_the_memorization_event_is_based_on() -> None:
+    """Its threshold is the one that all base runs choose, and beyond 0.8 it beats the step number."""
+    signs = {one.series: one for one in warning_signs(study())}
+    best = next(one for name, one in signs.items() if name.startswith("D's memorization"))
+    assert best.auc == max(one.auc for one in signs.values())
+    assert best.low > max(0.8, best.clock)
+    assert best.above
+    assert MemorizationThresholds().auc == pytest.approx(best.threshold, abs=0.01)
+    page = " ".join((ROOT / "docs/research/verdicts.md").read_text().split())
+    assert f"{best.auc:.2f} ({best.low:.2f} to {best.high:.2f})" in page
+    assert f"{best.missed:.0%} missed, {best.early:.0%} too early, {best.false_alarms:.0%} of the runs" in page
+
+
+def test_where_it_comes_from() -> None:
+    assert origin_of(study()).presets == ["digits-collapse"]
