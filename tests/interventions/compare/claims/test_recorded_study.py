@@ -109,16 +109,21 @@ def excess(runs: list[tuple[int, bool]], chosen: int) -> float:
 
 
 def test_what_the_memorization_event_is_based_on() -> None:
-    """Its threshold is the one that all base runs choose, and beyond 0.8 it beats the step number."""
+    """Its threshold is the one that all base runs choose. No series is better by more than a hundredth."""
     signs = {one.series: one for one in warning_signs(study())}
     best = next(one for name, one in signs.items() if name.startswith("D's memorization"))
-    assert best.auc == max(one.auc for one in signs.values())
-    assert best.low > max(0.8, best.clock)
+    assert best.auc > max(one.auc for one in signs.values()) - 0.01
+    assert best.low > 0.8
+    assert best.low > best.clock
     assert best.above
     assert MemorizationThresholds().auc == pytest.approx(best.threshold, abs=0.01)
     page = " ".join((ROOT / "docs/research/verdicts.md").read_text().split())
     assert f"{best.auc:.2f} ({best.low:.2f} to {best.high:.2f})" in page
-    assert f"{best.missed:.0%} missed, {best.early:.0%} too early, {best.false_alarms:.0%} of the runs" in page
+    rates = (best.warned, best.missed, best.early, best.false_alarms)
+    assert (
+        "{:.0%} are warned in the tenth before the onset, {:.0%} missed, {:.0%} too early, {:.0%} of".format(*rates)
+        in page
+    )
 
 
 def test_where_it_comes_from() -> None:
