@@ -27,7 +27,7 @@ class MemorizationThresholds:
 class DiscriminatorMemorizes(Detector):
     """D tells its training images from validation images (Section 4.2, Appendix G.2).
 
-    No recorded series warns better of a collapse, and it warns better than the step number alone does. It comes early,
+    No recorded series warns clearly better of a collapse, and the step number alone warns worse. It comes early,
     and also in runs that do not collapse: therefore it is an event and no alarm. A NaN is no memorization.
     """
 

@@ -19,7 +19,7 @@ def claims(argv: list[str]) -> int:
     parser = Parser(
         prog=f"{PROGRAM} claims",
         description="Judge the paper's claims on one study or several, recorded ones (thinned) among them. Each claim "
-        "has one measure, which was fixed before the study ran; tests are exact and corrected together.",
+        "has one measure (docs/claims.md says how it came to be); tests are exact and corrected together.",
     )
     parser.add_argument("studies", nargs="+", metavar="STUDY", help="the directory of a study or of another plan")
     form = parser.add_mutually_exclusive_group()

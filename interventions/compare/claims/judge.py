@@ -1,4 +1,4 @@
-"""Judges the paper's claims on a study, each by one primary measure that was fixed before the study ran."""
+"""Judges the paper's claims on a study, each by the one primary measure that claims.yaml names."""
 
 from __future__ import annotations
 
