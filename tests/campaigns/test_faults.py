@@ -2,8 +2,9 @@
 
 `pytest -m campaign -n 0 -s tests/campaigns/test_faults.py` runs all of them, in about an hour on one core; `--cases N`
 runs N of each promise. A few of each are run by default. A command runs in a forked process; a fault comes before its
-n-th file operation, for every n. Then the command is repaired as a user would, and everything on the disk must be as if nothing
-had happened: checkpoints by their digests, the record by its rows, events, pictures, tables, and no file left over.
+n-th file operation, for every n. Then the command is repaired as a user would. Everything on the disk must then be as
+if nothing had happened: checkpoints by their digests, the record by its rows, events, pictures, tables, and no file
+left over.
 """
 
 from __future__ import annotations

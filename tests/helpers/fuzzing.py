@@ -16,8 +16,8 @@ from biggan.config import Config, flatten, to_dict
 
 ODD: list[Any] = [
     None, 0, 1, 3, -1, 0.5, 1e308, 10**40, float("nan"), float("inf"), True, "", "x", "=", "G=", "G=x", "G=xinf",
-    "xnan", "/0", "{m}", "{", "é", "0x10", "1e999", [], [[]], [1, "a", None], {}, {"a": {}}, {1: 2}, {None: 1}, {"x": [1]},
-    "file.py:Name", "../..", "x" * 400,
+    "xnan", "/0", "{m}", "{", "é", "0x10", "1e999", [], [[]], [1, "a", None], {}, {"a": {}}, {1: 2}, {None: 1},
+    {"x": [1]}, "file.py:Name", "../..", "x" * 400,
 ]  # fmt: skip
 
 
