@@ -88,6 +88,7 @@ def base_config(study: Mapping[str, Any], seed: int | None) -> Config:
 
 
 def _continue(job: Job, out: Path, beat: Heartbeat) -> str:
+    from biggan.run.finishing import finish_run
     from biggan.run.session import find_start, open_resumed
     from interventions.branch.branch import continue_branch
 
@@ -96,8 +97,8 @@ def _continue(job: Job, out: Path, beat: Heartbeat) -> str:
         return continue_branch(out, quiet=True, observers=[beat])
     start = find_start(out)
     config = dataclasses.replace(start.config, steps=job.steps)
-    if start.step >= job.steps:  # killed between its last checkpoint and its last event
-        RunDirectory(out).append_event({"event": "finished", "step": start.step, "time": time.time()})
+    if start.step >= job.steps:
+        finish_run(out, start.config, start.step)
         return "finished"
     return _train(open_resumed(config, out, start, allow_change=False), beat)
 
