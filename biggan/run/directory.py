@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from biggan.errors import UserError
 from biggan.run.files import LOCK, UNBORN, Lock, filled_folder, free_name, holds_nothing, whole_folder
 from biggan.run.provenance import other_facts, run_facts
 from spectra.record.events import append_event, read_event_lines, supersede_events
-from spectra.record.files import write_text
+from spectra.record.files import new_folder, write_text
 
 
 class RunDirectory:
@@ -118,27 +117,22 @@ class RunDirectory:
         if self.path.is_dir():
             self._fill_the_empty(config, facts, fill)
             return
-        missing = [folder for folder in self.path.parents if not folder.exists()]
         try:
-            with whole_folder(self.path) as path:
+            with new_folder(self.path.parent), whole_folder(self.path) as path:
                 made = RunDirectory(path)
                 try:
-                    path.mkdir(parents=True)
+                    path.mkdir()
                     made._fill(config, facts, fill)
                 except BaseException:
                     made.unlock()
                     raise
-        except BaseException as error:
-            for folder in missing:
-                with suppress(OSError):
-                    folder.rmdir()
-            if isinstance(error, OSError):
-                self.check_new()  # another process may have made it meanwhile
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                    raise UserError(
-                        f"cannot make the run directory {self.path}: {_reason(error)}. Choose another --out."
-                    ) from error
-            raise
+        except OSError as error:
+            self.check_new()  # another process may have made it meanwhile
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise UserError(
+                f"cannot make the run directory {self.path}: {_reason(error)}. Choose another --out."
+            ) from error
         self._lock = made._lock
 
     def _fill_the_empty(self, config: Config, facts: Mapping[str, Any], fill: Callable[[RunDirectory], None]) -> None:

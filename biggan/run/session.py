@@ -20,6 +20,7 @@ from biggan.distributed.consensus import all_ranks_or_none, check_alike
 from biggan.distributed.launch import launch_id, restarts
 from biggan.distributed.ranks import BatchShard, is_main, local_world_size
 from biggan.errors import UserError
+from biggan.evaluation.features.cache import cache_folder
 from biggan.objective.gradient_penalties import strengths
 from biggan.run.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint, save_checkpoint
 from biggan.run.directory import RunDirectory, default_path, make_event
@@ -51,6 +52,8 @@ def open_new(config: Config, preset: str, facts: Mapping[str, Any] | None = None
     with all_ranks_or_none():
         if is_main():
             run.check_new()
+            if 0 < config.eval.every <= config.steps:
+                cache_folder()  # evaluations may need it
         source = _open_data(config)
         state = TrainingState(config, config.device, initialize=is_main())
     check_alike(source.identity(), "other data")
