@@ -50,6 +50,17 @@ def run_job(folder: str | Path, key: str) -> str:
     return _begin(resolved, job, out, beat)
 
 
+def _again(*arguments: Any) -> Any:
+    """What submitit puts into the queue when a time limit or a more urgent job ends this one: the same job, which goes
+    on from its last state."""
+    from submitit.helpers import DelayedSubmission
+
+    return DelayedSubmission(run_job, *arguments)
+
+
+run_job.checkpoint = _again  # type: ignore[attr-defined] # the name by which submitit looks for it
+
+
 def has_ended(out: Path) -> bool:
     """Whether the run has ended: at its last step, or stopped by itself, as configured."""
     events = RunDirectory(out).events_that_hold()

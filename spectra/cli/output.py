@@ -73,7 +73,7 @@ def unbreakable_output(*, everything: bool = False) -> Iterator[None]:
     _open_what_is_closed()
     before = sys.stdout, sys.stderr
     mine = [_Output(stream or open(os.devnull, "w"), everything) for stream in before]  # noqa: SIM115
-    sys.stdout, sys.stderr = mine  # type: ignore[assignment]
+    sys.stdout, sys.stderr = mine
     try:
         yield
     finally:
