@@ -56,8 +56,10 @@ def operations(path: Path, config: object, act: Callable[[int], None] = lambda n
     return count
 
 
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("exists", [False, True], ids=["new", "empty-folder"])
-def test_a_kill_at_birth_leaves_nothing_in_the_way(exists: bool, tmp_path: Path, tiny: Callable) -> None:
+def test_a_kill_at_birth_leaves_nothing_in_the_way(exists: bool, every: int, tmp_path: Path, tiny: Callable) -> None:
+    """Before every operation of the disk, or every fourth."""
     config = tiny()
 
     def place(name: str) -> Path:
@@ -71,7 +73,7 @@ def test_a_kill_at_birth_leaves_nothing_in_the_way(exists: bool, tmp_path: Path,
     count = operations(whole, config)
     assert count >= 8
     expected = sorted(str(path.relative_to(whole)) for path in whole.rglob("*"))
-    for n in range(1, count + 1):
+    for n in range(1, count + 1, every):
         run = place(str(n))
         child = os.fork()
         if not child:

@@ -105,7 +105,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", ["first", "finished", pytest.param("pruning", marks=pytest.mark.slow)])
 def test_a_kill_around_a_checkpoint_leaves_no_hole(place: str, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     killed_at(PLACES[place], run)
@@ -176,14 +176,22 @@ def test_a_stop_at_an_alarm_is_made_up_for(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("biggan.run.assemble.Progress", Alarming)
     run = tmp_path / "run"
-    line = ["--out", str(run), *OPTIONS[:-1], "--train.on_alarm=stop", "--train.alarm_causes=[explosion]"]
+    line = [
+        "--out",
+        str(run),
+        *OPTIONS,
+        "--samples.every=0",
+        "--monitor=none",
+        "--train.on_alarm=stop",
+        "--train.alarm_causes=[explosion]",
+    ]
     assert train_main(line) == 1
     events = run / "events.jsonl"
     assert RunDirectory(run).events()[-1]["event"] == "stopped"
     events.write_text("".join(events.read_text().splitlines(keepends=True)[:-1]))
-    assert train_main(["--resume", str(run)]) == 1
+    assert train_main(["--resume", str(run), "--quiet"]) == 1
     stopped = RunDirectory(run).events()[-1]
     assert {name: stopped[name] for name in ("event", "step", "cause", "onset")} == {
         "event": "stopped", "step": 2, "cause": "explosion", "onset": 1,
     }  # fmt: skip
-    assert train_main(["--resume", str(run)]) == 0  # the user has seen it
+    assert train_main(["--resume", str(run), "--quiet"]) == 0  # the user has seen it
