@@ -179,7 +179,7 @@ def test_a_stop_at_an_alarm_is_made_up_for(tmp_path: Path, monkeypatch: pytest.M
     line = [
         "--out",
         str(run),
-        *OPTIONS,
+        *OPTIONS[:-1],
         "--samples.every=0",
         "--monitor=none",
         "--train.on_alarm=stop",
