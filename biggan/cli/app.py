@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from biggan.errors import ReportedByOtherRank, UserError
+from spectra.cli.output import unbreakable_output
 from spectra.nearest import nearest
 from spectra.version import package_version
 
@@ -18,8 +19,12 @@ EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 EXIT_OF = {"finished": EXIT_DONE, "interrupted": EXIT_INTERRUPTED, "stopped": EXIT_FAILED}
 """The exit code for what `Trainer.train` returns."""
 
-USERS_TO_FIX = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-"""Full disks, quotas and limits; places where nothing may be written."""
+USERS_TO_FIX = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE),
+    *(errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR),
+}
+"""Full disks, quotas and limits; places where nothing may be written; names that cannot be."""
 
 
 def guarded(
@@ -34,10 +39,20 @@ def guarded(
     """Run a command; an error that the user can fix is printed as one paragraph, with exit code 2.
 
     `stopped` and `stopped_code` are the message and exit code for an interrupt that the command did not handle itself;
-    `kept` describes what is left on disk when the system refuses to write.
+    `kept` describes what is left on disk when the system refuses to write. Where a reader of the output goes away, the
+    command goes on without one.
     """
+    with unbreakable_output():
+        return _guarded(program, command, argv, stopped, stopped_code, kept)
+
+
+def _guarded(
+    program: str, command: Callable[[list[str]], int], argv: list[str], stopped: str, stopped_code: int, kept: str
+) -> int:
     try:
-        return command(argv)
+        code = command(argv)
+        sys.stdout.flush()  # here an output file on a full disk can still be said
+        return code
     except ReportedByOtherRank:
         return EXIT_BAD_INPUT
     except UserError as error:

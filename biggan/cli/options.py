@@ -40,6 +40,7 @@ FLAGS = {
     "preset": None,
     "config": (),
     "resume": None,
+    "resume_or_start": False,
     "allow_change": False,
     "quiet": False,
     "dry_run": False,
@@ -143,6 +144,11 @@ def make_parser(texts: Mapping[str, str]) -> ArgumentParser:
     )
     add("--config", action="append", metavar="FILE", help="a YAML file of fields; repeatable")
     add("--resume", metavar="RUN", help="continue the run in this directory, exactly as if it had never stopped")
+    add(
+        "--resume-or-start",
+        action="store_true",
+        help="with --out DIR: continue the run in this directory, or begin it; the same command each time",
+    )
     add("--allow-change", action="store_true", help="with --resume: accept changed fields that affect the results")
     add(
         "--notify",

@@ -40,17 +40,25 @@ def _train_on_ranks(argv: list[str]) -> int:
         for name in ("json", "memory", "processes"):
             if line.flags[name] is not None and line.flags[name] is not False and not line.flags["dry_run"]:
                 raise UserError(f"--{name} needs --dry-run. Add --dry-run, or omit --{name}.")
-        if line.flags["allow_change"] and not line.flags["resume"]:
+        if line.flags["resume_or_start"] and line.flags["resume"]:
+            raise UserError(
+                "--resume-or-start and --resume are both given. --resume-or-start takes --out DIR; omit one."
+            )
+        if line.flags["allow_change"] and not (line.flags["resume"] or line.flags["resume_or_start"]):
             raise UserError("--allow-change needs --resume RUN. Name the run, or omit --allow-change.")
         notify = None if line.flags["notify"] is None else Notify(line.flags["notify"])
         if notify and line.flags["dry_run"]:
             raise UserError("--notify cannot be used with --dry-run, which raises no alarm. Omit one.")
         config = line.config() if line.flags["resume"] is None else None
+        if line.flags["resume_or_start"] and config is not None and config.out is None:
+            raise UserError("--resume-or-start needs --out DIR, the run's directory: it is resumed, or begun there.")
     from biggan.distributed.launch import restarts
-    from biggan.run.session import open_new, run_to_continue
+    from biggan.run.session import is_run_in, open_new, run_to_continue
 
     if config is None:
         begun = Path(line.flags["resume"])
+    elif line.flags["resume_or_start"] and is_run_in(Path(str(config.out))):
+        begun = Path(str(config.out))
     elif line.flags["dry_run"]:
         return _dry_run(line, config)
     elif (found := run_to_continue(config.out, line.preset)) is None:
@@ -79,6 +87,7 @@ def _resume(line: CommandLine, path: Path, notify: Notify | None) -> int:
     from biggan.distributed.consensus import all_ranks_or_none
     from biggan.distributed.ranks import is_main
     from biggan.run.directory import RunDirectory
+    from biggan.run.finishing import finish_trained
     from biggan.run.session import find_start, open_resumed
 
     start = find_start(path)
@@ -86,11 +95,16 @@ def _resume(line: CommandLine, path: Path, notify: Notify | None) -> int:
         begun = RunDirectory(path).continued_by(start.step) if is_main() else None
         if begun:
             raise UserError(f"{path} is at step {start.step}, and later changes are still to be made. Use: {begun}")
-        config = line.config(start.config)
+        # The whole line stands for the run where it may begin it: what it leaves out is not taken from the run.
+        config = line.config(None if line.flags["resume_or_start"] else start.config)
     if line.flags["dry_run"]:
         return _dry_run(line, config)
-    session = open_resumed(config, path, start, allow_change=line.flags["allow_change"])
-    return _run(session, notify, quiet=line.flags["quiet"])
+    allow_change, quiet = line.flags["allow_change"], line.flags["quiet"]
+    if (said := finish_trained(config, path, start, allow_change=allow_change)) is not None:
+        if is_main() and not quiet:
+            print(said)
+        return EXIT_DONE
+    return _run(open_resumed(config, path, start, allow_change=allow_change), notify, quiet=quiet)
 
 
 def _dry_run(line: CommandLine, config: Config) -> int:
@@ -165,19 +179,26 @@ def _bytes(text: str) -> int:
 def _run(session: Session, notify: Notify | None, *, quiet: bool) -> int:
     from biggan.distributed.ranks import is_main
     from biggan.run.assemble import train_session
-    from biggan.run.ending import why_stopped
+    from spectra.cli.output import unbreakable_output
 
-    run = session.run
     status = train_session(session, quiet=quiet, further=[notify] if notify else [])
     if not is_main():
         return EXIT_OF[status]
+    with unbreakable_output(everything=True):  # the exit code says what became of the training
+        _say_the_end(session, status, quiet=quiet)
+    return EXIT_OF[status]
+
+
+def _say_the_end(session: Session, status: str, *, quiet: bool) -> None:
+    from biggan.run.ending import why_stopped
+
+    run = session.run
     if status == "interrupted":
         print(f"interrupted; step {session.state.step} is saved. To go on:\n  biggan-train --resume {run.path}")
     elif status == "stopped":
         print(why_stopped(run))
     elif not quiet:
         _summary(session)
-    return EXIT_OF[status]
 
 
 def _summary(session: Session) -> None:

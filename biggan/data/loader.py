@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from biggan.data.sampler import PositionalSampler
 from biggan.distributed.ranks import BatchShard, local_world_size
 from biggan.errors import UserError
+from biggan.training.signals import leave_signals_to_the_parent
 
 if TYPE_CHECKING:
     from biggan.config import Config
@@ -44,7 +44,7 @@ def training_batches(config: Config, source: Source, start: int) -> Iterator[Lab
         collate_fn=_as_is,
         pin_memory=config.device == "cuda",
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_signals_to_the_trainer,
+        worker_init_fn=_begin_worker,
         generator=torch.Generator().manual_seed(0),  # else the loader draws its workers' seed from global state
     )
     return _unpacked(iter(loader))  # made here and not in the generator, so that workers begin at once
@@ -81,10 +81,8 @@ def _unpacked(batches: Iterator[LabelledImages | UserError]) -> Iterator[Labelle
         yield batch
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Signals may reach a whole group of processes; the trainer finishes its step and needs its batches for that."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _begin_worker(worker: int) -> None:
+    leave_signals_to_the_parent()
 
 
 def _as_is(batch: Any) -> Any:

@@ -110,6 +110,25 @@ def restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)
 
 
+_launcher = os.getppid()
+
+
+def _remember_the_launcher() -> None:
+    global _launcher
+    _launcher = os.getppid()
+
+
+os.register_at_fork(after_in_child=_remember_the_launcher)
+
+
+def launcher_is_gone() -> bool:
+    """Whether torchrun started this process and has been killed since: nobody would stop or restart it any more.
+
+    Not noticed where a script of its own stands between the two.
+    """
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != _launcher
+
+
 def launch_id() -> str | None:
     """What tells this launch from others and is the same after torchrun restarted its processes; none without it."""
     run = os.environ.get("TORCHELASTIC_RUN_ID")

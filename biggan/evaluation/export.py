@@ -24,7 +24,7 @@ from biggan.evaluation.standing import sampling_copy
 from biggan.networks.base import GeneratorNetwork
 from biggan.run.checkpoint import Checkpoint
 from biggan.run.files import Lock
-from spectra.record.files import remove_partial, replacing, write_text
+from spectra.record.files import make_folder, remove_partial, replacing, write_text
 
 FACTS = "samples.json"
 
@@ -107,7 +107,7 @@ def export_samples(
 def _prepare(folder: Path, order: ExportSpec) -> None:
     facts = folder / FACTS
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if facts.is_file():
             _check_same(json.loads(facts.read_text(encoding="utf-8")), order, folder)
             return

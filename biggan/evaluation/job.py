@@ -33,7 +33,7 @@ from biggan.networks import build_discriminator
 from biggan.observers.evaluation import to_json
 from biggan.run.checkpoint import Checkpoint, CheckpointError, checkpoint_paths, newest_checkpoint, read_checkpoint
 from biggan.run.session import resolve_device
-from spectra.record.files import write_text
+from spectra.record.files import make_folder, write_text
 
 MOST_LEAKAGE = 100  # classes up to which the leakage matrix is stored
 
@@ -247,7 +247,7 @@ class EvaluationJob:
 
     def _made(self, name: str) -> Path:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
         except OSError as error:
             raise UserError(f"cannot make {self.folder}: {error}. Choose another --out.") from error
         return self.folder / name

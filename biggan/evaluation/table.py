@@ -16,7 +16,7 @@ from biggan.evaluation.evaluator import Settings
 from biggan.evaluation.features.cache import key
 from biggan.evaluation.scores import is_parts
 from biggan.observers.evaluation import from_json, to_json
-from spectra.record.files import write_text
+from spectra.record.files import make_folder, write_text
 
 
 @dataclass
@@ -103,7 +103,7 @@ class ScoreTable:
         }
         paths = [self.stem.with_name(self.stem.name + ending) for ending in (".json", ".csv")]
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             write_text(paths[0], json.dumps(to_json(whole), indent=1, allow_nan=False) + "\n")
             write_text(paths[1], self._csv())
         except OSError as error:

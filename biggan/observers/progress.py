@@ -20,6 +20,8 @@ _SHOWN = ("non_finite", "spike", "alarm", "collapse", "recovered", "notify_faile
 class Progress(Observer):
     """Step, rate, time left, losses, last checkpoint."""
 
+    acts_last = True  # to show this step's checkpoint
+
     display: ProgressDisplay | None = None
 
     def on_start(self, trainer: Trainer) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from biggan.evaluation.pictures.grids import class_images, draw_grid
 from biggan.run.checkpoint import step_of
 from biggan.training.observer import Observer
+from spectra.record.files import remove_partial, replacing
 
 if TYPE_CHECKING:
     from biggan.training.trainer import Trainer
@@ -17,8 +18,9 @@ class SampleGrids(Observer):
     """Draws grids of fixed latents, one row per class, of G and of its average, into samples/step-*.png."""
 
     def on_start(self, trainer: Trainer) -> None:
-        """Remove grids of steps that will be repeated."""
+        """Remove grids of steps that will be repeated, and one that a kill left half-written."""
         self.trainer, self.config = trainer, trainer.config.samples
+        remove_partial(trainer.run.samples)
         for path in trainer.run.samples.glob("step-*.png"):
             if step_of(path) > trainer.state.step:
                 path.unlink()
@@ -47,4 +49,5 @@ class SampleGrids(Observer):
         }
         folder = self.trainer.run.samples
         folder.mkdir(exist_ok=True)
-        draw_grid(panels, names, f"step {step}").save(folder / f"step-{step:08d}.png")
+        with replacing(folder / f"step-{step:08d}.png") as temporary:
+            draw_grid(panels, names, f"step {step}").save(temporary, format="PNG")

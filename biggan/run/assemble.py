@@ -18,14 +18,20 @@ from biggan.run.retention import CheckpointStore
 from biggan.run.session import Session
 from biggan.training.observer import Observer
 from biggan.training.trainer import Trainer
+from spectra.cli.output import unbreakable_output
 from spectra.monitor.monitor import Monitor
 
 
 def train_session(session: Session, *, quiet: bool, until: int | None = None, further: Sequence[Observer] = ()) -> str:
     """Train a session with everything that its configuration attaches, and `further` observers; on rank 0 alone.
 
-    Returns what `Trainer.train` does.
+    Output that cannot be written is dropped. Returns what `Trainer.train` does.
     """
+    with unbreakable_output(everything=True):
+        return _train(session, quiet=quiet, until=until, further=further)
+
+
+def _train(session: Session, *, quiet: bool, until: int | None, further: Sequence[Observer]) -> str:
     config, run = session.config, session.run
     observers = _observers(session, further, quiet=quiet) if is_main() else []
     if is_main() and not quiet:
@@ -40,7 +46,8 @@ def train_session(session: Session, *, quiet: bool, until: int | None = None, fu
 def _observers(session: Session, further: Sequence[Observer], *, quiet: bool) -> list[Observer]:
     """The observers, in the order in which they are called.
 
-    A step is recorded before its checkpoint is saved, so that a run resumed there has the record.
+    Those that act last, the store and the display, are called after all others, `further` ones too: a step is
+    recorded before its checkpoint is saved, so that a run resumed there has the whole record.
     """
     config = session.config
     monitor = _monitor(session)
@@ -48,8 +55,8 @@ def _observers(session: Session, further: Sequence[Observer], *, quiet: bool) ->
         Evaluation((lambda text: None) if quiet else print),  # before those who act upon its events
         cast(Observer, monitor),  # has an observer's methods, without depending on this package
         DiscriminatorView(monitor.log),
-        CheckpointStore(),
         SampleGrids(),
+        CheckpointStore(),
     ]
     if config.tensorboard.every:
         observers.append(TensorBoard())

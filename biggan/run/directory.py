@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,10 +14,10 @@ import yaml
 
 from biggan.config import Config, from_dict, to_dict
 from biggan.errors import UserError
-from biggan.run.files import Lock, free_name, whole_folder
+from biggan.run.files import LOCK, UNBORN, Lock, filled_folder, free_name, holds_nothing, whole_folder
 from biggan.run.provenance import other_facts, run_facts
 from spectra.record.events import append_event, read_event_lines, supersede_events
-from spectra.record.files import write_text
+from spectra.record.files import new_folder, write_text
 
 
 class RunDirectory:
@@ -28,9 +30,22 @@ class RunDirectory:
         self.tensorboard = path / "tensorboard"
         self._lock: Lock | None = None
 
+    def is_begun(self) -> bool:
+        """Whether the path is taken: by more than an empty directory, or one whose run was cut off while it was made.
+
+        Raises `UserError` for a path that cannot be.
+        """
+        try:
+            os.lstat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot use {str(self.path)[:80]!r} as a run directory: {_reason(error)}.") from error
+        return not (self.path.is_dir() and holds_nothing(self.path))
+
     def check_new(self) -> None:
-        """Raise `UserError` where the path is taken."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        """Raise `UserError` where the path is taken, or cannot be."""
+        if self.is_begun():
             raise UserError(
                 f"{self.path} exists and is not empty. Choose another --out, or continue the run in it with --resume "
                 f"{self.path}."
@@ -40,7 +55,7 @@ class RunDirectory:
         """Lock the run until `unlock` or the end of this process. Raises `UserError` if another process has locked
         it."""
         try:
-            self._lock = Lock(self.path / ".lock")
+            self._lock = Lock(self.path / LOCK)
         except BlockingIOError as error:
             raise UserError(
                 f"another process is training in {self.path}. Wait until it has ended, or stop it."
@@ -91,31 +106,54 @@ class RunDirectory:
         """Store the description of the run's data from now on."""
         self._write_facts(self.facts() | {"data": dict(identity), "class_names": list(class_names)})
 
-    def create(self, config: Config, facts: Mapping[str, Any] | None = None) -> None:
-        """Make the directory of a new run; `facts` join its run.json. Raises `UserError` where there is one already."""
-        self.check_new()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the run directory {self.path}: {error}. Choose another --out.") from error
-        self.lock()
-        self.write_config(config)
-        self._write_facts(run_facts(config) | dict(facts or {}))
-
     def create_whole(self, config: Config, facts: Mapping[str, Any], fill: Callable[[RunDirectory], None]) -> None:
-        """As `create`, with contents that `fill` puts in: the directory gets its name when all of it is there.
+        """Make the directory of a new run and lock it; `facts` join its run.json, `fill` puts further contents in.
 
-        After an error nothing is left; after a kill a hidden directory beside it, which does no harm.
+        It is there when all of it is. After an error nothing is left; after a kill a hidden directory beside it, or an
+        unfinished one that was empty before: the next run takes no notice of either. Raises `UserError` where the
+        path is taken or the directory cannot be made.
         """
-        with whole_folder(self.path) as path:
-            made = RunDirectory(path)
-            try:
-                made.create(config, facts)
-                fill(made)
-            except BaseException:
-                made.unlock()
+        self.check_new()
+        if self.path.is_dir():
+            self._fill_the_empty(config, facts, fill)
+            return
+        try:
+            with new_folder(self.path.parent), whole_folder(self.path) as path:
+                made = RunDirectory(path)
+                try:
+                    path.mkdir()
+                    made._fill(config, facts, fill)
+                except BaseException:
+                    made.unlock()
+                    raise
+        except OSError as error:
+            self.check_new()  # another process may have made it meanwhile
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
+            raise UserError(
+                f"cannot make the run directory {self.path}: {_reason(error)}. Choose another --out."
+            ) from error
         self._lock = made._lock
+
+    def _fill_the_empty(self, config: Config, facts: Mapping[str, Any], fill: Callable[[RunDirectory], None]) -> None:
+        """The same in an empty directory that exists: a mounted one cannot be renamed, and has its own rights."""
+        self.lock()
+        try:
+            self.check_new()  # now that no other process can be making a run in it
+            with filled_folder(self.path):
+                self._fill(config, facts, fill)
+        except BaseException:
+            if holds_nothing(self.path):
+                (self.path / LOCK).unlink(missing_ok=True)
+            self.unlock()
+            raise
+
+    def _fill(self, config: Config, facts: Mapping[str, Any], fill: Callable[[RunDirectory], None]) -> None:
+        if self._lock is None:
+            self.lock()
+        self.write_config(config)
+        self._write_facts(run_facts(config) | dict(facts))
+        fill(self)
 
     def write_config(self, config: Config) -> None:
         """Write the whole resolved configuration."""
@@ -124,6 +162,11 @@ class RunDirectory:
     def read_config(self) -> Config:
         """The run's configuration. Raises `UserError` where this is not a run directory."""
         path = self.path / "config.yaml"
+        if (self.path / UNBORN).exists():
+            raise UserError(
+                f"{self.path} was cut off while its run was made, and holds no training. Begin it again with the "
+                f"command that began it."
+            )
         if not path.is_file():
             raise UserError(f"{self.path} is not a run directory: it has no config.yaml. Give an earlier run's --out.")
         return from_dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
@@ -169,6 +212,10 @@ def class_names_of(checkpoint: Path, classes: int) -> list[str]:
 def make_event(kind: str, step: int, **fields: Any) -> dict[str, Any]:
     """One line of events.jsonl: the event, its step, and the time (seconds since 1970)."""
     return {"event": kind, "step": step, "time": round(time.time(), 3), **fields}
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def default_path(preset: str) -> Path:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from biggan.run.checkpoint import all_checkpoints
+import json
+from typing import TYPE_CHECKING, Any
+
+from biggan.run.checkpoint import all_checkpoints, peek
 from biggan.run.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from biggan.config import TrainConfig
+
+_ENDS = {"stopped", "interrupted", "finished", "paused"}
 
 
 def has_stopped(run: RunDirectory) -> bool:
@@ -29,3 +37,21 @@ def why_stopped(run: RunDirectory) -> str:
         lines += ["to train from there under several recipes:", f"  biggan-intervene rescue {run.path}"]
     again = run.continued_by(step) or f"biggan-train --resume {run.path} --train.on_alarm continue"
     return "\n".join([*lines, "to go on as it is:", f"  {again}"])
+
+
+def alarm_to_stop_at(run: RunDirectory, settings: TrainConfig, step: int, ranks: int) -> dict[str, Any] | None:
+    """The alarm at which a run was to stop, where a kill came between its checkpoint of `step` and the stop; else None.
+
+    Several `ranks` stop one step after the alarm. A run that was told to continue is not stopped by an old alarm.
+    """
+    saved = peek(run.checkpoints / f"step-{step:08d}.safetensors").get("config")
+    if settings.on_alarm != "stop" or saved is None or json.loads(saved)["train"].get("on_alarm") != "stop":
+        return None
+    found: dict[str, Any] | None = None
+    for event in run.events_that_hold(through=step):
+        if event["event"] in _ENDS:
+            found = None
+        elif event["event"] == "alarm" and event.get("cause") in settings.alarm_causes and not event.get("inherited"):
+            at_hand = event["step"] == step or (ranks > 1 and event["step"] == step - 1)
+            found = {name: event[name] for name in ("cause", "onset") if name in event} if at_hand else found
+    return found

@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from spectra.record.files import move, sync
+from spectra.record.files import move, sync, write_bytes
 
 _held: set[Lock] = set()
+
+LOCK = ".lock"
+"""The name of a folder's lock."""
 
 
 class Lock:
@@ -97,10 +100,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Where the body raises, or `path` has contents meanwhile (`OSError`), nothing is left of it; after a kill it
     stays, and does no harm.
     """
-    made = path.with_name(f".{path.name}.{os.getpid()}.new")
+    short = os.fsdecode(os.fsencode(path.name)[:200])  # of a name of the greatest length too
+    made = path.with_name(f".{short}.{os.getpid()}.new")
     shutil.rmtree(made, ignore_errors=True)
     try:
         yield made
+        _sync_all(made)
         move(made, path)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
@@ -124,3 +129,48 @@ def replace_link(source: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     link_or_copy(source, temporary)
     move(temporary, target)
+
+
+UNBORN = ".unborn"
+"""The mark of a folder that is being filled; without it, it is whole."""
+
+
+@contextmanager
+def filled_folder(path: Path) -> Iterator[Path]:
+    """As `whole_folder`, for an empty folder that exists already, which keeps its owner, rights and file system.
+
+    It is marked as `UNBORN` until the body has ended. Where that raises, the folder is empty again; after a kill the
+    mark stays, and the next call begins by emptying it. Nobody else may be filling it.
+    """
+    try:
+        write_bytes(path / UNBORN, b"")
+        _empty(path)
+        yield path
+        _sync_all(path)
+        (path / UNBORN).unlink()
+        sync(path)
+    except BaseException:
+        _empty(path)
+        (path / UNBORN).unlink(missing_ok=True)
+        raise
+
+
+def _sync_all(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+
+
+def _empty(path: Path) -> None:
+    for one in path.iterdir():
+        if one.name in (UNBORN, LOCK):
+            continue
+        if one.is_dir() and not one.is_symlink():
+            shutil.rmtree(one)
+        else:
+            one.unlink()
+
+
+def holds_nothing(path: Path) -> bool:
+    """Whether a folder is empty, but for a lock and what a kill left of one that was being filled."""
+    names = {one.name for one in path.iterdir()}
+    return UNBORN in names or all(name == LOCK or name.startswith(f".{UNBORN}.") for name in names)

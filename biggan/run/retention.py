@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.config import CheckpointConfig, Config, to_dict
 from biggan.run.checkpoint import checkpoint_paths, peek, save_checkpoint, step_of
+from biggan.run.directory import RunDirectory, make_event
 from biggan.run.files import free_name, link_or_copy, replace_link
 from biggan.training.observer import Observer
 from spectra.record.files import move, remove_partial
@@ -54,26 +55,40 @@ class CheckpointStore(Observer):
     from, have the lowest FID of all evaluations so far under the settings of the last one.
     """
 
+    acts_last = True  # so that what the step records, also through further observers, precedes its checkpoint
+
     def on_start(self, trainer: Trainer) -> None:
-        """Tidy up after earlier sessions: half-written files go, checkpoints of later steps are set aside."""
-        self.trainer, self.config = trainer, trainer.config.checkpoint
-        self.folder = trainer.run.checkpoints
+        """Tidy up after earlier sessions, and finish what a kill cut off."""
+        self.trainer = trainer
+        self.take_up(trainer.run, trainer.config, trainer.state.step)
+
+    def take_up(self, run: RunDirectory, config: Config, step: int) -> None:
+        """Go on with the checkpoints of `run` at `step`.
+
+        Half-written files go, checkpoints of later steps are set aside. What a kill may have cut off after this
+        step's checkpoint is done now: its event, the link to the best, deleting those that are no longer kept.
+        """
+        self.run, self.config = run, config.checkpoint
+        self.folder = run.checkpoints
         self.saved: int | None = None
         self._finite: dict[Path, bool] = {}
-        self._last_alarm = max((event["step"] for event in trainer.run.events_that_hold("alarm")), default=None)
+        self._last_alarm = max((event["step"] for event in run.events_that_hold("alarm")), default=None)
         self._well: int | None = None
-        for event in trainer.run.events_that_hold("evaluation", trainer.state.step):
+        for event in run.events_that_hold("evaluation", step):
             self._consider(event)
-        for folder in (trainer.run.path, self.folder):
+        for folder in (run.path, self.folder):
             remove_partial(folder)
         rings = {path: int(path.name.removeprefix("frozen-")) for path in self.folder.glob("frozen-*")}
-        files = {path: step_of(path) for path in checkpoint_paths(trainer.run.path)}
-        for path, step in (rings | files).items():
-            if step > trainer.state.step:
+        files = {path: step_of(path) for path in checkpoint_paths(run.path)}
+        for path, later in (rings | files).items():
+            if later > step:
                 self._set_aside(path)
-        if self._path(trainer.state.step).exists():
-            self.saved = trainer.state.step
-        self._take_up_best()
+        self._take_up_best(step)
+        if (path := self._path(step)).exists():
+            self.saved = step
+            if all(event["step"] != step for event in run.events_that_hold("checkpoint")):
+                run.append_event(make_event("checkpoint", step, **checkpoint_fields(path, peek(path)["digest"])))
+            self._prune()
 
     def after_step(self, step: int, stats: Mapping[str, float]) -> None:
         """Save where one of the three intervals falls due, and a state that is the best so far."""
@@ -102,9 +117,10 @@ class CheckpointStore(Observer):
         """Save the state now, call the observers, and delete checkpoints that are no longer kept."""
         state = self.trainer.state
         path = self._path(state.step)
+        self.trainer.observers.before_checkpoint(state.step)
         digest = save_checkpoint(path, state.tensors(), state.step, to_dict(self.trainer.config))
         self.saved = state.step
-        self.trainer.emit("checkpoint", path=f"checkpoints/{path.name}", digest=digest)
+        self.trainer.emit("checkpoint", **checkpoint_fields(path, digest))
         if self._best.step == state.step:
             replace_link(path, self.folder / BEST)
         self.trainer.observers.on_checkpoint(state.step, path)
@@ -121,16 +137,16 @@ class CheckpointStore(Observer):
         aside.mkdir(exist_ok=True)
         move(path, free_name(aside / path.name))
 
-    def _take_up_best(self) -> None:
+    def _take_up_best(self, now: int) -> None:
         """Restore the best evaluation so far, including those of earlier sessions and of a branch's parent.
 
         It decides when a state is saved, so it must not depend on where a run was stopped or branched.
         """
         self._best = _Best()
-        path, now = self.folder / BEST, self.trainer.state.step
+        path = self.folder / BEST
         if int(peek(path).get("step", -1)) > now:
             self._set_aside(path)
-        for event in self.trainer.run.events_that_hold("evaluation", now) if self.config.best else ():
+        for event in self.run.events_that_hold("evaluation", now) if self.config.best else ():
             self._best.consider(event)
         if self._best.step == now and self._path(now).exists():  # killed before it was linked
             replace_link(self._path(now), path)
@@ -139,7 +155,7 @@ class CheckpointStore(Observer):
         return self.folder / f"step-{step:08d}.safetensors"
 
     def _prune(self) -> None:
-        paths = {step_of(path): path for path in checkpoint_paths(self.trainer.run.path)}
+        paths = {step_of(path): path for path in checkpoint_paths(self.run.path)}
         finite = {step: self._is_finite(path) for step, path in paths.items()}
         for step in set(paths) - retained(finite, self.config, self._well):
             paths[step].unlink()
@@ -150,7 +166,7 @@ class CheckpointStore(Observer):
         return self._finite[path]
 
     def _freeze(self, step: int) -> None:
-        paths = {step_of(path): path for path in checkpoint_paths(self.trainer.run.path)}
+        paths = {step_of(path): path for path in checkpoint_paths(self.run.path)}
         ring = ring_of(sorted(paths), self.config, self._well)
         if not ring:  # an alarm before the first checkpoint
             return
@@ -160,6 +176,11 @@ class CheckpointStore(Observer):
             link_or_copy(paths[one], frozen / paths[one].name)
         for old in sorted(self.folder.glob("frozen-*"))[:-MOST_FROZEN_RINGS]:
             shutil.rmtree(old)
+
+
+def checkpoint_fields(path: Path, digest: str) -> dict[str, str]:
+    """What a `checkpoint` event says of the file."""
+    return {"path": f"checkpoints/{path.name}", "digest": digest}
 
 
 def is_due(step: int, config: CheckpointConfig) -> bool:

@@ -20,6 +20,7 @@ from biggan.distributed.consensus import all_ranks_or_none, check_alike
 from biggan.distributed.launch import launch_id, restarts
 from biggan.distributed.ranks import BatchShard, is_main, local_world_size
 from biggan.errors import UserError
+from biggan.evaluation.features.cache import cache_folder
 from biggan.objective.gradient_penalties import strengths
 from biggan.run.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint, save_checkpoint
 from biggan.run.directory import RunDirectory, default_path, make_event
@@ -51,13 +52,16 @@ def open_new(config: Config, preset: str, facts: Mapping[str, Any] | None = None
     with all_ranks_or_none():
         if is_main():
             run.check_new()
+            if 0 < config.eval.every <= config.steps:
+                cache_folder()  # evaluations may need it
         source = _open_data(config)
         state = TrainingState(config, config.device, initialize=is_main())
     check_alike(source.identity(), "other data")
     with all_ranks_or_none():
         if is_main():
-            run.create(config, {**_data_facts(source), **(facts or {})})
-            run.append_event(make_event("started", 0, preset=preset))
+            started = make_event("started", 0, preset=preset)
+            all_facts = {**_data_facts(source), **(facts or {})}
+            run.create_whole(config, all_facts, lambda made: made.append_event(started))
     copy_from_main(state.tensors())
     return Session(config, run, state, source, config_notes(config))
 
@@ -149,6 +153,13 @@ def _find_start(path: Path) -> ResumePoint:
     return ResumePoint(checkpoint.config, checkpoint, skipped)
 
 
+def is_run_in(path: Path) -> bool:
+    """Whether a run was begun in this directory. Only rank 0 looks, and sends the answer to all ranks."""
+    with all_ranks_or_none():
+        begun = is_main() and RunDirectory(path).is_begun()
+    return bool(from_main(begun))
+
+
 def run_to_continue(out: str | None, preset: str) -> Path | None:
     """The run that this launch began before torchrun restarted its processes (`--max-restarts`); else none.
 
@@ -159,12 +170,27 @@ def run_to_continue(out: str | None, preset: str) -> Path | None:
     found: Path | None = None
     for path in ([Path(out)] if out else sorted(Path("runs").glob(f"{preset}*"))) if is_main() else ():
         try:
-            launch = RunDirectory(path).facts().get("launch")
+            run = RunDirectory(path)
+            launch = run.facts().get("launch")
         except (OSError, UserError):
             continue
-        if launch and launch == launch_id():
+        if launch and launch == launch_id() and run.is_begun():
             found = path
     return from_main(found)
+
+
+def check_resumed(
+    config: Config, path: Path, start: ResumePoint, *, allow_change: bool
+) -> tuple[Config, dict[str, list[Any]]]:
+    """`config` on this device, and what it changes in the numbers of the run in `path`.
+
+    Raises `UserError` for a change that `allow_change` does not allow, and for another directory.
+    """
+    if config.out is not None and Path(config.out) not in (path, Path(start.config.out or path)):
+        raise UserError(f"--out is {config.out}, but a resumed run stays in its directory {path}. Omit --out.")
+    config = _on_this_device(config, path)
+    with all_ranks_or_none():
+        return config, _changed_numbers(config, start, path, allow_change=allow_change)
 
 
 def open_resumed(config: Config, path: Path, start: ResumePoint, *, allow_change: bool) -> Session:
@@ -174,16 +200,13 @@ def open_resumed(config: Config, path: Path, start: ResumePoint, *, allow_change
     `allow_change` is off, where the run has reached its last step, where the state does not fit, or where another
     process has the run.
     """
-    if config.out is not None and Path(config.out) not in (path, Path(start.config.out or path)):
-        raise UserError(f"--out is {config.out}, but a resumed run stays in its directory {path}. Omit --out.")
-    config, run = _on_this_device(config, path), RunDirectory(path)
+    config, changed = check_resumed(config, path, start, allow_change=allow_change)
+    run = RunDirectory(path)
     with all_ranks_or_none():
-        changed = _changed_numbers(config, start, path, allow_change=allow_change)
         if start.step >= config.steps:
             raise UserError(
                 f"the run in {path} has reached step {start.step}, and --steps is {config.steps}. To train further, "
-                "give "
-                f"a larger total."
+                f"give a larger total."
             )
         source = _open_data(config)
         data = source.identity()
@@ -244,8 +267,8 @@ def _changed_numbers(config: Config, start: ResumePoint, path: Path, *, allow_ch
     if changed and not allow_change:
         listed = "; ".join(f"{name}: {old} -> {new}" for name, (old, new) in changed.items())
         raise UserError(
-            f"these options would change the numbers of the run in {path}: {listed}. Omit them to continue it "
-            f"exactly, or give --allow-change to continue with them."
+            f"these options would change the numbers of the run in {path}: {listed}. To continue it exactly, "
+            f"omit them or give the run's own values; to continue with them, give --allow-change."
         )
     return {name: list(pair) for name, pair in changed.items()}
 

@@ -19,6 +19,9 @@ class Observer:
     random state: a run's bits are the same with and without it.
     """
 
+    acts_last = False
+    """Whether its `after_step` is called after that of all others, because it acts on what they have recorded."""
+
     def on_start(self, trainer: Trainer) -> None:
         """Training is about to begin or continue, at `trainer.state.step`."""
 
@@ -34,8 +37,12 @@ class Observer:
     def on_event(self, event: Mapping[str, Any]) -> None:
         """An event was emitted: its `event`, `step`, `time`, and further fields."""
 
+    def before_checkpoint(self, step: int) -> None:
+        """The state after `step` is about to be saved. What it recorded up to here must be on the disk on return: a run
+        that is resumed there does not repeat the step."""
+
     def on_checkpoint(self, step: int, path: Path) -> None:
-        """The state after `step` was saved."""
+        """The state after `step` was saved. A kill may come before this call, which is then not made up for."""
 
     def on_end(self, status: str) -> None:
         """Training ends: "finished", "interrupted", "stopped" (non-finite numbers, an alarm), or "failed" (an error).
@@ -63,12 +70,16 @@ class Observers(Observer):
             member.after_backward(network, k)
 
     def after_step(self, step: int, stats: Mapping[str, float]) -> None:
-        for member in self.members:
+        for member in sorted(self.members, key=lambda one: getattr(one, "acts_last", None) is True):
             member.after_step(step, stats)
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         for member in self.members:
             member.on_event(event)
+
+    def before_checkpoint(self, step: int) -> None:
+        for member in self.members:
+            member.before_checkpoint(step)
 
     def on_checkpoint(self, step: int, path: Path) -> None:
         for member in self.members:

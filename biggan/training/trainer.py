@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,16 +14,16 @@ from biggan.data.loader import training_batches
 from biggan.data.prefetch import prefetched
 from biggan.distributed.collectives import from_main, mean_over_ranks
 from biggan.distributed.consensus import check_copies
-from biggan.distributed.launch import launch_id
+from biggan.distributed.launch import launcher_is_gone
 from biggan.distributed.ranks import is_main, world_size
 from biggan.run.directory import RunDirectory, make_event
+from biggan.run.ending import alarm_to_stop_at
 from biggan.run.retention import may_be_saved
 from biggan.training.observer import Observer, Observers
+from biggan.training.signals import StopSignals
 from biggan.training.state import TrainingState
 from biggan.training.step import Stats, Updater
 from spectra.linalg.tf32 import tf32
-
-PASSED_ON_SECONDS = 2.0
 
 
 class Trainer:
@@ -43,7 +39,7 @@ class Trainer:
         self.config, self.state, self.source, self.run = config, state, source, run
         self.observers = Observers(observers if is_main() else [])
         self.updater = Updater(config, state, self.observers.before_update, self.observers.after_backward)
-        self._signalled = False
+        self._signals = StopSignals()
         self._stop: str | None = None
         self._until = config.steps
         self._non_finite = False
@@ -58,8 +54,10 @@ class Trainer:
         """
         self._until = self.config.steps if until is None else min(until, self.config.steps)
         try:
-            with self._finishing_the_step_on_signals(), tf32(False):  # but within the updates, as `Updater` has it
+            with self._signals, tf32(False):  # but within the updates, as `Updater` has it
                 self.observers.on_start(self)
+                if is_main():
+                    self._alarm = alarm_to_stop_at(self.run, self.config.train, self.state.step, world_size())
                 self._loop()
                 self._check_copies()
                 status, why = self._ending()
@@ -70,6 +68,7 @@ class Trainer:
             raise
         finally:
             self.run.unlock()
+        self._signals.pass_on()
         return status
 
     def _loop(self) -> None:
@@ -147,8 +146,8 @@ class Trainer:
 
     @property
     def _wishes_to_stop(self) -> bool:
-        """Whether this rank got a signal or an alarm to stop at."""
-        return self._signalled or self._alarm is not None
+        """Whether this rank got a signal, has an alarm to stop at, or has lost the launcher that would stop it."""
+        return self._signals.asked or self._alarm is not None or launcher_is_gone()
 
     def _report_non_finite(self, stats: dict[str, float]) -> None:
         """Emit one event when numbers stop being finite (not one per step); stop if the configuration asks for it.
@@ -164,30 +163,3 @@ class Trainer:
         self._non_finite = bool(bad)
         if bad and self.config.train.on_non_finite == "stop":
             self._stop = "stopped"
-
-    @contextmanager
-    def _finishing_the_step_on_signals(self) -> Iterator[None]:
-        """Turn the first Ctrl-C or SIGTERM into a wish to stop after the step; a second Ctrl-C stops at once.
-
-        torchrun forwards a Ctrl-C that the terminal has already sent to its processes: that counts once, not twice.
-        """
-        first = -math.inf
-
-        def ask(number: int, frame: object) -> None:
-            nonlocal first
-            passed_on = launch_id() is not None and time.monotonic() - first < PASSED_ON_SECONDS
-            if self._signalled and number == signal.SIGINT and not passed_on:
-                raise KeyboardInterrupt
-            if not self._signalled:
-                first = time.monotonic()
-            self._signalled = True
-
-        if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
-            yield
-            return
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

@@ -158,6 +158,7 @@ def continue_branch(
 ) -> str:
     """Continue a branch that was stopped or killed, exactly. `steps`: the total number of steps after the branching
     point. Returns the same as `run_branch`; "finished" immediately if the branch had already ended."""
+    from biggan.run.finishing import finish_run
     from biggan.run.session import find_start
 
     path = Path(path)
@@ -169,22 +170,13 @@ def continue_branch(
         raise UserError(f"{path} has no checkpoint left. Begin the branch again with another --out.")
     end = start.config.steps if steps is None else born + steps
     if start.step >= end:
-        _finish(path, start.step)
+        finish_run(path, start.config, start.step)
         return "finished"
     entries = applied_from_json([*facts.get("inherited_changes", []), *facts["changes"]])
     config = dataclasses.replace(start.config, steps=end)
     phases = make_timeline(config, start.step, end, [], *open_ended(entries, start.step, born)).phases
     session = _reopen(path, phases[0])
     return _train_phases(session, phases, path, quiet=quiet, observers=observers)
-
-
-def _finish(path: Path, step: int) -> None:
-    """The last event of a run that was killed between its last checkpoint and that event."""
-    from biggan.run.directory import RunDirectory, make_event
-
-    run = RunDirectory(path)
-    if not run.events_that_hold("finished"):
-        run.append_event(make_event("finished", step))
 
 
 def read_facts(run: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser
 from biggan.errors import UserError
 from interventions.cli.options import DEFAULT_STEPS, PROGRAM
+from spectra.record.files import new_folder, write_text
 
 if TYPE_CHECKING:
     from interventions.study.expand import Resolved
@@ -102,7 +103,8 @@ def replay(argv: list[str]) -> int:
     replayed = replay_step(options.ckpt, options.at)
     print(describe(replayed))
     if options.out:
-        replayed.images().to_csv(options.out, index=False)
+        with new_folder(Path(options.out).parent):
+            write_text(Path(options.out), replayed.images().to_csv(index=False))
         print(f"  {options.out}")
     return EXIT_DONE if replayed.equal else EXIT_FAILED
 

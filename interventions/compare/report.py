@@ -11,7 +11,7 @@ from interventions.compare.page.document import page_of
 from interventions.compare.runs_table import table
 from interventions.compare.statistics import effects, seed_variation
 from interventions.compare.tables import with_texts
-from spectra.record.files import write_text
+from spectra.record.files import make_folder, write_text
 
 if TYPE_CHECKING:
     from interventions.compare.claims.judge import Verdict
@@ -34,7 +34,7 @@ def write_report(comparison: Comparison, folder: str | Path, verdicts: Sequence[
     `verdicts`: of `judge_claims`, shown first on the page; None: those of `verdicts_of`.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     frames = {
         "compare": with_texts(table(comparison), comparison),
         "seed_variation": seed_variation(comparison),

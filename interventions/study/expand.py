@@ -16,6 +16,7 @@ from interventions.branch.parent import Parent, find_parent
 from interventions.branch.timeline import Timed, make_timeline, source_file
 from interventions.changes import load_file, make_change, with_fields
 from interventions.study.plan import CONTROL, PLAIN, Entry, Plan, PlannedChange
+from spectra.record.files import make_folder
 
 _FORMAT = "interventions-plan-2"
 _FIRST_FORMAT = "interventions-plan-1"
@@ -343,7 +344,7 @@ def save_resolved(resolved: Resolved, folder: Path) -> None:
         return
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty, and has no plan. Choose another --out.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_text(path, json.dumps(resolved.as_json(), indent=1) + "\n")
 
 

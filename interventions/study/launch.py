@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from biggan.cli.app import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED
 from biggan.errors import UserError
-from biggan.run.files import Lock
+from biggan.run.files import LOCK, Lock
+from biggan.training.signals import StopSignals
 from interventions.study.worker import has_ended, note
+from spectra.cli.output import unbreakable_output
 
 if TYPE_CHECKING:
     from interventions.study.expand import Job, Resolved
@@ -170,9 +172,8 @@ def launch(resolved: Resolved, folder: Path, start: Start, jobs: int, *, quiet: 
     """Run every job of the plan in `folder` that has not finished, `jobs` at a time.
 
     A crashed job is restarted once, from its newest checkpoint; after a second crash it is reported, and the others
-    continue. Ctrl-C and SIGTERM let every job finish its step and save. Raises `UserError` where the plan is being run
-    by
-    another process, or a parent is missing.
+    continue. Ctrl-C and the other stop signals let every job finish its step and save. Raises `UserError` where the
+    plan is being run by another process, or a parent is missing.
     """
     with lock_plan(folder):
         return Launch(resolved, folder, start, jobs, quiet).run()
@@ -192,7 +193,7 @@ class Launch:
                 self.waiting.append(job)
         self.running: dict[str, Handle] = {}
         self.attempts: dict[str, int] = {}
-        self.asked_to_stop = False
+        self.signals = StopSignals()
         self.display = Display(resolved, folder, self.outcome, quiet)
 
     def run(self) -> Outcome:
@@ -200,15 +201,14 @@ class Launch:
         command = [Path(sys.argv[0]).name, *sys.argv[1:]]
         counts = {"waiting": len(self.waiting), "finished": len(self.outcome.finished), "jobs": self.jobs}
         note(self.folder, "launched", command=command, **counts)
-        before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            with self.display:
-                self._loop()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            self._stop_all()
-        self.outcome.interrupted = self.asked_to_stop
+        with self.signals, unbreakable_output(everything=True):
+            try:
+                with self.display:
+                    self._loop()
+            finally:
+                self._stop_all()
+        self.outcome.interrupted = self.signals.asked
+        self.signals.pass_on()
         return self.outcome
 
     def _check_parents(self) -> None:
@@ -225,11 +225,8 @@ class Launch:
     def _after(self, job: Job) -> None:
         """Called when a job has finished, or failed for good."""
 
-    def _ask(self, number: int, frame: object) -> None:
-        self.asked_to_stop = True
-
     def _loop(self) -> None:
-        while (self.waiting or self.running) and not self.asked_to_stop:
+        while (self.waiting or self.running) and not self.signals.asked:
             while len(self.running) < self.jobs and (job := self._next()) is not None:
                 self.attempts[job.key] = self.attempts.get(job.key, 0) + 1
                 self.running[job.key] = self.start(self.folder, job.key)
@@ -352,6 +349,6 @@ def _last_words(folder: Path, key: str) -> str:
 def lock_plan(folder: Path) -> Lock:
     """Lock a plan's directory. Raises `UserError` where another process runs the plan."""
     try:
-        return Lock(folder / ".lock")
+        return Lock(folder / LOCK)
     except BlockingIOError as error:
         raise UserError(f"another process is running the plan in {folder}. Wait until it has ended.") from error

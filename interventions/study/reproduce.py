@@ -24,6 +24,7 @@ from interventions.study.launch import Launch, Outcome, Start, lock_plan
 from interventions.study.plan import CONTROL, PLAIN
 from interventions.study.priority import StudyEntry
 from interventions.study.worker import has_ended
+from spectra.record.files import make_folder
 
 if TYPE_CHECKING:
     from biggan.config import Config
@@ -214,7 +215,7 @@ def run_study(
     Raises `UserError` as `open_study`, and where another process runs it.
     """
     study = layouts.study
-    study.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(study.folder)
     with lock_plan(study.folder):
         resolved = open_study(study, layouts)
         grow_plan(resolved, study.folder)

@@ -50,6 +50,17 @@ def run_job(folder: str | Path, key: str) -> str:
     return _begin(resolved, job, out, beat)
 
 
+def _again(*arguments: Any) -> Any:
+    """What submitit puts into the queue when a time limit or a more urgent job ends this one: the same job, which goes
+    on from its last state."""
+    from submitit.helpers import DelayedSubmission
+
+    return DelayedSubmission(run_job, *arguments)
+
+
+run_job.checkpoint = _again  # type: ignore[attr-defined] # the name by which submitit looks for it
+
+
 def has_ended(out: Path) -> bool:
     """Whether the run has ended: at its last step, or stopped by itself, as configured."""
     events = RunDirectory(out).events_that_hold()
@@ -88,6 +99,7 @@ def base_config(study: Mapping[str, Any], seed: int | None) -> Config:
 
 
 def _continue(job: Job, out: Path, beat: Heartbeat) -> str:
+    from biggan.run.finishing import finish_run
     from biggan.run.session import find_start, open_resumed
     from interventions.branch.branch import continue_branch
 
@@ -96,8 +108,8 @@ def _continue(job: Job, out: Path, beat: Heartbeat) -> str:
         return continue_branch(out, quiet=True, observers=[beat])
     start = find_start(out)
     config = dataclasses.replace(start.config, steps=job.steps)
-    if start.step >= job.steps:  # killed between its last checkpoint and its last event
-        RunDirectory(out).append_event({"event": "finished", "step": start.step, "time": time.time()})
+    if start.step >= job.steps:
+        finish_run(out, start.config, start.step)
         return "finished"
     return _train(open_resumed(config, out, start, allow_change=False), beat)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from spectra.cli.output import unbreakable_output
 from spectra.version import package_version
 
 EPILOG = """\
@@ -31,14 +31,17 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 2 for bad input (one paragraph on stderr), 130 when interrupted."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    with unbreakable_output():  # the reader (head, less) may have seen enough
+        return _main(sys.argv[1:] if arguments is None else list(arguments))
+
+
+def _main(arguments: list[str]) -> int:
     options = _parser(arguments).parse_args(arguments)
     try:
-        return options.run_command(options)
+        code: int = options.run_command(options)
+        sys.stdout.flush()
+        return code
     except (ValueError, TypeError, OSError, MemoryError) as error:
-        if isinstance(error, BrokenPipeError):  # the reader (head, less) has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
         print(f"spectra: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

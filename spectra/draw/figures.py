@@ -14,6 +14,7 @@ import numpy as np
 
 from spectra.draw.charts import MARKED_EVENTS, Chart, charts_of
 from spectra.extensions import load_extensions
+from spectra.record.files import make_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +50,7 @@ def draw_figures(run: str | Path, figures: Sequence[str] | None = None, out: str
     if frames["spectra"].empty:
         raise ValueError(f"{run} has no spectra: it was trained without a monitor, or nothing has been measured yet")
     folder = Path(run) / "figures" if out is None else Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = []
     for name in figures or FIGURES:
         path = folder / f"figure-{name}.png"

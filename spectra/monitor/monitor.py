@@ -237,6 +237,10 @@ class Monitor:
             else:
                 self._scores.setdefault(event["step"], {}).update(scores)
 
+    def before_checkpoint(self, step: int) -> None:
+        """The state of `step` is about to be saved: what was recorded up to here is on the disk first."""
+        self.record.flush(durable=True)
+
     def on_checkpoint(self, step: int, path: Path | None = None) -> None:
         """The state was saved: flush the record, and keep the vectors that a run resumed here needs."""
         self.record.flush()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -97,6 +97,26 @@ def remove_partial(folder: Path, name: str = "*") -> None:
     """Remove the temporary files that killed processes left of the file `name`, or of any. Nobody may be writing."""
     for left in folder.glob(f".{name}.*.tmp"):
         left.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; where the body raises, those that were made and hold nothing are removed."""
+    missing = [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for one in missing:
+            with suppress(OSError):
+                one.rmdir()
+        raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, or none of them: where the last one has a name that cannot be (`OSError`)."""
+    with new_folder(folder):
+        pass
 
 
 def move(source: Path, target: Path) -> None:

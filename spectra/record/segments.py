@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectra.record.files import remove_partial, replacing
+from spectra.record.files import flush as to_disk
+from spectra.record.files import remove_partial, replacing, sync
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,6 +56,7 @@ class RecordWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._schema = _schema(legend)
         self._file = open(folder / f"spectra-{start_step:08d}.arrow", "wb")  # noqa: SIM115 - closed in close()
+        sync(folder)
         options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True, compression=compression)
         self._stream = pa.ipc.new_stream(self._file, self._schema, options=options)
         self._names: dict[str, int] = {}
@@ -76,12 +78,17 @@ class RecordWriter:
                 self._indices.append(self._names.setdefault(name, len(self._names)))
                 self._values.append(float(value))
 
-    def flush(self) -> None:
-        """Hand everything appended so far to the operating system. Raises `OSError` where it refuses."""
+    def flush(self, *, durable: bool = False) -> None:
+        """Hand everything appended so far to the operating system; `durable`: onto the disk.
+
+        Raises `OSError` where it refuses.
+        """
         self._raise_error()
         with self._lock:
             if self._steps:
                 self._write_batch()
+            if durable and self._error is None and not self._file.closed:
+                to_disk(self._file)
         self._raise_error()
 
     def _raise_error(self) -> None:
@@ -114,6 +121,7 @@ class RecordWriter:
         try:
             self.flush()
             self._stream.close()
+            to_disk(self._file)
         finally:
             self._file.close()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from biggan.errors import UserError
 from biggan.run.files import Lock
-from spectra.record.files import flush
+from spectra.record.files import flush, new_folder
 
 _NAME = "done.jsonl"
 
@@ -20,8 +20,8 @@ def lock(folder: Path) -> Lock:
     Raises `UserError` where another process has it.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        return Lock(folder.with_name(f"{folder.name}.lock"), remove=True)
+        with new_folder(folder.parent):
+            return Lock(folder.with_name(f"{folder.name}.lock"), remove=True)
     except BlockingIOError as error:
         raise UserError(f"another biggan-data prepare is writing {folder}. Wait for it, or stop it.") from error
     except OSError as error:

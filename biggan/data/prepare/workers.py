@@ -18,6 +18,7 @@ import numpy as np
 from biggan.data.decode import BrokenImage
 from biggan.data.images import Images
 from biggan.errors import UserError
+from biggan.training.signals import leave_signals_to_the_parent
 from spectra.record.files import flush
 
 RAW = "raw.npy"
@@ -72,7 +73,7 @@ def run(
 def _begin(splits: dict[str, Images], folder: Path, parent: int) -> None:
     global _splits, _folder
     _splits, _folder = splits, folder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
+    leave_signals_to_the_parent(but=(signal.SIGTERM,))  # with which a broken pool ends its workers, and waits for them
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
 
 

@@ -23,7 +23,12 @@ def cache_folder() -> Path:
     given = os.environ.get("BIGGAN_CACHE")
     if given:
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "biggan"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "biggan"
+    except RuntimeError as error:
+        raise UserError(
+            "this user has no home directory to keep trained classifiers in. Give a folder: BIGGAN_CACHE=DIR."
+        ) from error
 
 
 def key(*parts: object) -> str:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +42,24 @@ def wait_for_checkpoint(launcher: subprocess.Popen, run: Path) -> None:
         time.sleep(0.05)
 
 
-def kill_rank_1(launcher: subprocess.Popen, run: Path) -> None:
-    """SIGKILL the process of rank 1 as soon as the first checkpoint is there."""
-    wait_for_checkpoint(launcher, run)
+def ranks_of(launcher: subprocess.Popen) -> dict[bytes, int]:
+    """The process of each rank, by its number."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             parent = (process / "stat").read_text().rsplit(")", 1)[1].split()[1]
             variables = (process / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if parent == str(launcher.pid) and b"RANK=1" in variables:
-            os.kill(int(process.name), signal.SIGKILL)
+        if parent == str(launcher.pid):
+            found |= {one[5:]: int(process.name) for one in variables if one.startswith(b"RANK=")}
+    return found
+
+
+def kill_rank_1(launcher: subprocess.Popen, run: Path) -> None:
+    """SIGKILL the process of rank 1 as soon as the first checkpoint is there."""
+    wait_for_checkpoint(launcher, run)
+    os.kill(ranks_of(launcher)[b"1"], signal.SIGKILL)
 
 
 def final(run: Path) -> dict:
@@ -81,6 +89,39 @@ def test_ctrl_c_reaches_every_process_twice_and_saves_the_step(tmp_path: Path) -
     assert last["event"] == "interrupted", output
     assert checkpoint_paths(tmp_path / "run")[-1].name == f"step-{last['step']:08d}.safetensors"
     assert "stopped at once" not in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=lambda one: one.name)
+def test_a_signal_to_the_job_saves_the_step(number: signal.Signals, tmp_path: Path) -> None:
+    """torchrun passes SIGHUP on; SIGUSR1, which a batch system sends to every process of a job, ends it alone."""
+    job = torchrun("--out", str(tmp_path / "run"), "--steps=100000", start_new_session=True)
+    wait_for_checkpoint(job, tmp_path / "run")
+    os.killpg(job.pid, number)
+    for rank in ranks_of(job).values():  # of sessions of their own in newer versions of torch
+        with suppress(ProcessLookupError):
+            os.kill(rank, number)
+    output, _ = job.communicate()
+    last = RunDirectory(tmp_path / "run").events()[-1]
+    assert last["event"] == "interrupted", output
+    assert checkpoint_paths(tmp_path / "run")[-1].name == f"step-{last['step']:08d}.safetensors"
+
+
+def test_ranks_notice_that_torchrun_was_killed(tmp_path: Path) -> None:
+    """They save and end by themselves, and nobody holds the lock."""
+    run = tmp_path / "run"
+    job = torchrun("--out", str(run), "--steps=100000")
+    wait_for_checkpoint(job, run)
+    ranks = ranks_of(job).values()
+    assert len(ranks) == 2
+    job.kill()
+    output, _ = job.communicate(timeout=120)  # until the ranks have closed the pipe
+    last = RunDirectory(run).events()[-1]
+    assert last["event"] == "interrupted", output
+    assert checkpoint_paths(run)[-1].name == f"step-{last['step']:08d}.safetensors"
+    assert "Traceback" not in output
+    directory = RunDirectory(run)
+    directory.lock()
+    directory.unlock()
 
 
 def test_a_killed_rank_ends_the_job_with_its_name(tmp_path: Path) -> None:

@@ -203,9 +203,9 @@ def test_an_alarm_freezes_the_ring(tiny, train, tmp_path: Path) -> None:  # noqa
     for path in sorted(run.checkpoints.glob("frozen-*/*")):
         frozen[path.parent.name].append(path.name)
         read_checkpoint(path)
-    # 4 belongs to the trouble that began at 3; of four rings the oldest went.
+    # 4 belongs to the trouble that began at 3; of four rings the oldest went. An alarm precedes its step's save.
     assert frozen == {
-        f"frozen-{step:08d}": [f"step-{step - 1:08d}.safetensors", f"step-{step:08d}.safetensors"]
+        f"frozen-{step:08d}": [f"step-{step - 2:08d}.safetensors", f"step-{step - 1:08d}.safetensors"]
         for step in (7, 10, 13)
     }
     assert [p.name for p in checkpoint_paths(run.path)] == ["step-00000013.safetensors", "step-00000014.safetensors"]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -344,3 +345,37 @@ def test_a_directory_with_the_name_of_a_shipped_plan_does_not_hide_it(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rescue").mkdir()
     assert read_plan("rescue").is_shipped
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=lambda one: one.name)
+def test_a_launcher_passes_lost_connections_and_warnings_on(
+    number: signal.Signals, base: Path, plan_file: Path, tmp_path: Path
+) -> None:
+    """Its jobs finish their step and save; a handler that waited for the signal is called after."""
+    asked: list[str] = []
+
+    class Job:
+        def poll(self) -> int | None:
+            os.kill(os.getpid(), number)
+            return 130 if asked else None
+
+        def stop(self) -> None:
+            asked.append("stop")
+
+    before = signal.signal(number, lambda *_: asked.append("earlier handler"))
+    try:
+        folder = tmp_path / "plan"
+        outcome = launch(lay_out(plan_file, base, folder), folder, lambda *_: Job(), 1, quiet=True)
+    finally:
+        signal.signal(number, before)
+    assert outcome.interrupted
+    assert asked == ["stop", "earlier handler"]
+
+
+def test_submitit_may_queue_a_job_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks the function for what is to run then; without that, a job that met its time limit is given up."""
+    helpers = types.ModuleType("submitit.helpers")
+    helpers.DelayedSubmission = lambda function, *arguments: (function, arguments)
+    monkeypatch.setitem(sys.modules, "submitit", types.ModuleType("submitit"))
+    monkeypatch.setitem(sys.modules, "submitit.helpers", helpers)
+    assert run_job.checkpoint("folder", "key") == (run_job, ("folder", "key"))
