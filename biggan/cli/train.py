@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,13 @@ def _train_on_ranks(argv: list[str]) -> int:
         if notify and line.flags["dry_run"]:
             raise UserError("--notify cannot be used with --dry-run, which raises no alarm. Omit one.")
         config = line.config() if line.flags["resume"] is None else None
+    from biggan.permissions import permitted
+
+    with permitted([line.features], trust_cache=line.flags["trust_cache"]):
+        return _new_or_resumed(line, config, notify)
+
+
+def _new_or_resumed(line: CommandLine, config: Config | None, notify: Notify | None) -> int:
     from biggan.distributed.launch import restarts
     from biggan.run.session import open_new, run_to_continue
 
@@ -165,14 +173,15 @@ def _bytes(text: str) -> int:
 def _run(session: Session, notify: Notify | None, *, quiet: bool) -> int:
     from biggan.distributed.ranks import is_main
     from biggan.run.assemble import train_session
-    from biggan.run.ending import why_stopped
+    from biggan.run.ending import own_features, why_stopped
 
     run = session.run
     status = train_session(session, quiet=quiet, further=[notify] if notify else [])
     if not is_main():
         return EXIT_OF[status]
     if status == "interrupted":
-        print(f"interrupted; step {session.state.step} is saved. To go on:\n  biggan-train --resume {run.path}")
+        again = shlex.join(["biggan-train", "--resume", str(run.path), *own_features(session.config)])
+        print(f"interrupted; step {session.state.step} is saved. To go on:\n  {again}")
     elif status == "stopped":
         print(why_stopped(run))
     elif not quiet:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+
+from biggan.config import Config
 from biggan.run.checkpoint import all_checkpoints
 from biggan.run.directory import RunDirectory
 
@@ -25,7 +28,17 @@ def why_stopped(run: RunDirectory) -> str:
     lines = [f"stopped at step {step}, which is saved, by an alarm: {cause}, which began at step {onset}."]
     before = [path for at, path in all_checkpoints(run.path).items() if at < onset]
     lines += ["the last checkpoint from before it:", f"  {before[-1] if before else 'none is left'}"]
+    features = own_features(run.read_config())
     if before and cause == "collapse":
-        lines += ["to train from there under several recipes:", f"  biggan-intervene rescue {run.path}"]
-    again = run.continued_by(step) or f"biggan-train --resume {run.path} --train.on_alarm continue"
-    return "\n".join([*lines, "to go on as it is:", f"  {again}"])
+        again = shlex.join(["biggan-intervene", "rescue", str(run.path), *features])
+        lines += ["to train from there under several recipes:", f"  {again}"]
+    later = run.continued_by(step)
+    again = later or shlex.join(["biggan-train", "--resume", str(run.path), "--train.on_alarm", "continue"])
+    return "\n".join([*lines, "to go on as it is:", f"  {' '.join([again, *map(shlex.quote, features)])}"])
+
+
+def own_features(config: Config) -> list[str]:
+    """The option that a command which goes on with a run must be given, where the run's scores are in features of
+    somebody's own: they are imported only where the call itself names them."""
+    features = config.eval.features
+    return ["--eval.features", features] if config.eval.every and ":" in features else []

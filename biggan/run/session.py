@@ -21,6 +21,7 @@ from biggan.distributed.launch import launch_id, restarts
 from biggan.distributed.ranks import BatchShard, is_main, local_world_size
 from biggan.errors import UserError
 from biggan.objective.gradient_penalties import strengths
+from biggan.permissions import check_features
 from biggan.run.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint, save_checkpoint
 from biggan.run.directory import RunDirectory, default_path, make_event
 from biggan.run.folding import load_state
@@ -281,6 +282,8 @@ def _open_data(config: Config) -> Source:
     """The data, after setting the configured arithmetic and checking the names in the configuration."""
     use_arithmetic(config)
     check_names(config)
+    if config.eval.every:
+        check_features(config.eval.features)
     return open_source(config)
 
 
