@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from spectra.record.files import move, sync
+from biggan.errors import UserError
+from spectra.record.files import check_writable, move, sync
 
 _held: set[Lock] = set()
 
@@ -124,3 +125,14 @@ def replace_link(source: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     link_or_copy(source, temporary)
     move(temporary, target)
+
+
+def check_out(folder: Path, option: str = "--out") -> None:
+    """Raise `UserError` where nothing could be written into `folder`, which need not exist: before minutes of work for
+    it. Nothing is left there."""
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is not a folder")
+        check_writable(folder)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error}. Free space, or choose another {option}.") from error

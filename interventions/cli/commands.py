@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser
 from biggan.errors import UserError
+from biggan.run.files import check_out
 from interventions.cli.options import DEFAULT_STEPS, PROGRAM, load_change_files
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def compare(argv: list[str]) -> int:
     parser.add_argument("--out", metavar="DIR", help="write the tables (CSV) and report.html there")
     parser.add_argument("--all", action="store_true", dest="everything", help="print every table, whole")
     options = parser.parse_args(argv)
+    if options.out:
+        check_out(Path(options.out))
     are_plans = all((Path(run) / "plan.json").is_file() for run in options.runs)
     found = compare_plans(options.runs) if are_plans else compare_runs(options.runs)
     verdicts = verdicts_of(found)
@@ -104,6 +107,8 @@ def replay(argv: list[str]) -> int:
         "changes, where one begins between the checkpoint and the step")  # fmt: skip
     options = parser.parse_args(argv)
     load_change_files(options)
+    if options.out:
+        check_out(Path(options.out).parent)
     replayed = replay_step(options.ckpt, options.at)
     print(describe(replayed))
     if options.out:

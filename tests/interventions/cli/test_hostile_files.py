@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("hostile")
     found = Place(folder)
     found.run.mkdir()
-    assert train_main(["--out", str(folder / "own"), "--steps=4", "--quiet", "--checkpoint.every=1", "--checkpoint.keep=9", *TINY]) == 0
+    assert (
+        train_main(
+            ["--out", str(folder / "own"), "--steps=4", "--quiet", "--checkpoint.every=1", "--checkpoint.keep=9", *TINY]
+        )
+        == 0
+    )
     return found
 
 
@@ -69,8 +75,8 @@ def change(name: str, defined_in: Path | None, start: int) -> dict[str, Any]:
 
 
 def make_hostile(place: Place, name: str) -> None:
-    """The run, a branch of step 1 that says it was changed by `name` and will be again; its checkpoints and configuration
-    name a feature network; and a plan that is the same."""
+    """The run, a branch of step 1 that says it was changed by `name` and will be again; its checkpoints and its
+    configuration name a feature network; and a plan that is the same."""
     import shutil
 
     shutil.rmtree(place.run)
@@ -114,7 +120,11 @@ def make_hostile_plan(place: Place, entries: list[dict[str, Any]]) -> None:
 
 
 def commands(place: Place) -> list[tuple[Callable[[list[str]], int], list[str]]]:
-    run, first, out = str(place.run), str(place.run / "checkpoints/step-00000001.safetensors"), str(place.folder / "out")
+    run, first, out = (
+        str(place.run),
+        str(place.run / "checkpoints/step-00000001.safetensors"),
+        str(place.folder / "out"),
+    )
     quick = ["--steps=1", "--quiet", "--out", out]
     plan = ["--ckpt", run, "--at=1", "--steps=1", "--seeds=0"]
     return [
@@ -194,8 +204,6 @@ def test_no_public_function_runs_it(place: Place, name: str, monkeypatch: pytest
         lambda: spectra.detect_run(place.run),
     ]
     for call in calls:
-        try:
+        with suppress(UserError):
             call()
-        except UserError:
-            pass
         assert not place.marker.exists()

@@ -159,7 +159,9 @@ def test_where_nothing_survives_it_says_so(
     recipes = tmp_path / "one.yaml"
     recipes.write_text("seeds: 1\nsettings: {train.on_alarm: stop}\nentries: {dropout: {changes: [dropout: 0.8]}}\n")
     start_with(InThisProcess(scripted), monkeypatch)
-    assert main(["rescue", str(collapsed), "--recipes", str(recipes), "--out", str(tmp_path / "out"), "--quiet", OWN]) == 1
+    assert (
+        main(["rescue", str(collapsed), "--recipes", str(recipes), "--out", str(tmp_path / "out"), "--quiet", OWN]) == 1
+    )
     said = " ".join(capsys.readouterr().out.split())
     assert "Nothing rescued the run from step 18." in said
     assert "to go on" not in said
