@@ -13,6 +13,7 @@ import torch
 
 from biggan.choices import check_names
 from biggan.config import Config, differences, flatten, to_dict
+from biggan.data.headers import check_headers
 from biggan.data.images import Source
 from biggan.data.sources.opening import open_source
 from biggan.distributed.collectives import copy_from_main, from_main
@@ -284,7 +285,10 @@ def _open_data(config: Config) -> Source:
     check_names(config)
     if config.eval.every:
         check_features(config.eval.features)
-    return open_source(config)
+    source = open_source(config)
+    if is_main():
+        check_headers(source, config.data)
+    return source
 
 
 def resolve_device(device: str) -> Literal["cpu", "cuda"]:
