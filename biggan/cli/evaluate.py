@@ -27,9 +27,10 @@ def _eval(argv: list[str]) -> int:
     _check(arguments)
     from biggan.evaluation.job import EvaluationJob
     from biggan.evaluation.shares import joined
+    from biggan.permissions import permitted
     from spectra.linalg.tf32 import tf32
 
-    with tf32(False), joined() as share:
+    with permitted([arguments.features], trust_cache=arguments.trust_cache), tf32(False), joined() as share:
         job = EvaluationJob.open(arguments, share)
         if arguments.truncation_curve is not None:
             _curve(job, arguments.truncation_curve)
@@ -171,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="seed of the latents (default 0)")
     add("--data-path", metavar="PATH", help="where the run's data is now; default: where it was in training")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default auto)")
+    add("--trust-cache", action="store_true", help="use files of the cache that belong to other users")
     add("--out", metavar="DIR", help="where to store the results; default: RUN/evaluations")
     return parser
 

@@ -42,6 +42,7 @@ FLAGS = {
     "resume": None,
     "resume_or_start": False,
     "allow_change": False,
+    "trust_cache": False,
     "quiet": False,
     "dry_run": False,
     "json": False,
@@ -65,6 +66,11 @@ class CommandLine:
         """The preset's name."""
         name = self.flags["preset"] or DEFAULT_PRESET
         return RENAMED_PRESETS.get(name, name)
+
+    @property
+    def features(self) -> str | None:
+        """The feature network that the options name, or none. What a file names is not imported."""
+        return self.levels[-1].get("eval.features")
 
     def config(self, base: Config | None = None) -> Config:
         """The configuration, over the defaults and the preset; or over `base`, that of the run that is resumed.
@@ -150,6 +156,7 @@ def make_parser(texts: Mapping[str, str]) -> ArgumentParser:
         help="with --out DIR: continue the run in this directory, or begin it; the same command each time",
     )
     add("--allow-change", action="store_true", help="with --resume: accept changed fields that affect the results")
+    add("--trust-cache", action="store_true", help="use files of the cache that belong to other users")
     add(
         "--notify",
         metavar="CMD",

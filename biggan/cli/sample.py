@@ -37,6 +37,10 @@ def _sample(argv: list[str]) -> int:
         raise UserError("no checkpoint was given. Give --ckpt FILE, or --film-strip RUN.")
     else:
         draw = _grid if arguments.num is None else _many_images
+    if arguments.num is None:
+        from biggan.run.files import check_out
+
+        check_out(Path(arguments.out or "x").parent)
     from spectra.linalg.tf32 import tf32
 
     with tf32(False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,13 @@ def _train_on_ranks(argv: list[str]) -> int:
         config = line.config() if line.flags["resume"] is None else None
         if line.flags["resume_or_start"] and config is not None and config.out is None:
             raise UserError("--resume-or-start needs --out DIR, the run's directory: it is resumed, or begun there.")
+    from biggan.permissions import permitted
+
+    with permitted([line.features], trust_cache=line.flags["trust_cache"]):
+        return _new_or_resumed(line, config, notify)
+
+
+def _new_or_resumed(line: CommandLine, config: Config | None, notify: Notify | None) -> int:
     from biggan.distributed.launch import restarts
     from biggan.run.session import is_run_in, open_new, run_to_continue
 
@@ -190,11 +198,12 @@ def _run(session: Session, notify: Notify | None, *, quiet: bool) -> int:
 
 
 def _say_the_end(session: Session, status: str, *, quiet: bool) -> None:
-    from biggan.run.ending import why_stopped
+    from biggan.run.ending import own_features, why_stopped
 
     run = session.run
     if status == "interrupted":
-        print(f"interrupted; step {session.state.step} is saved. To go on:\n  biggan-train --resume {run.path}")
+        again = shlex.join(["biggan-train", "--resume", str(run.path), *own_features(session.config)])
+        print(f"interrupted; step {session.state.step} is saved. To go on:\n  {again}")
     elif status == "stopped":
         print(why_stopped(run))
     elif not quiet:

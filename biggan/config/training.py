@@ -27,6 +27,12 @@ class DataConfig(Section):
     """Share of each class held out for validation if the data has no such split; the same images in every run."""
     train_per_class: int | None = setting(None, low=1)
     """Use only the first N training images of each class; null: all. D memorizes small training sets."""
+    check: Literal["headers", "none"] = setting("headers", numbers=False)
+    """headers: read every image file's header when a run starts, and name those that are no images (only files that
+    were changed since; of parquet files and prepared data nothing); none: find them when they are drawn."""
+    on_broken: Literal["stop", "skip"] = setting("stop", numbers=False)
+    """What to do at a broken image. stop: save the state of the step before, and end; skip: take the next readable
+    image of its class, and record the event `broken_image`."""
     workers: int = setting(0, numbers=False, low=0)
     """Data-loader processes, at most one per core; 0: load in the main process. Any number gives the same images."""
 

@@ -39,7 +39,7 @@ def decode(data: bytes) -> np.ndarray:
     except BrokenImage:
         raise
     except Exception as error:  # Pillow's plugins raise every kind of error on damaged files
-        raise BrokenImage(_reason(error, data)) from error
+        raise BrokenImage(why_broken(error, data)) from error
     return np.ascontiguousarray(_upright(pixels, orientation))
 
 
@@ -126,7 +126,8 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def _reason(error: Exception, data: bytes) -> str:
+def why_broken(error: Exception, data: bytes) -> str:
+    """What was wrong with an encoded image, in words."""
     if not data:
         return "the file is empty"
     if type(error).__name__ == "UnidentifiedImageError":

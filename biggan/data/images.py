@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from biggan.data.broken import SkippedImage
 from biggan.data.ids import image_ids, numbered
 from biggan.data.labels import Labels
 from biggan.rng import uniform
@@ -47,6 +49,20 @@ class Images(Dataset, abc.ABC):
     def load_raw(self, index: int) -> np.ndarray:
         """As `load`, but raises `BrokenImage`, for callers that can skip the image."""
         return self.load(index)
+
+    def replace_broken(self) -> None:
+        """From now on let the next image of its class take the place of a broken one (see `Substitutes`)."""
+
+    def recall_skipped(self, pairs: Mapping[int, int]) -> None:
+        """Take over which images took the place of broken ones in earlier sessions."""
+
+    def take_skipped(self) -> list[SkippedImage]:
+        """The broken images that were replaced since the last call."""
+        return []
+
+    def loaded_places(self, places: np.ndarray) -> np.ndarray:
+        """The places of what was loaded for these places: others where images are broken."""
+        return places
 
     def identity(self) -> bytes:
         """A digest that identifies these images without reading all of them."""
@@ -95,7 +111,9 @@ class Images(Dataset, abc.ABC):
     def __getitems__(self, positions: list[Position]) -> tuple[Tensor, Tensor]:
         """A whole batch at once: images (B, 3, R, R) float32 in [-1, 1], labels (B,) int64."""
         places = np.array([position.index for position in positions], dtype=np.int64)
-        pixels, labels = self.pixels(places), self.labels[places]
+        pixels = self.pixels(places)
+        places = self.loaded_places(places)
+        labels = self.labels[places]
         keys = np.array([position.key for position in positions], dtype=np.uint64)
         if self.flip:
             mirrored = uniform(keys, FLIP) < 0.5

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from biggan.data.sampler import PositionalSampler
+from biggan.data.step_batches import LoadedBatch, StepBatches
 from biggan.distributed.ranks import BatchShard, local_world_size
 from biggan.errors import UserError
 from biggan.training.signals import leave_signals_to_the_parent
@@ -19,14 +18,12 @@ if TYPE_CHECKING:
     from biggan.config import Config
     from biggan.data.images import Images, Position, Source
 
-LabelledImages = tuple[Tensor, Tensor]
 
-
-def training_batches(config: Config, source: Source, start: int) -> Iterator[LabelledImages]:
+def training_batches(config: Config, source: Source, start: int) -> StepBatches:
     """Real images (B, 3, R, R) and labels (B,), one global batch for each D step from step `start` on.
 
     The same for every number of `data.workers`. Each rank reads only its own rows (`BatchShard`). Raises
-    `UserError` if an image is broken.
+    `UserError` if an image is broken, before the first batch of its step (see `StepBatches`).
     """
     sampler = PositionalSampler(
         len(source.train),
@@ -47,7 +44,7 @@ def training_batches(config: Config, source: Source, start: int) -> Iterator[Lab
         worker_init_fn=_begin_worker,
         generator=torch.Generator().manual_seed(0),  # else the loader draws its workers' seed from global state
     )
-    return _unpacked(iter(loader))  # made here and not in the generator, so that workers begin at once
+    return StepBatches(iter(loader), config.train.d_steps, start)
 
 
 def worker_count(config: Config) -> int:
@@ -65,20 +62,12 @@ class _Reporting(Dataset):
     def __init__(self, images: Images) -> None:
         self.images = images
 
-    def __getitems__(self, positions: list[Position]) -> LabelledImages | UserError:
+    def __getitems__(self, positions: list[Position]) -> LoadedBatch | UserError:
         try:
-            return self.images.__getitems__(positions)
+            images, labels = self.images.__getitems__(positions)
+            return images, labels, self.images.take_skipped()
         except UserError as error:
-            return error
-
-
-def _unpacked(batches: Iterator[LabelledImages | UserError]) -> Iterator[LabelledImages]:
-    while True:
-        batch = next(batches)  # the sampler has no end
-        if isinstance(batch, UserError):
-            del batches  # ends the workers now; the error's traceback would keep them, and end them slowly
-            raise batch
-        yield batch
+            return error.with_traceback(None)  # which would keep the workers, and end them slowly
 
 
 def _begin_worker(worker: int) -> None:

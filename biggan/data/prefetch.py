@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import torch
 
-from biggan.data.loader import LabelledImages
+from biggan.data.step_batches import LabelledImages
+from biggan.errors import UserError
 
 
 def prefetched(batches: Iterator[LabelledImages], device: torch.device) -> Iterator[LabelledImages]:
     """The same batches; for a GPU, each is copied one batch ahead, on a separate stream.
 
-    The loader pins them. If it raises, the error comes one batch early.
+    The loader pins them. If it raises, the error comes where its batch would have come.
     """
     return batches if device.type != "cuda" else _ahead(batches, device)
 
@@ -21,6 +22,8 @@ def _ahead(batches: Iterator[LabelledImages], device: torch.device) -> Iterator[
     stream = torch.cuda.Stream(device)
     following = _sent(batches, stream, device)
     while True:
+        if isinstance(following, UserError):
+            raise following
         current = following
         torch.cuda.current_stream(device).wait_stream(stream)
         for tensor in current:  # its memory may be taken again only when the work on it is done
@@ -29,7 +32,12 @@ def _ahead(batches: Iterator[LabelledImages], device: torch.device) -> Iterator[
         yield current
 
 
-def _sent(batches: Iterator[LabelledImages], stream: torch.cuda.Stream, device: torch.device) -> LabelledImages:
-    images, labels = next(batches)
+def _sent(
+    batches: Iterator[LabelledImages], stream: torch.cuda.Stream, device: torch.device
+) -> LabelledImages | UserError:
+    try:
+        images, labels = next(batches)
+    except UserError as error:
+        return error
     with torch.cuda.stream(stream):
         return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)

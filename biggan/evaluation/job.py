@@ -32,6 +32,7 @@ from biggan.evaluation.truncation import Curve, draw_curve, truncation_curve
 from biggan.networks import build_discriminator
 from biggan.observers.evaluation import to_json
 from biggan.run.checkpoint import Checkpoint, CheckpointError, checkpoint_paths, newest_checkpoint, read_checkpoint
+from biggan.run.files import check_out
 from biggan.run.session import resolve_device
 from spectra.record.files import make_folder, write_text
 
@@ -70,6 +71,9 @@ class EvaluationJob:
                 "would "
                 f"have none. Start at most {block_count(arguments.samples)} processes."
             )
+        folder = _folder_of(arguments, paths[0])
+        if share.is_main:
+            check_out(folder)
         if share.ranks > 1:  # what is trained and measured once is made by one of them
             _main_first(share)
         evaluator = Evaluator.of_run(
@@ -95,8 +99,6 @@ class EvaluationJob:
             raise UserError(f"--truncation-curve needs the IS, which {unknown['is']}. Give more --samples.")
         if share.is_main:
             report_beforehand(evaluator, arguments.samples, unknown)
-        run = paths[0].parent.parent if paths[0].parent.name == "checkpoints" else paths[0].parent
-        folder = Path(arguments.out) if arguments.out else run / "evaluations"
         return cls(paths, evaluator, settings, share, folder, config, device)
 
     def scores(self) -> ScoreTable:
@@ -251,6 +253,13 @@ class EvaluationJob:
         except OSError as error:
             raise UserError(f"cannot make {self.folder}: {error}. Choose another --out.") from error
         return self.folder / name
+
+
+def _folder_of(arguments: Namespace, checkpoint: Path) -> Path:
+    """Where the results are stored."""
+    if arguments.out:
+        return Path(arguments.out)
+    return (checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent) / "evaluations"
 
 
 def report_beforehand(evaluator: Evaluator, samples: int, unknown: Mapping[str, str]) -> None:

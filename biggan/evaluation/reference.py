@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,10 +14,12 @@ from torch import Tensor
 
 from biggan import rng
 from biggan.config import Config
+from biggan.data import decode
+from biggan.data import images as images_module
 from biggan.data.images import Images, Source
 from biggan.data.sources.opening import arrange, open_data
 from biggan.errors import UserError
-from biggan.evaluation.features import cache
+from biggan.evaluation.features import cache, registry
 from biggan.evaluation.features.registry import Embedded, FeatureNetwork, embed_images, join
 
 MOST_KEPT = 10_000  # number of real images whose features are kept, for scores that compare single images
@@ -88,11 +92,15 @@ def make_reference(
     classes = len(source.classes)
     check_classes(images, source.classes, split)
     size = images.pixels([0]).shape[1]
-    name = f"reference-{cache.key(4, network.name, network.digest, images.identity(), len(images), size, classes)}"
-    tensors = cache.load_cached(name)
+    code = (sys.modules[__name__], registry, rng, decode, images_module)
+    features = {"features": network.name, "digest": network.digest}
+    sizes = {"images": len(images), "resolution": size, "classes": classes}
+    entry = cache.cache_entry("reference", code, images.identity(), **features, **sizes)
+    tensors = cache.load_cached(entry, lambda found: _is_sound(found, images, classes))
     if tensors is None:
+        cache.check_cache(_bytes_needed(network, images, classes, device))  # before all images are embedded
         tensors = _measure(network, images, classes, device)
-        cache.store_cached(name, tensors)
+        cache.store_cached(entry, tensors)
     by_class = tensors.get("class_outer")
     return Reference(
         split=split,
@@ -107,6 +115,37 @@ def make_reference(
         ],
         own_classes=network.own_classes,
     )
+
+
+def _bytes_needed(network: FeatureNetwork, images: Images, classes: int, device: str | torch.device) -> int:
+    """About the size of a reference, from the features of one image."""
+    part = next(iter(embed_images(network, images.subset(np.arange(1)), device)))
+    width, logits = part.features.shape[1], 0 if part.logits is None else part.logits.shape[1]
+    by_class = classes * width * (width + 1)
+    kept = min(len(images), MOST_KEPT) * (width + logits + 1)
+    return 8 * (kept + width * (width + 1) + (by_class if 8 * by_class <= MOST_CLASS_BYTES else 0))
+
+
+def _is_sound(found: Mapping[str, Tensor], images: Images, classes: int) -> bool:
+    """Whether a kept reference can be one of these images: its shapes, its counts, its labels."""
+    try:
+        width, kept = len(found["total"]), min(len(images), MOST_KEPT)
+        shapes = {"outer": (width, width), "features": (kept, width), "labels": (kept,), "spreads": (classes,)}
+        counts = np.bincount(images.labels, minlength=classes)
+        drawn = rng.generator(0, "reference/subset").permutation(len(images))[:MOST_KEPT]
+        by_class = "class_outer" not in found or (
+            found["class_outer"].shape == (classes, width, width)
+            and found["class_total"].shape == (classes, width)
+            and np.array_equal(found["class_count"].numpy(), counts)
+        )
+        return (
+            all(tuple(found[name].shape) == shape for name, shape in shapes.items())
+            and int(found["count"]) == len(images)
+            and np.array_equal(found["labels"].numpy(), images.labels[drawn])
+            and by_class
+        )
+    except (KeyError, ValueError, TypeError, RuntimeError):
+        return False
 
 
 def check_classes(images: Images, names: tuple[str, ...], split: str) -> None:

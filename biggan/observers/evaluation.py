@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from biggan.evaluation.evaluator import Evaluator, Settings, Weights
 from biggan.evaluation.scores import quick_scores
 from biggan.observers.collapse import Collapse
+from biggan.permissions import check_features
 from biggan.training.observer import Observer
 from spectra.detect import Finding
 
@@ -40,6 +41,7 @@ class Evaluation(Observer):
         self.evaluator: Evaluator | None = None
         if not every or trainer.config.steps // every == start // every:
             return
+        check_features(self.config.features)
         self.evaluator = Evaluator.of_run(
             trainer.config,
             self.config.features,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -82,6 +83,10 @@ class RunDirectory:
     def _write_facts(self, facts: Mapping[str, Any]) -> None:
         write_text(self.path / "run.json", json.dumps(facts, indent=2) + "\n")
 
+    def add_facts(self, facts: Mapping[str, Any]) -> None:
+        """Add to run.json, or replace what it has under these names."""
+        self._write_facts(self.facts() | dict(facts))
+
     def changed_facts(self, config: Config) -> dict[str, list[Any]]:
         """What differs now from run.json and may change bits: name -> [then, now]."""
         return other_facts(self.facts(), run_facts(config))
@@ -91,12 +96,13 @@ class RunDirectory:
         return self.facts().get("data")
 
     def continued_by(self, step: int) -> str | None:
-        """The command to continue a run at `step`, if its run.json names another one than biggan-train.
-
-        It does so for a branch whose changes are not all made yet.
-        """
+        """The command to continue a run at `step`, if that is another one than biggan-train: of a branch whose changes
+        are not all made yet. It names the files that their code came from."""
         found = self.facts().get("continued_by")
-        return f"{found['command']} {self.path}" if found and step <= found["through"] else None
+        if not found or step > found["through"]:
+            return None
+        files = [word for place in found.get("change_files", []) for word in ("--change-file", str(place))]
+        return shlex.join(["biggan-intervene", "--resume", str(self.path), *files])
 
     def class_names(self) -> list[str] | None:
         """The classes' names by their numbers; None if they are not recorded."""

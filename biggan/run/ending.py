@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from biggan.run.checkpoint import all_checkpoints, peek
 from biggan.run.directory import RunDirectory
 
 if TYPE_CHECKING:
-    from biggan.config import TrainConfig
+    from biggan.config import Config, TrainConfig
 
 _ENDS = {"stopped", "interrupted", "finished", "paused"}
 
@@ -33,10 +34,13 @@ def why_stopped(run: RunDirectory) -> str:
     lines = [f"stopped at step {step}, which is saved, by an alarm: {cause}, which began at step {onset}."]
     before = [path for at, path in all_checkpoints(run.path).items() if at < onset]
     lines += ["the last checkpoint from before it:", f"  {before[-1] if before else 'none is left'}"]
+    features = own_features(run.read_config())
     if before and cause == "collapse":
-        lines += ["to train from there under several recipes:", f"  biggan-intervene rescue {run.path}"]
-    again = run.continued_by(step) or f"biggan-train --resume {run.path} --train.on_alarm continue"
-    return "\n".join([*lines, "to go on as it is:", f"  {again}"])
+        again = shlex.join(["biggan-intervene", "rescue", str(run.path), *features])
+        lines += ["to train from there under several recipes:", f"  {again}"]
+    later = run.continued_by(step)
+    again = later or shlex.join(["biggan-train", "--resume", str(run.path), "--train.on_alarm", "continue"])
+    return "\n".join([*lines, "to go on as it is:", f"  {' '.join([again, *map(shlex.quote, features)])}"])
 
 
 def alarm_to_stop_at(run: RunDirectory, settings: TrainConfig, step: int, ranks: int) -> dict[str, Any] | None:
@@ -55,3 +59,10 @@ def alarm_to_stop_at(run: RunDirectory, settings: TrainConfig, step: int, ranks:
             at_hand = event["step"] == step or (ranks > 1 and event["step"] == step - 1)
             found = {name: event[name] for name in ("cause", "onset") if name in event} if at_hand else found
     return found
+
+
+def own_features(config: Config) -> list[str]:
+    """The option that a command which goes on with a run must be given, where the run's scores are in features of
+    somebody's own: they are imported only where the call itself names them."""
+    features = config.eval.features
+    return ["--eval.features", features] if config.eval.every and ":" in features else []

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from spectra.record.files import move, sync, write_bytes
+from biggan.errors import UserError
+from spectra.record.files import check_writable, move, sync, write_bytes
 
 _held: set[Lock] = set()
 
@@ -174,3 +175,14 @@ def holds_nothing(path: Path) -> bool:
     """Whether a folder is empty, but for a lock and what a kill left of one that was being filled."""
     names = {one.name for one in path.iterdir()}
     return UNBORN in names or all(name == LOCK or name.startswith(f".{UNBORN}.") for name in names)
+
+
+def check_out(folder: Path, option: str = "--out") -> None:
+    """Raise `UserError` where nothing could be written into `folder`, which need not exist: before minutes of work for
+    it. Nothing is left there."""
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is not a folder")
+        check_writable(folder)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error}. Free space, or choose another {option}.") from error

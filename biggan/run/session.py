@@ -13,6 +13,7 @@ import torch
 
 from biggan.choices import check_names
 from biggan.config import Config, differences, flatten, to_dict
+from biggan.data.headers import check_headers
 from biggan.data.images import Source
 from biggan.data.sources.opening import open_source
 from biggan.distributed.collectives import copy_from_main, from_main
@@ -22,6 +23,7 @@ from biggan.distributed.ranks import BatchShard, is_main, local_world_size
 from biggan.errors import UserError
 from biggan.evaluation.features.cache import cache_folder
 from biggan.objective.gradient_penalties import strengths
+from biggan.permissions import check_features
 from biggan.run.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint, save_checkpoint
 from biggan.run.directory import RunDirectory, default_path, make_event
 from biggan.run.folding import load_state
@@ -304,7 +306,12 @@ def _open_data(config: Config) -> Source:
     """The data, after setting the configured arithmetic and checking the names in the configuration."""
     use_arithmetic(config)
     check_names(config)
-    return open_source(config)
+    if config.eval.every:
+        check_features(config.eval.features)
+    source = open_source(config)
+    if is_main():
+        check_headers(source, config.data)
+    return source
 
 
 def resolve_device(device: str) -> Literal["cpu", "cuda"]:

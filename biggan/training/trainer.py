@@ -10,7 +10,6 @@ import torch
 
 from biggan.config import Config
 from biggan.data.images import Source
-from biggan.data.loader import training_batches
 from biggan.data.prefetch import prefetched
 from biggan.distributed.collectives import from_main, mean_over_ranks
 from biggan.distributed.consensus import check_copies
@@ -20,6 +19,7 @@ from biggan.run.directory import RunDirectory, make_event
 from biggan.run.ending import alarm_to_stop_at
 from biggan.run.retention import may_be_saved
 from biggan.training.observer import Observer, Observers
+from biggan.training.reading import EVENT, Reading, Unreadable
 from biggan.training.signals import StopSignals
 from biggan.training.state import TrainingState
 from biggan.training.step import Stats, Updater
@@ -45,6 +45,7 @@ class Trainer:
         self._non_finite = False
         self._alarm: dict[str, Any] | None = None
         self._checked = state.step
+        self._reading: Reading | None = None
 
     def train(self, until: int | None = None) -> str:
         """Run the loop; return "finished", "interrupted" (by a signal) or "stopped" (by non-finite numbers or an alarm,
@@ -60,25 +61,45 @@ class Trainer:
                     self._alarm = alarm_to_stop_at(self.run, self.config.train, self.state.step, world_size())
                 self._loop()
                 self._check_copies()
+                unreadable = self._report_broken_images(at_end=True)
                 status, why = self._ending()
                 self.observers.on_end(status)
                 self.emit(status, **why)
+            if unreadable is not None:
+                raise unreadable.refusal(self.run, self.state.step, is_main=is_main())
         except BaseException:
             self.observers.on_end("failed")
             raise
         finally:
+            self._reading = None  # ends the loader's workers
             self.run.unlock()
         self._signals.pass_on()
         return status
 
     def _loop(self) -> None:
-        batches = prefetched(training_batches(self.config, self.source, self.state.step), self.updater.device)
+        self._reading = Reading(self.config, self.source, self.run, self.state.step)
+        batches = prefetched(self._reading.batches, self.updater.device)
+        if self.state.step < self._until and self._reading.begin(self.state.step):
+            self._stop = "interrupted"
         while self.state.step < self._until and not self._is_to_stop():
             stats = self.train_step(batches)
             self._report_non_finite(stats)
             if may_be_saved(self.state.step, self.config):
                 self._check_copies()
+            self._report_broken_images()
             self.observers.after_step(self.state.step, stats)
+
+    def _report_broken_images(self, *, at_end: bool = False) -> Unreadable | None:
+        """Record images that others took the place of, before the step's state is saved; at the end also the one that
+        keeps the next step from beginning."""
+        assert self._reading is not None
+        if at_end or world_size() == 1 or may_be_saved(self.state.step, self.config):
+            for said in self._reading.skipped(self.state.step):
+                self.emit(EVENT, **said)
+        found = self._reading.error() if at_end and self._stop is not None else None
+        if found is not None:
+            self.emit(EVENT, **found.event())
+        return found
 
     def _ending(self) -> tuple[str, dict[str, Any]]:
         """How training ended, on every rank alike, and what its event says of the reason.
@@ -118,6 +139,8 @@ class Trainer:
         if self.config.train.freeze != "G":
             self.state.ema.update(self.state.G, self.state.step + 1, generator.get("skipped/G"))
         self.state.step += 1
+        if self._reading is not None and self.state.step < self._until:  # ranks learn of it in the exchange below
+            self._reading.batches.read_ahead(self.state.step)
         return self._to_floats(discriminator, generator)
 
     def _to_floats(self, discriminator: list[Stats], generator: Stats) -> dict[str, float]:
@@ -146,8 +169,10 @@ class Trainer:
 
     @property
     def _wishes_to_stop(self) -> bool:
-        """Whether this rank got a signal, has an alarm to stop at, or has lost the launcher that would stop it."""
-        return self._signals.asked or self._alarm is not None or launcher_is_gone()
+        """Whether this rank got a signal, has an alarm to stop at, cannot read the next step's images, or has lost the
+        launcher that would stop it."""
+        blocked = self._reading is not None and self._reading.is_blocked
+        return self._signals.asked or self._alarm is not None or blocked or launcher_is_gone()
 
     def _report_non_finite(self, stats: dict[str, float]) -> None:
         """Emit one event when numbers stop being finite (not one per step); stop if the configuration asks for it.

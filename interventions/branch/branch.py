@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from biggan.errors import UserError
 from biggan.run.directory import RunDirectory
 from interventions.branch.parent import Parent
 from interventions.branch.timeline import Applied, Phase, Timed, Timeline, applied_from_json, make_timeline, open_ended
+from interventions.changes import Change, code_of
+from interventions.changes.recorded import refuse_changed_code, sources_of
 
 if TYPE_CHECKING:
     from biggan.run.session import Session
@@ -52,10 +55,13 @@ def plan_branch(
     steps: int,
     out: str | Path | None = None,
     settings: dict[str, Any] | None = None,
+    *,
+    allow_change: bool = False,
 ) -> Branch:
     """A branch of `parent` for `steps` further steps, in `out`.
 
-    `settings` are fields that do not decide the numbers. Nothing is written. Raises `UserError` as `make_timeline`.
+    `settings` are fields that do not decide the numbers; `allow_change` lets changes that the parent had planned begin
+    with other code than theirs. Nothing is written. Raises `UserError` as `make_timeline`.
     """
     from interventions.changes import with_fields
 
@@ -64,7 +70,7 @@ def plan_branch(
     end = parent.step + steps
     config = with_fields(parent.checkpoint.config, {**(settings or {}), "steps": end, "out": None})
     holding, coming = parent.open_changes()
-    timeline = make_timeline(config, parent.step, end, changes, holding, coming)
+    timeline = make_timeline(config, parent.step, end, changes, holding, coming, allow_change=allow_change)
     branch = Branch(parent, timeline, Path(), [*holding, *coming])
     branch.out = Path(out) if out is not None else default_out(parent, branch.label())
     return branch
@@ -144,7 +150,11 @@ def open_branch(branch: Branch) -> Session:
     if branch.inherited:
         facts["inherited_changes"] = [one.as_json() for one in branch.inherited]
     if (boundary := branch.timeline.last_boundary) is not None:
-        facts["continued_by"] = {"command": "biggan-intervene --resume", "through": boundary}
+        coming = [change for phase in branch.timeline.phases[1:] for change in phase.begins]
+        places = [found.place for change in coming if (found := code_of(change)) is not None]
+        facts["continued_by"] = {"change_files": list(dict.fromkeys(places)), "through": boundary}
+    if code := sources_of(_all_changes(branch), parent.facts.get("code")):
+        facts["code"] = code
     before = [] if parent.run is None else parent.run.events_that_hold(through=parent.step)
     events = [event | {"inherited": True} for event in before if event["event"] not in OF_SESSIONS]
     config = dataclasses.replace(first.config, out=str(branch.out))
@@ -153,11 +163,26 @@ def open_branch(branch: Branch) -> Session:
     return open_branched(config, parent.checkpoint, facts, prepare, events=events, data=identity, past=past)
 
 
+def _all_changes(branch: Branch) -> list[Change]:
+    """The branch's own, and those of its parent that go on or are still to come; as they begin, where they do."""
+    begun = [change for phase in branch.timeline.phases for change in phase.begins]
+    return [*begun, *(one.timed.change for one in [*branch.timeline.applied, *branch.inherited])]
+
+
 def continue_branch(
-    path: str | Path, *, steps: int | None = None, quiet: bool = False, observers: list[Any] | None = None
+    path: str | Path,
+    *,
+    steps: int | None = None,
+    quiet: bool = False,
+    observers: list[Any] | None = None,
+    allow_change: bool = False,
 ) -> str:
     """Continue a branch that was stopped or killed, exactly. `steps`: the total number of steps after the branching
-    point. Returns the same as `run_branch`; "finished" immediately if the branch had already ended."""
+    point. Returns the same as `run_branch`; "finished" immediately if the branch had already ended.
+
+    A change of somebody's own that is still to come needs its code, which the caller must have loaded (`load_file`);
+    raises `UserError` where it is missing, and unless `allow_change` where it has changed since.
+    """
     from biggan.run.finishing import finish_run
     from biggan.run.session import find_start
 
@@ -173,10 +198,35 @@ def continue_branch(
         finish_run(path, start.config, start.step)
         return "finished"
     entries = applied_from_json([*facts.get("inherited_changes", []), *facts["changes"]])
+    other = refuse_changed_code([one.timed.change for one in entries], allow_change=allow_change)
     config = dataclasses.replace(start.config, steps=end)
-    phases = make_timeline(config, start.step, end, [], *open_ended(entries, start.step, born)).phases
+    open_changes = open_ended(entries, start.step, born)
+    phases = make_timeline(config, start.step, end, [], *open_changes, allow_change=allow_change).phases
     session = _reopen(path, phases[0])
+    if other:
+        _keep_code(session.run, start.step, other)
     return _train_phases(session, phases, path, quiet=quiet, observers=observers)
+
+
+def _keep_code(run: RunDirectory, step: int, other: Mapping[str, list[str | None]]) -> None:
+    """Record that changes go on with other code than they began with: an event, and the code in run.json."""
+    from biggan.run.directory import make_event
+    from interventions.changes import CHANGES
+
+    kinds = [CHANGES[name] for name in other]
+    known = run.facts()
+    own = {found.digest: {"file": found.name, "source": found.text} for kind in kinds if (found := code_of(kind))}
+    lists = {name: [_with_new_code(one, other) for one in known[name]] for name in _LISTS if name in known}
+    run.add_facts({**lists, "code": {**known.get("code", {}), **own}})
+    run.append_event(make_event("other_code", step, changes=dict(other)))
+
+
+_LISTS = ("changes", "inherited_changes")
+
+
+def _with_new_code(entry: Mapping[str, Any], other: Mapping[str, list[str | None]]) -> dict[str, Any]:
+    (name,) = entry["change"]
+    return {**entry, "code": other[name][1]} if name in other else dict(entry)
 
 
 def read_facts(run: Path) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from biggan.config import Config, differences
 from biggan.errors import UserError
-from interventions.changes import Change, make_change, value_of, with_fields
+from interventions.changes import Change, recorded_change, value_of, with_code, with_fields
+from interventions.changes.recorded import facts_of
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,12 @@ class Applied:
     def as_json(self) -> dict[str, Any]:
         """Its entry in the list `changes` of run.json."""
         found: dict[str, Any] = {"change": self.timed.change.spec(), "from": self.timed.start, "until": self.timed.stop}
-        if home := source_file(self.timed.change):
-            found["defined_in"] = home
-        return found | {"fields": {name: list(pair) for name, pair in self.fields.items()}}
+        fields = {name: list(pair) for name, pair in self.fields.items()}
+        return found | facts_of(self.timed.change) | {"fields": fields}
+
+    def begun(self, *, allow_change: bool) -> Applied:
+        """As it begins, for which its code is needed (see `with_code`)."""
+        return replace(self, timed=replace(self.timed, change=with_code(self.timed.change, allow_change=allow_change)))
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ class Phase:
     operations: tuple[Change, ...] = ()
     began: tuple[Applied, ...] = ()
     ended: tuple[Applied, ...] = ()
+
+    @property
+    def begins(self) -> list[Change]:
+        """The changes that begin with it."""
+        return [one.timed.change for one in self.began]
 
 
 @dataclass
@@ -83,12 +92,15 @@ def make_timeline(
     changes: list[Timed],
     holding: Iterable[Applied] = (),
     coming: Iterable[Applied] = (),
+    *,
+    allow_change: bool = False,
 ) -> Timeline:
     """The phases from step `begin` to `end` of a branch of a parent whose configuration at `begin` is `config`.
 
     Of a parent that has changes of its own, `holding` are those in force at `begin` that will end, `coming` those that
     will begin (see `open_ended`). Raises `UserError` for a change that changes nothing, for two changes of one field
-    over the same steps, and for one that does not begin before the end.
+    over the same steps, and for one that does not begin before the end; and for one of `coming` whose code this call
+    has not named, or, unless `allow_change`, has named in another version.
     """
     _check_steps(changes, begin, end)
     in_force, coming, before = list(holding), list(coming), config
@@ -100,7 +112,7 @@ def make_timeline(
         for one in ended:
             config = with_fields(config, {name: old for name, (old, _) in one.fields.items()})
         began: list[Applied] = []
-        for one in (one for one in coming if one.timed.start == start):
+        for one in (one.begun(allow_change=allow_change) for one in coming if one.timed.start == start):
             config = _begin(one, in_force + began, config, before)
             began.append(one)
         for timed in (timed for timed in changes if timed.start == start):
@@ -186,23 +198,10 @@ def _check_operations(operations: list[Change], step: int) -> None:
             seen[subject] = change
 
 
-def source_file(change: Change) -> str | None:
-    """The file that a user's change was loaded from; None for the package's own changes."""
-    import sys
-
-    module = sys.modules[type(change).__module__]
-    return str(module.__file__) if module.__name__.startswith("interventions_file_") else None
-
-
-def applied_from_json(entries: list[dict[str, Any]]) -> list[Applied]:
-    """The changes listed in a branch's run.json. Raises `UserError` if one no longer exists."""
-    from interventions.changes import load_file
-
+def applied_from_json(entries: Iterable[Mapping[str, Any]]) -> list[Applied]:
+    """The changes listed in a branch's run.json, without running any code (see `recorded_change`)."""
     found = []
     for entry in entries:
-        if entry.get("defined_in"):
-            load_file(entry["defined_in"])
-        ((name, arguments),) = entry["change"].items()
-        timed = Timed(make_change(name, arguments), entry["from"], entry["until"])
-        found.append(Applied(timed, {name: (old, new) for name, (old, new) in entry["fields"].items()}))
+        timed = Timed(recorded_change(entry), entry["from"], entry["until"])
+        found.append(Applied(timed, {name: (old, new) for name, (old, new) in entry.get("fields", {}).items()}))
     return found

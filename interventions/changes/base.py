@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import importlib.util
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from biggan.config import RENAMED, Config, flatten, from_dict, to_dict, unflatten
@@ -113,53 +109,22 @@ class Change:
 def make_change(name: str, value: Any) -> Change:
     """The change called `name` with the arguments `value`: a text as on the command line, a number, or a mapping.
 
-    `name` may also be `module:Class`, or `file.py:Class`. Raises `UserError` for an unknown name (with the nearest)
-    and for arguments that it does not take.
+    A user's own change is known once its file has been loaded (`--change-file`). Raises `UserError` for an unknown name
+    (with the nearest) and for arguments that it does not take.
     """
     return find_change(name).read(value)
 
 
 def find_change(name: str) -> type[Change]:
-    """The class of a change by its name or import path."""
-    if ":" not in name:
-        check_known(name, CHANGES, "change")
-        return CHANGES[name]
-    module_name, _, class_name = name.rpartition(":")
-    if module_name.endswith(".py"):
-        module = load_file(module_name)
-    else:
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
-            raise UserError(f"cannot import '{module_name}' of the change '{name}': {error}.") from error
-    kind = getattr(module, class_name, None)
-    if not (isinstance(kind, type) and issubclass(kind, Change)):
-        here = {n: v for n, v in vars(module).items() if isinstance(v, type) and v is not Change}
-        known = [n for n, v in here.items() if issubclass(v, Change)]
-        raise UserError(f"'{name}' is not a change: {module_name} has {', '.join(known) or 'no subclass of Change'}.")
-    return kind
-
-
-def load_file(path: str | Path) -> Any:
-    """Run a file of changes, once; those in it are then known by name."""
-    place = Path(path).resolve()
-    module_name = f"interventions_file_{place.stem}_{abs(hash(str(place)))}"
-    if module_name in sys.modules:
-        return sys.modules[module_name]
-    spec = importlib.util.spec_from_file_location(module_name, place)
-    if spec is None or spec.loader is None or not place.is_file():
-        raise UserError(f"there is no Python file {path}. Give the path of a file with subclasses of Change.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except UserError:
-        del sys.modules[module_name]
-        raise
-    except Exception as error:
-        del sys.modules[module_name]
-        raise UserError(f"{path} cannot be run: {type(error).__name__}: {error}.") from error
-    return module
+    """The class of a change by its name. Raises `UserError` for a name of code, which is never looked up here."""
+    if ":" in name:
+        place, _, class_name = name.rpartition(":")
+        raise UserError(
+            f"the change '{name}' names code, which is taken from the command line alone. Give --change-file {place}, "
+            f"and write the name that {class_name} has there."
+        )
+    check_known(name, CHANGES, "change")
+    return CHANGES[name]
 
 
 def amount(given: Amount, before: float | None, what: str) -> float:

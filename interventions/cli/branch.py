@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_OF
 from biggan.errors import UserError
+from biggan.run.directory import RunDirectory
 from interventions.cli.options import DEFAULT_STEPS, PROGRAM
 
 if TYPE_CHECKING:
@@ -32,7 +33,12 @@ def run_one(options: argparse.Namespace, changes: list[tuple[Any, int, int | Non
         for change, since, until in changes
     ]
     branch = plan_branch(
-        parent, timed, DEFAULT_STEPS if options.steps is None else options.steps, options.out, settings
+        parent,
+        timed,
+        DEFAULT_STEPS if options.steps is None else options.steps,
+        options.out,
+        settings,
+        allow_change=options.allow_change,
     )
     if options.control:
         _check_comparable(branch)
@@ -44,7 +50,6 @@ def run_one(options: argparse.Namespace, changes: list[tuple[Any, int, int | Non
 
 
 def _run(branch: Branch, options: argparse.Namespace) -> int:
-    from biggan.run.directory import RunDirectory
     from biggan.run.ending import why_stopped
     from interventions.branch.branch import run_branch
 
@@ -52,7 +57,7 @@ def _run(branch: Branch, options: argparse.Namespace) -> int:
         print(f"{branch.label()}: from step {branch.parent.step} of {branch.parent.checkpoint.path}")
     status = run_branch(branch, quiet=options.quiet)
     if status == "interrupted":
-        print(f"interrupted; to go on:\n  {PROGRAM} --resume {branch.out}")
+        print(f"interrupted; to go on:\n  {_to_go_on(branch.out, options)}")
     if status == "stopped":
         print(why_stopped(RunDirectory(branch.out)))
     if status == "finished" and options.control:
@@ -60,6 +65,20 @@ def _run(branch: Branch, options: argparse.Namespace) -> int:
     if status == "finished" and not options.quiet:
         print(f"finished at step {branch.end}.\n  run         {branch.out}")
     return EXIT_OF[status]
+
+
+def _to_go_on(out: Path, options: argparse.Namespace) -> str:
+    """The command that resumes a branch, naming the code that this one named."""
+    import shlex
+
+    from biggan.run.ending import own_features
+
+    files = [word for path in dict.fromkeys(options.change_file) for word in ("--change-file", path)]
+    given = [text.partition("=")[0].rpartition(":")[0] for text in options.change]
+    files += [word for place in dict.fromkeys(filter(None, given)) for word in ("--change-file", place)]
+    own = own_features(RunDirectory(out).read_config())
+    trust = ["--trust-cache"] if options.trust_cache else []
+    return shlex.join([PROGRAM, "--resume", str(out), *files, *own, *trust])
 
 
 def _check_comparable(branch: Branch) -> None:
@@ -91,13 +110,14 @@ def _compare_control(branch: Branch) -> int:
 
 
 def resume(options: argparse.Namespace) -> int:
-    from biggan.run.directory import RunDirectory
     from biggan.run.ending import why_stopped
     from interventions.branch.branch import continue_branch
 
-    status = continue_branch(options.resume, steps=options.steps, quiet=options.quiet)
+    status = continue_branch(
+        options.resume, steps=options.steps, quiet=options.quiet, allow_change=options.allow_change
+    )
     if status == "interrupted":
-        print(f"interrupted; to go on:\n  {PROGRAM} --resume {options.resume}")
+        print(f"interrupted; to go on:\n  {_to_go_on(Path(options.resume), options)}")
     elif status == "stopped":
         print(why_stopped(RunDirectory(Path(options.resume))))
     elif not options.quiet:

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser
 from biggan.errors import UserError
-from interventions.cli.options import DEFAULT_STEPS, PROGRAM
+from biggan.run.files import check_out
+from interventions.cli.options import DEFAULT_STEPS, PROGRAM, load_change_files
 from spectra.record.files import new_folder, write_text
 
 if TYPE_CHECKING:
     from interventions.study.expand import Resolved
     from interventions.study.launch import Outcome
+    from interventions.study.permit import Permit
 
 Given = list[tuple[Any, int, int | None]]
 """Changes given on the command line, with their --from and --until."""
 
 
-def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, Any]) -> int:
-    """Run a plan, or one changed branch under several seeds, or continue either; then compare."""
+def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, Any], permit: Permit) -> int:
+    """Run a plan, or one changed branch under several seeds, or continue either; then compare. `permit` is handed to
+    its workers."""
     from interventions.study.expand import save_resolved
     from interventions.study.launch import launch, make_start, threads_of
 
@@ -31,7 +34,7 @@ def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, An
         print(describe_plan(resolved, folder))
         return EXIT_DONE
     save_resolved(resolved, folder)
-    start = make_start(options.slurm, folder, threads_of(resolved))
+    start = make_start(options.slurm, folder, threads_of(resolved), permit)
     outcome = launch(resolved, folder, start, options.jobs, quiet=options.quiet)
     if outcome.interrupted:
         print(f"interrupted; every run saved its last step. To go on, give the same command again (--out {folder}).")
@@ -79,6 +82,8 @@ def compare(argv: list[str]) -> int:
     parser.add_argument("--out", metavar="DIR", help="write the tables (CSV) and report.html there")
     parser.add_argument("--all", action="store_true", dest="everything", help="print every table, whole")
     options = parser.parse_args(argv)
+    if options.out:
+        check_out(Path(options.out))
     are_plans = all((Path(run) / "plan.json").is_file() for run in options.runs)
     found = compare_plans(options.runs) if are_plans else compare_runs(options.runs)
     verdicts = verdicts_of(found)
@@ -99,7 +104,12 @@ def replay(argv: list[str]) -> int:
     parser.add_argument("--ckpt", required=True, metavar="X", help="the run directory, or a checkpoint in it")
     parser.add_argument("--at", required=True, type=int, metavar="STEP", help="the step to replay (the first is 1)")
     parser.add_argument("--out", metavar="FILE", help="write a CSV file with one row per image")
+    parser.add_argument("--change-file", action="append", default=[], metavar="FILE", help="a file with your own "
+        "changes, where one begins between the checkpoint and the step")  # fmt: skip
     options = parser.parse_args(argv)
+    load_change_files(options)
+    if options.out:
+        check_out(Path(options.out).parent)
     replayed = replay_step(options.ckpt, options.at)
     print(describe(replayed))
     if options.out:

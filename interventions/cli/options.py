@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from biggan.cli.app import Parser, add_version
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
-    pass
+    from interventions.changes import ChangeFile
 
 
 PROGRAM = "biggan-intervene"
@@ -73,7 +74,8 @@ def make_intervene_parser() -> argparse.ArgumentParser:
     add("--control", action="store_true", help="change nothing, and compare the branch with its parent at the end")
     add("--dry-run", action="store_true", help="show what would differ from the parent, without training")
     add("--quiet", action="store_true", help="no progress display")
-    add("--change-file", action="append", default=[], metavar="FILE", help="a Python file with your own changes")
+    add("--allow-change", action="store_true", help="go on with a --change-file that was edited since the run began")
+    add_permissions(parser)
     _add_timed(parser)
     _add_plan(parser)
     changes = parser.add_argument_group("changes", "VALUE is [G=|D=]ARGUMENT[,ARGUMENT ...]; x2 and /2 are relative.")
@@ -82,7 +84,7 @@ def make_intervene_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a change by name, or your own as module:Class",
+        help="a change by name, or your own as file.py:Class or module:Class",
     )
     for name, kind in CHANGES.items():
         if not _is_of_user(kind):
@@ -96,6 +98,27 @@ def make_intervene_parser() -> argparse.ArgumentParser:
                 help=" ".join(text.replace("%", "%%").split()),
             )
     return parser
+
+
+def add_permissions(parser: argparse.ArgumentParser) -> None:
+    """The options that name code and permit caches, for this call and the processes that it starts."""
+    add = parser.add_argument
+    add("--change-file", action="append", default=[], metavar="FILE", help="a Python file (or a module) with your own "
+        "changes; code that a run or a plan names is never run without it")  # fmt: skip
+    add("--trust-cache", action="store_true", help="use files of the cache that belong to other users")
+
+
+def add_features(parser: argparse.ArgumentParser) -> None:
+    """The option that names a feature network's code, where a command has no options of fields."""
+    parser.add_argument("--eval.features", dest="features", metavar="MODULE:NAME", help="permit the import of the "
+        "runs' own features, where they have such")  # fmt: skip
+
+
+def load_change_files(options: argparse.Namespace) -> list[ChangeFile]:
+    """Run the files of changes that a command names, of which the changes are then known by name."""
+    from interventions.changes import load_file
+
+    return [load_file(path) for path in options.change_file]
 
 
 def _add_timed(parser: argparse.ArgumentParser) -> None:
@@ -149,11 +172,41 @@ def split_groups(argv: list[str]) -> list[list[str]]:
     return groups
 
 
+def load_named_code(groups: list[list[str]]) -> list[ChangeFile]:
+    """Run the files that a command line names, by --change-file and as `--change file.py:Class=...`."""
+    from interventions.changes import import_change
+
+    found: list[ChangeFile] = []
+    for words in groups:
+        options = make_intervene_parser().parse_args(words)
+        found += load_change_files(options)
+        found += [import_change(name)[1] for name, _ in map(_named, options.change) if ":" in name]
+    return found
+
+
+def named_features(groups: list[list[str]]) -> str | None:
+    """The feature network that a command line sets; the last one, where several."""
+    options = make_intervene_parser().parse_args([word for words in groups for word in words])
+    prefix = "eval.features="
+    given = [text.removeprefix(prefix) for text in getattr(options, "change:set") if text.startswith(prefix)]
+    return given[-1] if given else None
+
+
+def without_features(groups: list[list[str]]) -> list[list[str]]:
+    """The command line without `--set eval.features=...`, which with --resume permits an import and changes nothing."""
+    found: list[list[str]] = []
+    for words in groups:
+        pairs = enumerate(itertools.pairwise(words))
+        drop = {n for n, (one, two) in pairs if one == "--set" and two.startswith("eval.features=")}
+        found.append([word for n, word in enumerate(words) if n not in drop and n - 1 not in drop])
+    return found
+
+
 def read_changes(groups: list[list[str]]) -> tuple[list[tuple[Any, int, int | None]], dict[str, Any]]:
     """The changes of a command line with their --from and --until, in further steps; and the settings: fields given
-    with --set that do not affect training."""
+    with --set that do not affect training. The code that it names is loaded (see `load_named_code`)."""
     from biggan.config import fields
-    from interventions.changes import load_file, make_change
+    from interventions.changes import import_change, make_change
     from interventions.changes.state import SetField
 
     free = {name for name, field in fields() if not field.metadata.get("numbers", True)}
@@ -162,14 +215,12 @@ def read_changes(groups: list[list[str]]) -> tuple[list[tuple[Any, int, int | No
     for words in groups:
         options = make_intervene_parser().parse_args(words)
         given = vars(options)
-        for path in options.change_file:
-            load_file(path)
         keys = [key for key in given if key.startswith("change:")]
         named = [(key.removeprefix("change:"), value) for key in keys for value in given[key]]
         for text in options.change:
             named.append(_named(text))
         for name, value in named:
-            change = make_change(name, value)
+            change = import_change(name)[0].read(value) if ":" in name else make_change(name, value)
             if isinstance(change, SetField) and change.field in free:
                 settings[change.field] = change.value
             else:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser
 from biggan.errors import UserError
-from interventions.cli.options import PROGRAM
+from interventions.cli.options import PROGRAM, add_features, add_permissions, load_change_files
+from interventions.study.permit import Permit
 
 if TYPE_CHECKING:
     from interventions.study.cost import Rates
@@ -25,6 +26,7 @@ _PRESET = "digits-collapse"
 def reproduce(argv: list[str]) -> int:
     """`biggan-intervene reproduce [PRESET]`. Returns the exit code: 0 done, 1 a run failed, 130 interrupted."""
     options = _parser().parse_args(argv)
+    permit = Permit.of(load_change_files(options), options.features, trust_cache=options.trust_cache)
     study = _study(options)
     from interventions.study.launch import make_start
     from interventions.study.reproduce import Layouts, open_study, planned_jobs, run_study
@@ -41,7 +43,8 @@ def reproduce(argv: list[str]) -> int:
     print(_describe(study, resolved, jobs, {job.key for job, _ in finished}, rates, count))
     if options.dry_run:
         return EXIT_DONE
-    start = make_start(options.slurm, study.folder, study.config.threads, on_gpus=study.config.device != "cpu")
+    on_gpus = study.config.device != "cpu"
+    start = make_start(options.slurm, study.folder, study.config.threads, permit, on_gpus=on_gpus)
     launched = run_study(layouts, start, count, rates=rates, budget=_seconds(options.budget), quiet=options.quiet)
     return _finish(study, launched, argv, quiet=options.quiet)
 
@@ -72,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--slurm", action="append", metavar="KEY=VALUE", help="submit through submitit (partition=gpu ...)")
     add("--dry-run", action="store_true", help="print what would run, with estimated time and disk, and stop")
     add("--quiet", action="store_true", help="no progress display")
+    add_permissions(parser)
+    add_features(parser)
     return parser
 
 

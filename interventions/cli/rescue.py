@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser
 from biggan.errors import UserError
-from interventions.cli.options import PROGRAM
+from interventions.cli.options import PROGRAM, add_features, add_permissions, load_change_files
+from interventions.study.permit import Permit
 
 if TYPE_CHECKING:
     import argparse
@@ -44,6 +45,8 @@ def make_rescue_parser() -> Parser:
     add("--dry-run", action="store_true", help="show what would run, without training")
     add("--json", action="store_true", help="print the ranking as one JSON object, and nothing else")
     add("--quiet", action="store_true", help="no progress display")
+    add_permissions(parser)
+    add_features(parser)
     return parser
 
 
@@ -52,8 +55,10 @@ def rescue(argv: list[str]) -> int:
     options = make_rescue_parser().parse_args(argv)
     if options.jobs < 1:
         raise UserError(f"--jobs is {options.jobs}, expected at least 1.")
+    from biggan.permissions import permitted
     from interventions.study.rescue import default_place, plan_rescue
 
+    permit = Permit.of(load_change_files(options), options.features, trust_cache=options.trust_cache)
     found = plan_rescue(options.run, options.recipes, before=options.before, steps=options.steps, seeds=options.seeds)
     folder = Path(options.out) if options.out else default_place(found.run)
     if options.dry_run:
@@ -61,10 +66,11 @@ def rescue(argv: list[str]) -> int:
 
         print(describe_plan(found.resolved, folder))
         return EXIT_DONE
-    return _run(found, folder, options)
+    with permitted([options.features], trust_cache=options.trust_cache):
+        return _run(found, folder, permit, options)
 
 
-def _run(found: Rescue, folder: Path, options: argparse.Namespace) -> int:
+def _run(found: Rescue, folder: Path, permit: Permit, options: argparse.Namespace) -> int:
     from interventions.compare.ranking import rank_rescue
     from interventions.study.expand import save_resolved
     from interventions.study.launch import launch, make_start, threads_of
@@ -79,7 +85,7 @@ def _run(found: Rescue, folder: Path, options: argparse.Namespace) -> int:
             f"in {folder}",
             flush=True,
         )
-    start = make_start(options.slurm, folder, threads_of(found.resolved))
+    start = make_start(options.slurm, folder, threads_of(found.resolved), permit)
     outcome = launch(found.resolved, folder, start, options.jobs, quiet=quiet)
     if outcome.interrupted:
         if not quiet:
@@ -88,7 +94,7 @@ def _run(found: Rescue, folder: Path, options: argparse.Namespace) -> int:
         return EXIT_INTERRUPTED
     ranking = rank_rescue(found, folder)
     winner = ranking.winner
-    command = None if winner is None or winner.key is None else command_to_go_on(found, folder, winner.key)
+    command = None if winner is None or winner.key is None else command_to_go_on(found, folder, winner.key, permit)
     if options.json:
         facts = {"run": str(found.run), "out": str(folder), "failed": outcome.failed}
         print(json.dumps({**facts, **ranking.as_json(), "command": command}))

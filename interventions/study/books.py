@@ -33,7 +33,7 @@ class Books:
         if self._process is not None and self._process.poll() is None:
             return
         paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
         command = [sys.executable, "-m", "interventions.study.books", str(self.folder)]
         command += [] if self.record is None else ["--record", str(self.record)]
         command += [] if self.added is None else ["--add", str(self.added)]

@@ -13,8 +13,10 @@ from typing import Any
 from biggan.config import Config, differences
 from biggan.errors import UserError, check_known
 from interventions.branch.parent import Parent, find_parent
-from interventions.branch.timeline import Timed, make_timeline, source_file
-from interventions.changes import load_file, make_change, with_fields
+from interventions.branch.timeline import Timed, make_timeline
+from interventions.changes import make_change, recorded_change, with_code, with_fields
+from interventions.changes.recorded import facts_of
+from interventions.study.permit import refuse_other_code
 from interventions.study.plan import CONTROL, PLAIN, Entry, Plan, PlannedChange
 from spectra.record.files import make_folder
 
@@ -57,7 +59,8 @@ class Job:
     steps: int
     """Further steps of a branch; total steps of a run from scratch."""
     changes: tuple[dict[str, Any], ...] = ()
-    """{"change", "from", "until", "defined_in"}, steps as the run counts them."""
+    """{"change", "from", "until", "defined_in", "code"}, steps as the run counts them; the last two of a change of
+    somebody's own: the name of its file, and the digest of its text."""
     seed: int | None = None
     """The number of a further seed; None: the base run's own noise."""
 
@@ -72,14 +75,8 @@ class Job:
         return f"{self.base}/{self.name}"
 
     def timed(self) -> list[Timed]:
-        """The changes themselves."""
-        found = []
-        for one in self.changes:
-            if one.get("defined_in"):
-                load_file(one["defined_in"])
-            ((name, value),) = one["change"].items()
-            found.append(Timed(make_change(name, value), one["from"], one["until"]))
-        return found
+        """The changes themselves. Raises `UserError` where this call has not named their code (see `with_code`)."""
+        return [Timed(with_code(recorded_change(one)), one["from"], one["until"]) for one in self.changes]
 
 
 @dataclass(frozen=True)
@@ -270,7 +267,8 @@ class Layout:
 
 def _as_json(timed: Timed) -> dict[str, Any]:
     found: dict[str, Any] = {"change": timed.change.spec(), "from": timed.start, "until": timed.stop}
-    return found | ({"defined_in": home} if (home := source_file(timed.change)) else {})
+    facts = facts_of(timed.change)
+    return found | facts | ({"defined_in": Path(facts["defined_in"]).name} if facts else {})
 
 
 def arguments_in_steps(value: Any, length: int) -> Any:
@@ -336,6 +334,7 @@ def save_resolved(resolved: Resolved, folder: Path) -> None:
     path = folder / "plan.json"
     if path.is_file():
         before = load_resolved(folder)
+        refuse_other_code(before.jobs, resolved.jobs, folder)
         if before != load_json(resolved.as_json()):
             raise UserError(
                 f"{folder} holds another plan, or the same one with other parents or lengths: "

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -25,10 +26,13 @@ from spectra.cli.output import unbreakable_output
 
 if TYPE_CHECKING:
     from interventions.study.expand import Job, Resolved
+    from interventions.study.permit import Permit
 
 ATTEMPTS = 2
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 120.0
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""For child processes: Python does not look for modules in the folder that it is started in, which may be a run."""
 
 
 class Handle(Protocol):
@@ -58,18 +62,18 @@ class Outcome:
 class Process:
     """A job as a child process, with its output in FOLDER/logs/."""
 
-    def __init__(self, folder: Path, key: str, threads: int, gpu: str | None = None) -> None:
+    def __init__(self, folder: Path, key: str, threads: int, gpu: str | None = None, words: Sequence[str] = ()) -> None:
+        """`words` are further options of the worker."""
         log = log_of(folder, key)
         log.parent.mkdir(exist_ok=True)
         paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(paths)}
+        environment |= SAFE_PATH
         environment |= {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-        command = [sys.executable, "-m", "interventions.study.worker", str(folder), key, str(os.getpid())]
-        with open(log, "a", encoding="utf-8") as words:
+        command = [sys.executable, "-m", "interventions.study.worker", str(folder), key, str(os.getpid()), *words]
+        with open(log, "a", encoding="utf-8") as said:
             # A separate process group: a Ctrl-C reaches only the launcher, which passes it on.
-            self.process = subprocess.Popen(
-                command, stdout=words, stderr=words, env=environment, start_new_session=True
-            )
+            self.process = subprocess.Popen(command, stdout=said, stderr=said, env=environment, start_new_session=True)
 
     def poll(self) -> int | None:
         return self.process.poll()
@@ -78,15 +82,17 @@ class Process:
         self.process.send_signal(signal.SIGTERM)
 
 
-def local(threads: int = 1, gpus: Sequence[str] = ()) -> Start:
-    """Jobs as child processes of `threads` threads each; with `gpus`, each on the GPU that has fewest of them."""
+def local(threads: int = 1, gpus: Sequence[str] = (), permit: Permit | None = None) -> Start:
+    """Jobs as child processes of `threads` threads each; with `gpus`, each on the GPU that has fewest of them.
+    `permit` is handed to them on their command lines, also when one is restarted."""
     running: list[tuple[str, Process]] = []
+    words = [] if permit is None else permit.words()
 
     def start(folder: Path, key: str) -> Process:
         running[:] = [one for one in running if one[1].poll() is None]
         used = [gpu for gpu, _ in running]
         gpu = min(gpus, key=used.count, default=None)
-        process = Process(folder, key, threads, gpu)
+        process = Process(folder, key, threads, gpu, words)
         if gpu is not None:
             running.append((gpu, process))
         return process
@@ -106,11 +112,11 @@ def gpus() -> list[str]:
 class Submitted:
     """A job in a cluster's queue."""
 
-    def __init__(self, executor: Any, folder: Path, key: str) -> None:
+    def __init__(self, executor: Any, folder: Path, key: str, permit: Permit | None = None) -> None:
         from interventions.study.worker import run_job
 
         self.folder, self.key = folder, key
-        self.job = executor.submit(run_job, str(folder), key)
+        self.job = executor.submit(run_job, str(folder), key, permit)
 
     def poll(self) -> int | None:
         if not self.job.done():
@@ -126,8 +132,12 @@ class Submitted:
         self.job.cancel(check=False)
 
 
-def submitit(folder: Path, cluster: str | None, parameters: dict[str, Any]) -> Start:
-    """Jobs through submitit: SLURM, or `cluster="local"` for processes of its own. Raises `UserError` without it."""
+def submitit(folder: Path, cluster: str | None, parameters: dict[str, Any], permit: Permit | None = None) -> Start:
+    """Jobs through submitit: SLURM, or `cluster="local"` for processes of its own. Raises `UserError` without it.
+
+    submitit keeps what it sends and receives as pickles. They lie in a folder that this launch makes, for this user
+    alone: one found in the plan's directory might be somebody else's.
+    """
     try:
         from submitit import AutoExecutor
     except ImportError as error:
@@ -135,16 +145,18 @@ def submitit(folder: Path, cluster: str | None, parameters: dict[str, Any]) -> S
             "submitit is not installed. Install the extra: pip install 'biggan-stability[slurm]'."
         ) from error
     (folder / "logs").mkdir(exist_ok=True)
-    executor = AutoExecutor(folder=folder / "logs" / "submitit", cluster=cluster)
+    executor = AutoExecutor(folder=tempfile.mkdtemp(prefix="submitit-", dir=folder / "logs"), cluster=cluster)
     executor.update_parameters(**{"timeout_min": 24 * 60, "cpus_per_task": 1, "name": "biggan-intervene", **parameters})
-    return lambda folder, key: Submitted(executor, folder, key)
+    return lambda folder, key: Submitted(executor, folder, key, permit)
 
 
-def make_start(slurm: Sequence[str] | None, folder: Path, threads: int, *, on_gpus: bool = False) -> Start:
+def make_start(
+    slurm: Sequence[str] | None, folder: Path, threads: int, permit: Permit | None = None, *, on_gpus: bool = False
+) -> Start:
     """Child processes (`on_gpus`: each on a GPU of its own), or where `slurm` gives its KEY=VALUE parameters, jobs
-    through submitit. Raises `UserError` for a parameter that has no value."""
+    through submitit. `permit` is handed to each of them. Raises `UserError` for a parameter that has no value."""
     if not slurm:
-        return local(threads, gpus() if on_gpus else [])
+        return local(threads, gpus() if on_gpus else [], permit)
     parameters: dict[str, Any] = {}
     for text in slurm:
         key, equals, value = text.partition("=")
@@ -152,7 +164,7 @@ def make_start(slurm: Sequence[str] | None, folder: Path, threads: int, *, on_gp
             raise UserError(f"--slurm is '{text}', expected KEY=VALUE, for example partition=gpu.")
         parameters[key] = int(value) if value.isdigit() else value
     cluster = parameters.pop("cluster", None)
-    return submitit(folder, cluster, {"cpus_per_task": threads, **parameters})
+    return submitit(folder, cluster, {"cpus_per_task": threads, **parameters}, permit)
 
 
 def threads_of(resolved: Resolved) -> int:

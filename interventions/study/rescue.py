@@ -13,6 +13,7 @@ from biggan.errors import UserError
 from biggan.run.directory import RunDirectory
 from interventions.branch.parent import Parent, collapse_onset, find_parent, listed
 from interventions.study.expand import Resolved, resolve
+from interventions.study.permit import Permit
 from interventions.study.plan import Plan, read_plan
 
 _SHIPPED = "rescue"
@@ -114,8 +115,9 @@ def default_place(run: Path) -> Path:
     return run.with_name(f"{run.name}-rescue")
 
 
-def command_to_go_on(rescue: Rescue, folder: Path, key: str) -> str:
-    """The command that trains the branch `key` further, with the settings of the collapsed run again.
+def command_to_go_on(rescue: Rescue, folder: Path, key: str, permit: Permit | None = None) -> str:
+    """The command that trains the branch `key` further, with the settings of the collapsed run again. It names the code
+    that `permit`, the caller's, names.
 
     To the collapsed run's own last step, or as far again as the branch has come where that lies behind it.
     """
@@ -124,9 +126,14 @@ def command_to_go_on(rescue: Rescue, folder: Path, key: str) -> str:
     config = RunDirectory(rescue.run).read_config()
     path = folder / key
     total = config.steps if config.steps > rescue.end else 2 * rescue.end - rescue.begin
+    permit = permit or Permit()
+    permits = [] if permit.features is None else ["--eval.features", permit.features]
+    permits += ["--trust-cache"] if permit.trust_cache else []
     if RunDirectory(path).continued_by(rescue.end):
-        return f"biggan-intervene --resume {shlex.quote(str(path))} --steps {total - rescue.begin}"
-    words = ["biggan-train", "--resume", str(path), "--steps", str(total)]
+        files = [word for place, _ in permit.change_files for word in ("--change-file", place)]
+        words = ["biggan-intervene", "--resume", str(path), "--steps", str(total - rescue.begin), *files, *permits]
+        return shlex.join(words)
+    words = ["biggan-train", "--resume", str(path), "--steps", str(total), *permits]
     for name, value in rescue.resolved.settings.items():
         before = value_of(config, name)
         if before != value:

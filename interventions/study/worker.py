@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
@@ -25,19 +26,27 @@ if TYPE_CHECKING:
     from biggan.config import Config
     from biggan.training.trainer import Trainer
     from interventions.study.expand import Base, Job, Resolved
+    from interventions.study.permit import Permit
 
 BEAT_SECONDS = 1.0
 LOCK_SECONDS = 60.0
 
 
-def run_job(folder: str | Path, key: str) -> str:
+def run_job(folder: str | Path, key: str, permit: Permit | None = None) -> str:
     """Run the job `key` of the plan in `folder` to its end, from wherever it is; "finished", "interrupted", "stopped".
 
-    Raises `UserError` if its parent is gone or has changed.
+    `permit` is what the launcher's caller permits. Raises `UserError` if the job's parent is gone or has changed, and
+    if it needs code that is not permitted, or that has changed since.
     """
+    from interventions.study.permit import Permit
+
+    with (permit or Permit()).in_force():
+        return _run_job(Path(folder), key)
+
+
+def _run_job(folder: Path, key: str) -> str:
     from interventions.study.expand import load_resolved
 
-    folder = Path(folder)
     resolved = load_resolved(folder)
     job = resolved.job(key)
     out = folder / job.base / job.name
@@ -71,6 +80,7 @@ def _begin(resolved: Resolved, job: Job, out: Path, beat: Heartbeat) -> str:
     from biggan.run.session import open_new
     from interventions.branch.branch import plan_branch, run_branch
     from interventions.changes import with_fields
+    from interventions.changes.recorded import sources_of
 
     base = resolved.base_of(job)
     if job.kind != "scratch":
@@ -84,9 +94,11 @@ def _begin(resolved: Resolved, job: Job, out: Path, beat: Heartbeat) -> str:
     # A study's base runs keep the preset's checkpoints: branches start from them.
     settings = {} if resolved.study is not None and job.entry == PLAIN else resolved.settings
     config = with_fields(config, {**settings, "steps": job.steps, "out": str(out)})
-    for timed in job.timed():
-        config = with_fields(config, timed.change.fields(config))
+    changes = [timed.change for timed in job.timed()]
+    for change in changes:
+        config = with_fields(config, change.fields(config))
     facts = {"base": lineage, "changes": list(job.changes)}
+    facts |= {"code": code} if (code := sources_of(changes)) else {}
     return _train(open_new(config, f"{resolved.plan}/{job.name}", facts), beat)
 
 
@@ -192,12 +204,18 @@ def leave_with(parent: int) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """`python -m interventions.study.worker FOLDER KEY LAUNCHER`: what the local launcher starts."""
-    folder, key, launcher = argv
-    leave_with(int(launcher))
+    """`python -m interventions.study.worker FOLDER KEY LAUNCHER [PERMIT]`: what the local launcher starts."""
+    from interventions.study.permit import add_permit, read_permit
+
+    parser = argparse.ArgumentParser(prog="interventions.study.worker", allow_abbrev=False)
+    for name in ("folder", "key", "launcher"):
+        parser.add_argument(name)
+    add_permit(parser)
+    options = parser.parse_args(argv)
+    leave_with(int(options.launcher))
 
     def job(_: list[str]) -> int:
-        status = run_job(folder, key)
+        status = run_job(options.folder, options.key, read_permit(options))
         return EXIT_DONE if status == "stopped" else EXIT_OF[status]
 
     return guarded("biggan-intervene", job, argv)

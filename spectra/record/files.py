@@ -126,3 +126,25 @@ def move(source: Path, target: Path) -> None:
     """
     os.replace(source, target)
     sync(target.parent)
+
+
+PROBE_BYTES = 2**16
+
+
+def check_writable(folder: Path, size: int = PROBE_BYTES) -> None:
+    """Raise `OSError` where a file of `size` bytes could not be written into `folder`: before work for hours begins.
+
+    A folder that does not exist yet is not made; the nearest one above it that exists is tried. Nothing is left there.
+    """
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    probe = folder / f".probe.{os.getpid()}.tmp"
+    try:
+        with open(probe, "wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, max(size, 1))
+            else:
+                file.write(bytes(size))
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from biggan.data.broken import SkippedImage, Substitutes, broken
 from biggan.data.decode import BrokenImage, decode, square
 from biggan.data.ids import image_ids
 from biggan.data.images import Images
 from biggan.data.labels import Labels
-from biggan.errors import UserError
 
 
 class Pictures(Protocol):
@@ -48,16 +49,29 @@ class EncodedImages(Images):
         ids = image_ids(split.pictures.keys(), split.labels)
         super().__init__(np.arange(len(split.labels)), split.labels, ids)
         self.pictures, self.resolution = split.pictures, resolution
+        self.substitutes: Substitutes | None = None
 
     def load(self, index: int) -> np.ndarray:
-        """Read, decode, crop and resample one image."""
+        """Read, decode, crop and resample one image, or what takes its place."""
+        if self.substitutes is not None:
+            return self.substitutes.load(self, index)
         try:
             return self.load_raw(index)
         except BrokenImage as error:
-            raise UserError(
-                f"{self.name(index)} is broken: {error}. Fix or remove it, or pack the data with biggan-data prepare "
-                f"--skip-broken and train on that."
-            ) from error
+            raise broken(self.name(index), str(error)) from error
+
+    def replace_broken(self) -> None:
+        self.substitutes = Substitutes(self)
+
+    def recall_skipped(self, pairs: Mapping[int, int]) -> None:
+        if self.substitutes is not None:
+            self.substitutes.recall(pairs)
+
+    def take_skipped(self) -> list[SkippedImage]:
+        return [] if self.substitutes is None else self.substitutes.take()
+
+    def loaded_places(self, places: np.ndarray) -> np.ndarray:
+        return places if self.substitutes is None else self.substitutes.places(self, places)
 
     def load_raw(self, index: int) -> np.ndarray:
         """As `load`, but raises `BrokenImage`."""

@@ -109,7 +109,11 @@ def arrange(train: Images, val: Images | None, classes: tuple[str, ...], config:
     if config.train_per_class is not None:
         train = train.subset(first_of_each(train.all_labels, classes, config.train_per_class))
     assert val is not None  # there was one, or it was split off
-    return Source(train.subset(np.arange(len(train)), flip=config.flip), val, classes)
+    source = Source(train.subset(np.arange(len(train)), flip=config.flip), val, classes)
+    if config.on_broken == "skip":
+        for images in (source.train, source.val):
+            images.replace_broken()
+    return source
 
 
 def keep_most_common(train: Images, val: Images | None, classes: tuple[str, ...], count: int) -> Opened:

@@ -7,8 +7,9 @@ trained on the data itself are better. It is trained once, deterministically, on
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan import rng
+from biggan.data import decode
+from biggan.data import images as images_module
 from biggan.data.images import Images, to_float
 from biggan.evaluation.features import cache
 
@@ -54,20 +57,30 @@ class Classifier(nn.Module):
 def trained_classifier(train: Images, classes: int, report: Callable[[str], None], val: Images | None) -> Classifier:
     """The classifier of `train`, from the cache or trained now (and reported). No global state is changed."""
     resolution = train.pixels([0]).shape[1]
-    name = f"classifier-{cache.key(RECIPE, train.identity(), len(train), resolution, classes)}"
+    code = (sys.modules[__name__], rng, decode, images_module)
+    facts = {"recipe": RECIPE, "images": len(train), "resolution": resolution, "classes": classes}
+    entry = cache.cache_entry("classifier", code, train.identity(), **facts)
     with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own
         network = Classifier(resolution, classes)
-    tensors = cache.load_cached(name)
+    wanted = network.state_dict()
+    tensors = cache.load_cached(entry, lambda found: _is_alike(found, wanted))
     if tensors is None:
+        cache.check_cache(sum(tensor.nbytes for tensor in wanted.values()))  # before minutes of training
         report(f"training the classifier features on {len(train):,} images, once ...")
         began = time.monotonic()
         fit(network, train)
-        cache.store_cached(name, network.state_dict())
+        cache.store_cached(entry, network.state_dict())
         right = "" if val is None else f"; accuracy {accuracy(network, val):.1%} on {len(val):,} validation images"
         report(f"trained in {time.monotonic() - began:.1f} s{right}; kept in {cache.cache_folder()}")
     else:
         network.load_state_dict(tensors)
     return network.requires_grad_(False).eval()
+
+
+def _is_alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    """Whether `found` are finite weights of a network that has `wanted`."""
+    shapes = [{name: (one.shape, one.dtype) for name, one in tensors.items()} for tensors in (found, wanted)]
+    return shapes[0] == shapes[1] and all(bool(torch.isfinite(one).all()) for one in found.values())
 
 
 def fit(network: Classifier, train: Images) -> None:

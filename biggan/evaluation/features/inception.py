@@ -41,6 +41,8 @@ def load_inception(weights: str | None) -> Inception:
             "(torch-fidelity's, "
             f"91 MB) to that path, or give another path with --eval.weights (biggan-eval: --weights)."
         )
+    if weights is None:
+        cache.check_owner(path, path.stat())
     extractor = _extractor_class()
     try:
         with torch.random.fork_rng(devices=[]):  # its layers draw weights of their own

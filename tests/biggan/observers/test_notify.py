@@ -18,7 +18,8 @@ from biggan.observers.notify import Notify
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
 from biggan.run.directory import RunDirectory, make_event
 
-OPTIONS = [*TINY, "--eval.every=2", "--steps=16", "--eval.features=own_features:Pixels", "--quiet"]
+OWN = "--eval.features=own_features:Pixels"
+OPTIONS = [*TINY, "--eval.every=2", "--steps=16", OWN, "--quiet"]
 PROGRAM = """
 import pathlib, sys
 pathlib.Path(sys.argv[1]).write_text(sys.stdin.read())
@@ -60,9 +61,9 @@ def test_a_resumed_run_notifies_only_if_told_to(falling: None, tmp_path: Path) -
     assert train_main(["--out", str(run), "--notify", line, *OPTIONS, "--steps=8"]) == 0
     shorter = tmp_path / "again"
     assert train_main(["--out", str(shorter), "--notify", line, *OPTIONS, "--steps=8"]) == 0
-    assert train_main(["--resume", str(shorter), "--steps=16", "--quiet"]) == 0
+    assert train_main(["--resume", str(shorter), "--steps=16", "--quiet", OWN]) == 0
     assert not told.exists()
-    assert train_main(["--resume", str(run), "--steps=16", "--quiet", "--notify", line]) == 0
+    assert train_main(["--resume", str(run), "--steps=16", "--quiet", "--notify", line, OWN]) == 0
     assert json.loads(told.read_text())["cause"] == "collapse"
 
 

@@ -87,7 +87,7 @@ def test_a_run_resumed_as_it_was_does_not_stop_at_the_old_alarm(
     scripted(monkeypatch)
     run = tmp_path / "run"
     assert train_main(["--out", str(run), "--steps=16", "--train.on_alarm=stop", *OPTIONS]) == 1
-    assert train_main(["--resume", str(run), "--quiet"]) == 0
+    assert train_main(["--resume", str(run), "--quiet", "--eval.features=own_features:Pixels"]) == 0
     assert kinds(run)[3:] == [("resumed", 14), ("finished", 16)]
 
 
@@ -123,7 +123,7 @@ def stopped_on_ranks(folder: Path) -> list[tuple[int, str, str]]:
         run = str(folder / "run")
         return [
             command(["--out", run, "--steps=18", "--train.on_alarm=stop", *OPTIONS]),
-            command(["--resume", run, "--quiet"]),
+            command(["--resume", run, "--quiet", "--eval.features=own_features:Pixels"]),
         ]
 
 

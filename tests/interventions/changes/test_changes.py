@@ -19,7 +19,7 @@ from biggan.training.state import TrainingState
 from interventions.branch.branch import Branch, check_branch, open_branch, plan_branch
 from interventions.branch.parent import Parent, find_parent
 from interventions.branch.timeline import Timed, make_timeline
-from interventions.changes import CHANGES, make_change
+from interventions.changes import CHANGES, import_change, load_file, make_change
 from interventions.changes.base import with_fields
 
 OF_FIELDS = {
@@ -359,13 +359,14 @@ class Shrink(Change, name="shrink-for-a-test"):
         return {"factor": self.factor}
 ''')
     try:
-        state, _, said = changed_state(parent, f"{file}:Shrink", "0.5")
+        load_file(file)
+        state, _, said = changed_state(parent, "shrink-for-a-test", "0.5")
         assert said == {"factor": 0.5}
         half = parent.checkpoint.tensors["D.blocks.0.conv1.weight"] / 2
         assert torch.equal(state.tensors()["D.blocks.0.conv1.weight"], half)
         assert make_change("shrink-for-a-test", 0.5).spec() == {"shrink-for-a-test": {"factor": 0.5}}
         with pytest.raises(UserError, match=r"is not a change: .*mine\.py has Shrink"):
-            make_change(f"{file}:Shrnk", 1)
+            import_change(f"{file}:Shrnk")
     finally:
         CHANGES.pop("shrink-for-a-test", None)
 

@@ -23,8 +23,10 @@ from interventions.cli.main import main
 from interventions.study.rescue import plan_rescue
 from interventions.study.worker import run_job
 
+OWN = "--eval.features=own_features:Pixels"
+"""Code: every call that scores must name it."""
 OPTIONS = [
-    *TINY, "--eval.every=2", "--eval.features=own_features:Pixels", "--checkpoint.every=0", "--checkpoint.keep=1",
+    *TINY, "--eval.every=2", OWN, "--checkpoint.every=0", "--checkpoint.keep=1",
     "--checkpoint.ring_every=2", "--checkpoint.ring_keep=6", "--ema.start=4", "--monitor=none", "--quiet",
 ]  # fmt: skip
 ONSET, BEGIN, END = 20, 18, 40
@@ -119,7 +121,7 @@ def test_after_a_kill_the_same_command_goes_on_ranks_and_its_command_works(
 ) -> None:
     recipes = tmp_path / "two.yaml"
     recipes.write_text(RECIPES)
-    line = ["rescue", str(collapsed), "--recipes", str(recipes), "--out", str(tmp_path / "out")]
+    line = ["rescue", str(collapsed), "--recipes", str(recipes), "--out", str(tmp_path / "out"), OWN]
     first = start_with(InThisProcess(scripted, interrupt="run/G-rate-halved"), monkeypatch)
     assert main(line) == 130
     assert first.begun == ["run/control-seed-1", "run/G-rate-halved"]
@@ -157,7 +159,9 @@ def test_where_nothing_survives_it_says_so(
     recipes = tmp_path / "one.yaml"
     recipes.write_text("seeds: 1\nsettings: {train.on_alarm: stop}\nentries: {dropout: {changes: [dropout: 0.8]}}\n")
     start_with(InThisProcess(scripted), monkeypatch)
-    assert main(["rescue", str(collapsed), "--recipes", str(recipes), "--out", str(tmp_path / "out"), "--quiet"]) == 1
+    assert (
+        main(["rescue", str(collapsed), "--recipes", str(recipes), "--out", str(tmp_path / "out"), "--quiet", OWN]) == 1
+    )
     said = " ".join(capsys.readouterr().out.split())
     assert "Nothing rescued the run from step 18." in said
     assert "to go on" not in said
