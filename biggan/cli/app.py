@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from biggan.errors import ReportedByOtherRank, UserError
 from spectra.nearest import nearest
+from spectra.record.damage import damage_in_words
 from spectra.version import package_version
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -37,7 +38,8 @@ def guarded(
     `kept` describes what is left on disk when the system refuses to write.
     """
     try:
-        return command(argv)
+        with damage_in_words(program):
+            return command(argv)
     except ReportedByOtherRank:
         return EXIT_BAD_INPUT
     except UserError as error:

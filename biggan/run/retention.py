@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biggan.config import CheckpointConfig, Config, to_dict
-from biggan.run.checkpoint import checkpoint_paths, peek, save_checkpoint, step_of
+from biggan.run.checkpoint import checkpoint_paths, peek, peeked_step, save_checkpoint, step_of
 from biggan.run.files import free_name, link_or_copy, replace_link
 from biggan.training.observer import Observer
 from spectra.record.files import move, remove_partial
@@ -66,7 +66,8 @@ class CheckpointStore(Observer):
             self._consider(event)
         for folder in (trainer.run.path, self.folder):
             remove_partial(folder)
-        rings = {path: int(path.name.removeprefix("frozen-")) for path in self.folder.glob("frozen-*")}
+        frozen = {path: path.name.removeprefix("frozen-") for path in self.folder.glob("frozen-*")}
+        rings = {path: int(step) for path, step in frozen.items() if step.isdecimal()}
         files = {path: step_of(path) for path in checkpoint_paths(trainer.run.path)}
         for path, step in (rings | files).items():
             if step > trainer.state.step:
@@ -128,7 +129,7 @@ class CheckpointStore(Observer):
         """
         self._best = _Best()
         path, now = self.folder / BEST, self.trainer.state.step
-        if int(peek(path).get("step", -1)) > now:
+        if (peeked_step(path) or 0) > now:
             self._set_aside(path)
         for event in self.trainer.run.events_that_hold("evaluation", now) if self.config.best else ():
             self._best.consider(event)

@@ -155,10 +155,9 @@ def make_start(slurm: Sequence[str] | None, folder: Path, threads: int, *, on_gp
 
 def threads_of(resolved: Resolved) -> int:
     """Threads of one run: the base runs' own number, because it affects the bits."""
-    from biggan.config import from_dict
-    from biggan.run.checkpoint import peek
+    from interventions.study.worker import load_parent
 
-    return max(from_dict(json.loads(peek(Path(base.checkpoint))["config"])).threads for base in resolved.bases)
+    return max(load_parent(base).checkpoint.config.threads for base in resolved.bases)
 
 
 def log_of(folder: Path, key: str) -> Path:
@@ -330,10 +329,9 @@ class Display:
     def step(self, key: str) -> int:
         """The last step that a job has reported."""
         try:
-            said = json.loads((self.folder / "progress" / f"{key.replace('/', '--')}.json").read_text())
-        except (OSError, json.JSONDecodeError):
+            return int(json.loads((self.folder / "progress" / f"{key.replace('/', '--')}.json").read_text())["step"])
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return self.ends[key][0]
-        return int(said["step"])
 
     def say(self, line: str) -> None:
         """Print a separate line."""

@@ -33,8 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 2 for bad input (one paragraph on stderr), 130 when interrupted."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser(arguments).parse_args(arguments)
+    from spectra.record.damage import damage_in_words
+
     try:
-        return options.run_command(options)
+        with damage_in_words("spectra"):
+            return options.run_command(options)
     except (ValueError, TypeError, OSError, MemoryError) as error:
         if isinstance(error, BrokenPipeError):  # the reader (head, less) has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,6 +6,7 @@ A figure is one function, listed in `FIGURES`. Nothing here touches pyplot or an
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import numpy as np
 
 from spectra.draw.charts import MARKED_EVENTS, Chart, charts_of
 from spectra.extensions import load_extensions
+from spectra.record.damage import RecordDamage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,11 +67,17 @@ def _with_changes(events: pd.DataFrame, run: Path) -> pd.DataFrame:
     import pandas as pd
 
     path = run / "run.json"
-    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    parent = facts.get("parent")
-    if not facts.get("changes") or not isinstance(parent, dict):
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        step = (facts["parent"] or {}).get("step", 0) if facts.get("changes") else None
+        if step is None or not facts["parent"]:
+            return events
+        changed = {"event": "changed", "step": int(step), "superseded": False, "details": {}}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+        warnings.warn(
+            f"{path} is damaged: whether the run is a changed branch is not marked", RecordDamage, stacklevel=3
+        )
         return events
-    changed = {"event": "changed", "step": parent.get("step", 0), "superseded": False, "details": {}}
     return pd.DataFrame([changed, *events.to_dict("records")], columns=events.columns)
 
 

@@ -28,10 +28,6 @@ _MARKER = b"\xff\xff\xff\xff"  # begins every message of a stream
 _END = _MARKER + bytes(4)  # ends a stream that was closed
 
 
-class RecordDamage(UserWarning):
-    """Part of a record is damaged and left out: which file and batch, and which steps it belongs to."""
-
-
 @dataclass
 class Segment:
     """What a segment's file holds: its sound batches, its legend, and what was left out, in words."""

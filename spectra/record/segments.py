@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectra.record.batches import BatchWriter, RecordDamage, Segment, read_segment, segment_schema
+from spectra.record.batches import BatchWriter, Segment, read_segment, segment_schema
+from spectra.record.damage import RecordDamage
 from spectra.record.files import remove_partial, replacing
 
 if TYPE_CHECKING:
