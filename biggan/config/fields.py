@@ -59,8 +59,9 @@ def has_type(value: Any, hint: Any) -> bool:
             has_type(k, inner[0]) and has_type(v, inner[1]) for k, v in value.items()
         )
     if hint in (int, float):
-        numbers = (int,) if hint is int else (int, float)
-        return isinstance(value, numbers) and not isinstance(value, bool) and not abs(value) >= 2**63
+        if isinstance(value, int):
+            return not isinstance(value, bool) and abs(value) < 2**63
+        return hint is float and isinstance(value, float)
     return origin is Literal or not isinstance(hint, type) or isinstance(value, hint)
 
 

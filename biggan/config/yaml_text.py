@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
 from biggan.errors import UserError
 
 MOST_NODES, DEEPEST = 100_000, 40
+_MOST_OPEN = 500
+"""Brackets that may be open at once, in texts too; the parser takes minutes for some thousands."""
 
 
 def read_yaml_text(text: str, where: str, *, floats: bool = False) -> Any:
@@ -17,6 +20,10 @@ def read_yaml_text(text: str, where: str, *, floats: bool = False) -> Any:
     contains itself, and for what is nested deeper or larger than any file of this program.
     """
     import yaml
+
+    still_open = itertools.accumulate((one in "[{") - (one in "]}") for one in text if one in "[]{}")
+    if max(still_open, default=0) > _MOST_OPEN:
+        raise UserError(f"in {where}: this is nested too deeply.")
 
     class Loader(yaml.SafeLoader):
         """Reads 1e-4 as a number, if asked to."""

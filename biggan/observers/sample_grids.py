@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from biggan.evaluation.pictures.grids import class_images, draw_grid
 from biggan.run.checkpoint import step_of
 from biggan.training.observer import Observer
+from spectra.record.files import replacing
 
 if TYPE_CHECKING:
     from biggan.training.trainer import Trainer
@@ -47,4 +48,5 @@ class SampleGrids(Observer):
         }
         folder = self.trainer.run.samples
         folder.mkdir(exist_ok=True)
-        draw_grid(panels, names, f"step {step}").save(folder / f"step-{step:08d}.png")
+        with replacing(folder / f"step-{step:08d}.png", durable=False) as temporary:
+            draw_grid(panels, names, f"step {step}").save(temporary, format="PNG")

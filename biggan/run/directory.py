@@ -78,7 +78,8 @@ class RunDirectory:
 
     def class_names(self) -> list[str] | None:
         """The classes' names by their numbers; None if they are not recorded."""
-        return self.facts().get("class_names")
+        names = self.facts().get("class_names")
+        return None if names is None else list(map(str, names))  # some data sets call them by numbers
 
     def write_data_identity(self, identity: Mapping[str, Any], class_names: Sequence[str]) -> None:
         """Store the description of the run's data from now on."""

@@ -60,6 +60,7 @@ class CheckpointStore(Observer):
         self.folder = trainer.run.checkpoints
         self.saved: int | None = None
         self._finite: dict[Path, bool] = {}
+        self._boundaries = boundaries_of(trainer.run.facts())
         self._last_alarm = max((event["step"] for event in trainer.run.events_that_hold("alarm")), default=None)
         self._well: int | None = None
         for event in trainer.run.events_that_hold("evaluation", trainer.state.step):
@@ -142,7 +143,7 @@ class CheckpointStore(Observer):
     def _prune(self) -> None:
         paths = {step_of(path): path for path in checkpoint_paths(self.trainer.run.path)}
         finite = {step: self._is_finite(path) for step, path in paths.items()}
-        for step in set(paths) - retained(finite, self.config, self._well):
+        for step in set(paths) - retained(finite, self.config, self._well) - self._boundaries:
             paths[step].unlink()
 
     def _is_finite(self, path: Path) -> bool:
@@ -161,6 +162,17 @@ class CheckpointStore(Observer):
             link_or_copy(paths[one], frozen / paths[one].name)
         for old in sorted(self.folder.glob("frozen-*"))[:-MOST_FROZEN_RINGS]:
             shutil.rmtree(old)
+
+
+def boundaries_of(facts: Mapping[str, Any]) -> set[int]:
+    """The steps at which a branch's changes begin and end after its branching point. Their checkpoints stay: each is
+    the last state of one phase, from which the next begins."""
+    born = (facts.get("parent") or {}).get("step")
+    if born is None:
+        return set()
+    entries = [*facts.get("inherited_changes", []), *facts.get("changes", [])]
+    steps = {step for entry in entries for step in (entry["from"], entry["until"]) if step is not None}
+    return {step for step in steps if step > born}
 
 
 def is_due(step: int, config: CheckpointConfig) -> bool:

@@ -87,7 +87,7 @@ _FACTS = {
     "changes": _are_changes,
     "inherited_changes": _are_changes,
     "data": lambda value: isinstance(value, Mapping),
-    "class_names": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "class_names": lambda value: isinstance(value, list) and all(isinstance(name, str | int | float) for name in value),
     "continued_by": _is_continued,
     "started": lambda value: isinstance(value, str),
 }

@@ -17,7 +17,7 @@ from interventions.branch.parent import Parent, find_parent
 from interventions.branch.timeline import Timed, make_timeline, source_file
 from interventions.changes import load_file, make_change, with_fields
 from interventions.study.plan import CONTROL, PLAIN, Entry, Plan, PlannedChange
-from interventions.study.stored import check_stored, of_first_format, with_names_of_today
+from interventions.study.stored import check_stored, in_other_places, of_first_format, with_names_of_today
 
 _FORMAT = "interventions-plan-2"
 _FIRST_FORMAT = "interventions-plan-1"
@@ -330,23 +330,28 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
             )
 
 
-def save_resolved(resolved: Resolved, folder: Path) -> None:
-    """Write plan.json, or find the same plan there already. Raises `UserError` where another one is."""
+def save_resolved(resolved: Resolved, folder: Path) -> Resolved:
+    """Write plan.json, or find the same plan there already; the plan as it is there. The places of the base runs may
+    be others than before: their digests decide. Raises `UserError` where another plan is."""
     from spectra.record.files import write_text
 
     path = folder / "plan.json"
     if path.is_file():
         before = load_resolved(folder)
-        if before != load_json(resolved.as_json()):
+        found = in_other_places(before, load_json(resolved.as_json()))
+        if found is None:
             raise UserError(
                 f"{folder} holds another plan, or the same one with other parents or lengths: "
                 f"{_what(before, resolved)}. Choose another --out, or give the plan's original options."
             )
-        return
+        if found != before:
+            write_text(path, json.dumps(found.as_json(), indent=1) + "\n")
+        return found
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty, and has no plan. Choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(resolved.as_json(), indent=1) + "\n")
+    return resolved
 
 
 def _what(before: Resolved, now: Resolved) -> str:

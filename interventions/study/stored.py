@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from biggan.config.fields import has_type
 from biggan.run.small_files import is_stored_change
 
 if TYPE_CHECKING:
-    from interventions.study.expand import Resolved
+    from interventions.study.expand import Base, Resolved
 
 
 def check_stored(found: Resolved) -> None:
@@ -29,6 +30,27 @@ def check_stored(found: Resolved) -> None:
 def _is_one_name(key: str) -> bool:
     """Whether a run's place is a folder of a folder of the plan's, and nowhere else."""
     return all(part and part not in (".", "..") for part in key.split("/")) and key.count("/") == 1 and "\0" not in key
+
+
+def in_other_places(before: Resolved, now: Resolved) -> Resolved | None:
+    """The plan `before` with the places where its base runs lie `now`; None where the two are different plans.
+
+    Base runs are the same where their digests are; they keep the names that they had.
+    """
+    names = {base.digest: base.name for base in before.bases}
+    if {base.digest for base in now.bases} != set(names):
+        return None
+    called = {base.name: names[base.digest] for base in now.bases}
+    bases = tuple(replace(base, name=called[base.name]) for base in now.bases)
+    jobs = tuple(replace(job, base=called[job.base]) for job in now.jobs)
+    moved = replace(now, bases=bases, jobs=jobs, notes=before.notes)
+    here, there = (replace(one, bases=tuple(map(without_place, one.bases))) for one in (moved, before))
+    return moved if here == there else None
+
+
+def without_place(base: Base) -> Base:
+    """A base run without where it lies."""
+    return replace(base, checkpoint="", run=None)
 
 
 def of_first_format(job: Mapping[str, Any]) -> dict[str, Any]:
