@@ -29,7 +29,7 @@ from interventions.changes import Change
 
 CONTROL, PLAIN = "control", "plain"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-MOST_RUNS, LONGEST_NAME = 10_000, 100
+MOST_RUNS, LONGEST_NAME = 2_000, 100
 
 
 @dataclass(frozen=True)
