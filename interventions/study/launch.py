@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -154,10 +155,16 @@ def make_start(slurm: Sequence[str] | None, folder: Path, threads: int, *, on_gp
 
 
 def threads_of(resolved: Resolved) -> int:
-    """Threads of one run: the base runs' own number, because it affects the bits."""
-    from interventions.study.worker import load_parent
+    """Threads of one run: the base runs' own number, because it affects the bits. Checkpoints that cannot be read do
+    not count here: `launch` refuses them."""
+    from biggan.config import from_dict
+    from biggan.run.checkpoint import peek
 
-    return max(load_parent(base).checkpoint.config.threads for base in resolved.bases)
+    found = [1]
+    for base in resolved.bases:
+        with suppress(ValueError, RecursionError, UserError):
+            found.append(from_dict(json.loads(peek(Path(base.checkpoint)).get("config", ""))).threads)
+    return max(found)
 
 
 def log_of(folder: Path, key: str) -> Path:
