@@ -66,7 +66,7 @@ class BatchWriter:
         columns = [pa.array(steps, pa.int64()), known, pa.array(values, pa.float64())]
         batch = pa.record_batch(columns, schema=self._schema)
         first = self._counts[0]
-        facts = {"batch": self._number, "rows": _crc_of_rows(batch), "names": self._crc}
+        facts: dict[str, Any] = {"batch": self._number, "rows": _crc_of_rows(batch), "names": self._crc}
         facts |= {"first": first, "new": list(names[first:])}
         text = json.dumps(facts)
         self._stream.write_batch(batch, custom_metadata={CHECK: f"{zlib.crc32(text.encode()):08x}{text}"})
@@ -85,7 +85,7 @@ def read_segment(path: Path) -> Segment:
     data, checked = pa.py_buffer(raw), raw.find(CHECK) >= 0
     try:
         whole = _read_in_order(segment, data, checked=checked)
-    except (*_faults(), KeyError, TypeError):
+    except _faults():
         whole = False
     if whole:
         return segment
@@ -99,10 +99,10 @@ def read_segment(path: Path) -> Segment:
 
 
 def _faults() -> tuple[type[Exception], ...]:
-    """What Arrow raises for damaged bytes."""
+    """What damaged bytes raise: in Arrow, and where what they say is looked up."""
     import pyarrow as pa
 
-    return (pa.ArrowException, OSError, ValueError, EOFError, MemoryError)
+    return (pa.ArrowException, OSError, ValueError, EOFError, MemoryError, KeyError, TypeError, StopIteration)
 
 
 def _read_in_order(segment: Segment, data: pa.Buffer, *, checked: bool) -> bool:
@@ -234,7 +234,7 @@ class _Decoder:
             batch, metadata = stream.read_next_batch_with_custom_metadata()
             facts = _facts_of(metadata)
             sound = not any(c.null_count for c in batch.columns) and _crc_of_rows(batch) == facts["rows"]
-        except (*_faults(), KeyError, TypeError, StopIteration):
+        except _faults():
             return None
         return (batch, facts) if sound else None
 
@@ -337,7 +337,7 @@ def _crc_of_names(names: Sequence[str], crc: int = 0) -> int:
 def _crc_of_rows(batch: pa.RecordBatch) -> int:
     crc = 0
     for column in (batch.column("step"), batch.column("name").indices, batch.column("value")):
-        crc = zlib.crc32(np.ascontiguousarray(column.to_numpy()), crc)
+        crc = zlib.crc32(np.ascontiguousarray(column.to_numpy()).view(np.uint8).data, crc)
     return crc
 
 
