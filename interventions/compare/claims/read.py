@@ -61,7 +61,7 @@ def read_claims(path: str | Path | None = None) -> list[Claim]:
     place = resources.files("interventions.compare.claims").joinpath("claims.yaml") if path is None else Path(path)
     try:
         values = read_yaml_text(place.read_text(encoding="utf-8"), str(place))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, UserError) as error:
         raise UserError(f"the claims in {place} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(values, list) or not all(isinstance(one, Mapping) for one in values):
         raise UserError(f"{place} is not a list of claims: expected `- claim: ...` entries.")
@@ -104,6 +104,8 @@ def _claim(given: Mapping[str, Any]) -> Claim:
     if isinstance(values.get("expect"), list):
         values["expect"] = tuple(values["expect"])
     hints = get_type_hints(Claim)
+    if isinstance(values.get("expect"), tuple):  # its length is checked below
+        hints["expect"] = tuple[float | None, ...]
     for name, value in values.items():
         if not has_type(value, hints[name]):
             raise UserError(
