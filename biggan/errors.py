@@ -15,8 +15,9 @@ class ReportedByOtherRank(UserError):
     """Bad input that another of several processes has told the user of already."""
 
 
-def check_known(name: str, known: Iterable[str], what: str) -> None:
+def check_known(name: object, known: Iterable[str], what: str) -> None:
     """Raise `UserError` unless `name` is one of `known`."""
     known = list(known)
     if name not in known:
-        raise UserError(f"unknown {what} '{name}'{nearest(name, known)} Known: {', '.join(known)}.")
+        said = f"{name!s:.100}"
+        raise UserError(f"unknown {what} '{said}'{nearest(said, known)} Known: {', '.join(known)}.")

@@ -13,6 +13,7 @@ from typing import NoReturn
 from biggan.errors import ReportedByOtherRank, UserError
 from spectra.cli.output import unbreakable_output
 from spectra.nearest import nearest
+from spectra.record.damage import damage_in_words
 from spectra.version import package_version
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -50,7 +51,8 @@ def _guarded(
     program: str, command: Callable[[list[str]], int], argv: list[str], stopped: str, stopped_code: int, kept: str
 ) -> int:
     try:
-        code = command(argv)
+        with damage_in_words(program):
+            code = command(argv)
         sys.stdout.flush()  # here an output file on a full disk can still be said
         return code
     except ReportedByOtherRank:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+import math
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from biggan.errors import UserError
 from spectra.nearest import nearest
@@ -39,6 +41,30 @@ class Section:
                 _check_choice(name, getattr(self, name), get_args(hint))
 
 
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value read from a file may stand in a field of this type. Literals are checked as choices."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(has_type(value, member) for member in inner)
+    if origin is list:
+        return isinstance(value, (list, tuple)) and all(has_type(one, inner[0]) for one in value)
+    if origin is tuple:
+        wanted = (inner[0],) * len(value) if isinstance(value, (list, tuple)) and inner[-1] is ... else inner
+        same = isinstance(value, (list, tuple)) and len(value) == len(wanted)
+        return same and all(map(has_type, value, wanted))
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            has_type(k, inner[0]) and has_type(v, inner[1]) for k, v in value.items()
+        )
+    if hint in (int, float):
+        if isinstance(value, int):
+            return not isinstance(value, bool) and abs(value) < 2**63
+        return hint is float and isinstance(value, float)
+    return origin is Literal or not isinstance(hint, type) or isinstance(value, hint)
+
+
 def _check_choice(name: str, value: Any, choices: tuple) -> None:
     if value not in choices:
         hint = nearest(str(value), map(str, choices))
@@ -49,6 +75,8 @@ def _check_range(field: dataclasses.Field, value: Any) -> None:
     low, high = field.metadata.get("low"), field.metadata.get("high")
     values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
     for number in values:
+        if isinstance(number, float) and not math.isfinite(number):
+            raise RangeError(f"{field.name} is {number}, expected a finite number.")
         if number is None or (low is None and high is None):
             continue
         # Written so that NaN is out of every range.

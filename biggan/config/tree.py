@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from biggan.config.fields import RangeError, Section, hints_of, setting
+from biggan.config.fields import RangeError, Section, has_type, hints_of, setting
 from biggan.config.model import ModelConfig
 from biggan.config.objective import LatentConfig, LossConfig, RegularizerConfig
 from biggan.config.speed import SpeedConfig
@@ -116,18 +116,24 @@ def from_dict(values: Mapping[str, Any], kind: type = Config, prefix: str = "") 
 
     Missing fields take their defaults; fields may have their earlier names (`RENAMED`).
 
-    Raises `UserError` for an unknown name (with the nearest right one) and for a value out of its range.
+    Raises `UserError` for an unknown name (with the nearest right one), and for a value of another type or out of its
+    range.
     """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{prefix.rstrip('.') or 'the configuration'} is {values!r:.60}, expected fields and values.")
     hints = hints_of(kind)
     known = {field.name for field in dataclasses.fields(kind)}
     arguments: dict[str, Any] = {}
     for given, value in values.items():
-        name = RENAMED.get(f"{prefix}{given}", given).removeprefix(prefix)
+        name = RENAMED.get(f"{prefix}{given}", str(given)).removeprefix(prefix)
         check_known(name, known, f"configuration field of {prefix or 'the run'}:")
         if name in arguments:
             raise UserError(f"{prefix}{name} is given twice, once under its earlier name. Omit one of them.")
         if dataclasses.is_dataclass(hints[name]):
             value = from_dict(value, hints[name], f"{prefix}{name}.")
+        elif not has_type(value, hints[name]):
+            wanted = getattr(hints[name], "__name__", hints[name])
+            raise UserError(f"{prefix}{name} is {value!r:.60}, expected {wanted}.")
         arguments[name] = value
     try:
         return kind(**arguments)

@@ -14,6 +14,7 @@ from biggan.data.images import Source
 from biggan.evaluation.generate import LatentSpec, generate
 from biggan.evaluation.memorization import discriminator_logits, fixed_images, memorization, share_accepted_as_real
 from biggan.networks.base import DiscriminatorNetwork, GeneratorNetwork
+from spectra.record.files import replacing
 
 COLORS = {"training": "#1f77b4", "validation": "#2ca02c", "generated": "#d62728"}
 
@@ -70,6 +71,8 @@ def draw_discriminator_scores(found: DiscriminatorScores, path: Path, title: str
     """Histograms of the logits, and the share accepted as real of each class (of the first 40)."""
     from matplotlib.figure import Figure
 
+    from spectra.draw.charts import literal
+
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     finite = torch.cat([logits[logits.isfinite()] for logits in found.logits.values()]).numpy()
@@ -94,6 +97,9 @@ def draw_discriminator_scores(found: DiscriminatorScores, path: Path, title: str
         right.bar(places + offset, [row[name] for row in classes], 0.25, color=COLORS[name], label=name)
     right.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
     right.set(xlabel="class", ylabel="share accepted as real", ylim=(0, 1.04))
-    right.set_xticks(places, found.classes[: len(classes)], fontsize=8, rotation=90 if len(classes) > 12 else 0)
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=130)
+    right.set_xticks(
+        places, list(map(literal, found.classes[: len(classes)])), fontsize=8, rotation=90 if len(classes) > 12 else 0
+    )
+    figure.suptitle(literal(title), fontsize=10)
+    with replacing(path, durable=False) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)

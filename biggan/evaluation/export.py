@@ -10,9 +10,11 @@ import json
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +81,7 @@ def export_samples(
     as_file = out.suffix == ".npz"
     folder = out.with_name(out.name + ".parts") if as_file else out
     if as_file and out.exists():
-        _check_same(json.loads(_facts_of(out)), order, out)
+        _check_same(_facts_of(out), order, out)
         return True
     _prepare(folder, order)
     network = sampling_copy(
@@ -99,6 +101,8 @@ def export_samples(
         advance(len(labels))
     if not all(is_there(folder, block, order.num, folders) for block in range(block_count(order.num))):
         return False
+    for place in (folder, *(folder / name for name in folders)):  # all is there: what a killed process left is nothing
+        remove_partial(place)
     if as_file:
         _put_together(folder, out, order, (G.resolution, G.resolution, 3))
     return True
@@ -114,11 +118,13 @@ def _prepare(folder: Path, order: ExportSpec) -> None:
         if any(path.name != FACTS and not path.name.startswith(".") for path in folder.iterdir()):
             raise UserError(f"{folder} is not empty, and was not made by biggan-sample. Choose another --out.")
         write_text(facts, json.dumps(asdict(order), indent=1) + "\n")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot use {folder}: {error}. Choose another --out.") from error
 
 
-def _check_same(facts: dict, order: ExportSpec, place: Path) -> None:
+def _check_same(facts: Any, order: ExportSpec, place: Path) -> None:
+    if not isinstance(facts, dict):
+        raise UserError(f"{place} exists, but was not made by biggan-sample. Choose another --out.")
     other = {name: (facts.get(name), value) for name, value in asdict(order).items() if facts.get(name) != value}
     if other:
         listed = "; ".join(f"{name}: {old} there, {new} now" for name, (old, new) in other.items())
@@ -153,11 +159,11 @@ def _write_pictures(folder: Path, first: int, images: np.ndarray, labels: np.nda
             Image.fromarray(pixels).save(temporary, format="PNG")
 
 
-def _facts_of(path: Path) -> str:
+def _facts_of(path: Path) -> Any:
     try:
         with np.load(path) as archive:
-            return str(archive["facts"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            return json.loads(str(archive["facts"]))
+    except (OSError, ValueError, KeyError, EOFError, RecursionError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"{path} exists, but was not made by biggan-sample ({error}). Choose another --out.") from error
 
 

@@ -6,16 +6,19 @@ import csv
 import io
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from biggan.config.fields import has_type
 from biggan.errors import UserError
 from biggan.evaluation.evaluator import Settings
 from biggan.evaluation.features.cache import key
 from biggan.evaluation.scores import is_parts
 from biggan.observers.evaluation import from_json, to_json
+from spectra.record.damage import RecordDamage
 from spectra.record.files import make_folder, write_text
 
 
@@ -56,7 +59,11 @@ class ScoreRow:
         own = {name: value for name, value in values.items() if name != "is_parts"}
         if own.get("leakage") is not None:
             own["leakage"] = [[float(share) for share in row] for row in own["leakage"]]
-        return cls(**{**own, **numbers})
+        hints = get_type_hints(cls)
+        row = cls(**{**own, **numbers})
+        if wrong := [name for name, hint in hints.items() if not has_type(getattr(row, name), hint)]:
+            raise ValueError(f"{wrong[0]} is {getattr(row, wrong[0])!r:.60}")
+        return row
 
 
 @dataclass
@@ -83,9 +90,13 @@ class ScoreTable:
         table = cls(settings, folder)
         path = table.stem.with_name(table.stem.name + ".json")
         if path.is_file():
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["settings"] == settings.as_dict():
-                table.rows = [ScoreRow.from_dict(row) for row in stored["rows"]]
+            try:
+                stored = json.loads(path.read_text(encoding="utf-8"))
+                if stored["settings"] == settings.as_dict():
+                    table.rows = [ScoreRow.from_dict(row) for row in stored["rows"]]
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+                words = f"{path} is damaged ({type(error).__name__}: {error}): its scores are computed again"
+                warnings.warn(words, RecordDamage, stacklevel=2)
         return table
 
     def add(self, row: ScoreRow) -> None:

@@ -16,6 +16,7 @@ from biggan.evaluation.features.registry import Embedded, join
 from biggan.evaluation.generate import LatentSpec, generate
 from biggan.evaluation.scores import compute_scores
 from biggan.networks.base import GeneratorNetwork
+from spectra.record.files import replacing
 
 SATURATED = 0.98  # |value| of a pixel, in [-1, 1]
 LEAST_IS = 0.95  # of the untruncated samples' IS
@@ -150,6 +151,8 @@ def draw_curve(curve: Curve, path: Path, title: str) -> None:
     """IS against FID, one point a threshold, Table 2's points marked (Figure 17)."""
     from matplotlib.figure import Figure
 
+    from spectra.draw.charts import literal
+
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.add_subplot()
     x, y = ([p.scores[name] for p in curve.points] for name in ("is", "fid"))
@@ -174,6 +177,7 @@ def draw_curve(curve: Curve, path: Path, title: str) -> None:
     axes.axvline(curve.validation_is, color="#1f77b4", linestyle=":", linewidth=1)
     axes.set_xlabel(f"Inception Score (dotted: {curve.validation_images:,} validation images)")
     axes.set_ylabel("FID")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(literal(title), fontsize=10)
     axes.legend(fontsize=8, loc="best")
-    figure.savefig(path, dpi=130)
+    with replacing(path, durable=False) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)

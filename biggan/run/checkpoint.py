@@ -18,7 +18,7 @@ from biggan.errors import UserError
 from spectra.record.files import write_tensors
 
 CHECKPOINT_FORMAT = "biggan-1"
-_FILE_NAME = re.compile(r"step-(\d{8,})\.safetensors")
+_FILE_NAME = re.compile(r"step-(\d{8,15})\.safetensors", re.ASCII)
 
 
 class CheckpointError(UserError):
@@ -107,14 +107,17 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             "written."
             f" Use an earlier checkpoint."
         )
-    return Checkpoint(
-        path=path,
-        step=int(metadata["step"]),
-        config=from_dict(json.loads(metadata["config"])),
-        digest=metadata["digest"],
-        finite=json.loads(metadata["finite"]),
-        tensors=tensors,
-    )
+    try:
+        step, config, finite = int(metadata["step"]), json.loads(metadata["config"]), json.loads(metadata["finite"])
+        if step < 0 or not isinstance(config, dict) or not isinstance(finite, bool):
+            raise TypeError("a value of another kind")
+        checked = from_dict(config)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, UserError) as error:
+        raise CheckpointError(
+            f"{path} is whole, but what it says of its step and configuration cannot be used ({error}): another "
+            f"program made it, or another version of this one. Use another checkpoint."
+        ) from error
+    return Checkpoint(path, step, checked, metadata["digest"], finite, tensors)
 
 
 def peek(path: Path) -> dict[str, str]:
@@ -128,14 +131,25 @@ def peek(path: Path) -> dict[str, str]:
         return {}
 
 
+def peeked_step(path: Path) -> int | None:
+    """The step of a checkpoint by its metadata alone, unverified; None where there is none."""
+    step = peek(path).get("step", "")
+    return int(step) if re.fullmatch(r"\d{1,15}", step, re.ASCII) else None
+
+
 def checkpoint_paths(run: Path) -> list[Path]:
     """The run's checkpoint files, oldest first."""
     return sorted(path for path in (run / "checkpoints").glob("step-*.safetensors") if _FILE_NAME.fullmatch(path.name))
 
 
+def _frozen(run: Path) -> list[Path]:
+    found = (run / "checkpoints").glob("frozen-*/step-*.safetensors")
+    return [path for path in found if _FILE_NAME.fullmatch(path.name)]
+
+
 def all_checkpoints(run: Path) -> dict[int, Path]:
     """Every checkpoint file of a run by step, including those of rings that an alarm kept."""
-    frozen = sorted((run / "checkpoints").glob("frozen-*/step-*.safetensors"))
+    frozen = sorted(_frozen(run))
     return dict(sorted({step_of(path): path for path in [*frozen, *checkpoint_paths(run)]}.items()))
 
 
@@ -146,10 +160,9 @@ def step_of(path: Path) -> int:
 
 def saved_steps(run: Path) -> set[int]:
     """The steps that the run can be resumed or branched at: its files, those of frozen rings, and the best one."""
-    frozen = (run / "checkpoints").glob("frozen-*/step-*.safetensors")
-    steps = {step_of(path) for path in (*checkpoint_paths(run), *frozen)}
-    best = peek(run / "checkpoints" / "best.safetensors").get("step")
-    return steps if best is None else steps | {int(best)}
+    steps = {step_of(path) for path in (*checkpoint_paths(run), *_frozen(run))}
+    best = peeked_step(run / "checkpoints" / "best.safetensors")
+    return steps if best is None else steps | {best}
 
 
 def newest_checkpoint(run: Path) -> tuple[Checkpoint, list[str]]:

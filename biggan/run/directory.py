@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
-from biggan.config import Config, from_dict, to_dict
+from biggan.config import Config, to_dict
 from biggan.errors import UserError
 from biggan.run.files import LOCK, UNBORN, Lock, filled_folder, free_name, holds_nothing, whole_folder
 from biggan.run.provenance import other_facts, run_facts
+from biggan.run.small_files import read_config, read_run_json
 from spectra.record.events import append_event, read_event_lines, supersede_events
 from spectra.record.files import new_folder, write_text
 
@@ -70,15 +71,7 @@ class RunDirectory:
 
     def facts(self) -> dict[str, Any]:
         """The contents of run.json; empty if it does not exist. Raises `UserError` if it is damaged."""
-        path = self.path / "run.json"
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"{path} is damaged ({error}). Restore an earlier copy, or move it away: the run then continues "
-                "without "
-                f"its information on versions, data and class names."
-            ) from error
+        return read_run_json(self.path / "run.json")
 
     def _write_facts(self, facts: Mapping[str, Any]) -> None:
         write_text(self.path / "run.json", json.dumps(facts, indent=2) + "\n")
@@ -106,7 +99,8 @@ class RunDirectory:
 
     def class_names(self) -> list[str] | None:
         """The classes' names by their numbers; None if they are not recorded."""
-        return self.facts().get("class_names")
+        names = self.facts().get("class_names")
+        return None if names is None else list(map(str, names))  # some data sets call them by numbers
 
     def write_data_identity(self, identity: Mapping[str, Any], class_names: Sequence[str]) -> None:
         """Store the description of the run's data from now on."""
@@ -166,7 +160,7 @@ class RunDirectory:
         write_text(self.path / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
 
     def read_config(self) -> Config:
-        """The run's configuration. Raises `UserError` where this is not a run directory."""
+        """The run's configuration. Raises `UserError` where this is not a run directory, or the file is damaged."""
         path = self.path / "config.yaml"
         if (self.path / UNBORN).exists():
             raise UserError(
@@ -175,14 +169,14 @@ class RunDirectory:
             )
         if not path.is_file():
             raise UserError(f"{self.path} is not a run directory: it has no config.yaml. Give an earlier run's --out.")
-        return from_dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        return read_config(path)
 
     def append_event(self, event: Mapping[str, Any]) -> None:
         """Add one line to events.jsonl, whole on the disk when this returns."""
         append_event(self.path, event)
 
     def events(self) -> list[dict[str, Any]]:
-        """The events in order; a line torn by a kill is skipped."""
+        """The events in order; a damaged line is left out with a warning."""
         return read_event_lines(self.path)
 
     def events_that_hold(self, kind: str | None = None, through: int | None = None) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ def why_stopped(run: RunDirectory) -> str:
     step = event["step"]
     if event.get("reason") != "alarm":
         return f"stopped on non-finite numbers at step {step}, which is saved; see {run.path}/events.jsonl"
-    onset, cause = event.get("onset", step), event["cause"]
+    onset, cause = event.get("onset", step), event.get("cause", "unknown")
     lines = [f"stopped at step {step}, which is saved, by an alarm: {cause}, which began at step {onset}."]
     before = [path for at, path in all_checkpoints(run.path).items() if at < onset]
     lines += ["the last checkpoint from before it:", f"  {before[-1] if before else 'none is left'}"]

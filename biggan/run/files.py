@@ -128,8 +128,12 @@ def replace_link(source: Path, target: Path) -> None:
     """Let `target` be the file `source` from now on; a kill leaves the one before or this one."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
-    link_or_copy(source, temporary)
-    move(temporary, target)
+    try:
+        link_or_copy(source, temporary)
+        move(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 UNBORN = ".unborn"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biggan.config import CheckpointConfig, Config, to_dict
-from biggan.run.checkpoint import checkpoint_paths, peek, save_checkpoint, step_of
+from biggan.run.checkpoint import checkpoint_paths, peek, peeked_step, save_checkpoint, step_of
 from biggan.run.directory import RunDirectory, make_event
 from biggan.run.files import free_name, link_or_copy, replace_link
 from biggan.training.observer import Observer
@@ -72,13 +72,15 @@ class CheckpointStore(Observer):
         self.folder = run.checkpoints
         self.saved: int | None = None
         self._finite: dict[Path, bool] = {}
+        self._boundaries = boundaries_of(run.facts())
         self._last_alarm = max((event["step"] for event in run.events_that_hold("alarm")), default=None)
         self._well: int | None = None
         for event in run.events_that_hold("evaluation", step):
             self._consider(event)
         for folder in (run.path, self.folder):
             remove_partial(folder)
-        rings = {path: int(path.name.removeprefix("frozen-")) for path in self.folder.glob("frozen-*")}
+        frozen = {path: path.name.removeprefix("frozen-") for path in self.folder.glob("frozen-*")}
+        rings = {path: int(number) for path, number in frozen.items() if number.isdecimal()}
         files = {path: step_of(path) for path in checkpoint_paths(run.path)}
         for path, later in (rings | files).items():
             if later > step:
@@ -144,7 +146,7 @@ class CheckpointStore(Observer):
         """
         self._best = _Best()
         path = self.folder / BEST
-        if int(peek(path).get("step", -1)) > now:
+        if (peeked_step(path) or 0) > now:
             self._set_aside(path)
         for event in self.run.events_that_hold("evaluation", now) if self.config.best else ():
             self._best.consider(event)
@@ -157,7 +159,7 @@ class CheckpointStore(Observer):
     def _prune(self) -> None:
         paths = {step_of(path): path for path in checkpoint_paths(self.run.path)}
         finite = {step: self._is_finite(path) for step, path in paths.items()}
-        for step in set(paths) - retained(finite, self.config, self._well):
+        for step in set(paths) - retained(finite, self.config, self._well) - self._boundaries:
             paths[step].unlink()
 
     def _is_finite(self, path: Path) -> bool:
@@ -181,6 +183,17 @@ class CheckpointStore(Observer):
 def checkpoint_fields(path: Path, digest: str) -> dict[str, str]:
     """What a `checkpoint` event says of the file."""
     return {"path": f"checkpoints/{path.name}", "digest": digest}
+
+
+def boundaries_of(facts: Mapping[str, Any]) -> set[int]:
+    """The steps at which a branch's changes begin and end after its branching point. Their checkpoints stay: each is
+    the last state of one phase, from which the next begins."""
+    born = (facts.get("parent") or {}).get("step")
+    if born is None:
+        return set()
+    entries = [*facts.get("inherited_changes", []), *facts.get("changes", [])]
+    steps = {step for entry in entries for step in (entry["from"], entry["until"]) if step is not None}
+    return {step for step in steps if step > born}
 
 
 def is_due(step: int, config: CheckpointConfig) -> bool:

@@ -141,8 +141,8 @@ def find_start(path: Path) -> ResumePoint:
 
 
 def _find_start(path: Path) -> ResumePoint:
-    config = RunDirectory(path).read_config()
     if not checkpoint_paths(path):
+        config = RunDirectory(path).read_config()
         saved = [e["step"] for e in RunDirectory(path).events() if e["event"] == "checkpoint"]
         if saved:
             raise UserError(

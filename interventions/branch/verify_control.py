@@ -85,13 +85,10 @@ def compare_with_parent(branch: Path, parent: Path, begin: int) -> ControlCompar
 
 def _note_versions(branch: Path, parent: Path, found: ControlComparison) -> None:
     """Equal bits are guaranteed only with one version of the program and of torch, on one machine."""
-    import json
-
     from biggan.run.provenance import DECISIVE
     from spectra.record.events import read_event_lines
 
-    facts = [run / "run.json" for run in (branch, parent)]
-    here, there = (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {} for path in facts)
+    here, there = (RunDirectory(run).facts() for run in (branch, parent))
     for name in DECISIVE:
         one, other = here.get(name, "not said"), there.get(name, "not said")
         if one != other:

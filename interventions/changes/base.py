@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -129,18 +130,22 @@ def find_change(name: str) -> type[Change]:
 
 def amount(given: Amount, before: float | None, what: str) -> float:
     """`given` as a number; `x2` and `/2` are relative to `before`."""
-    if isinstance(given, (int, float)):
-        return given
-    operation, number = given[:1], given[1:]
+    operation, number = (given[:1], given[1:]) if isinstance(given, str) else ("", "")
     try:
-        if operation in "x/" and number:
+        if operation and operation in "x/" and number:
             if before is None:
                 raise UserError(f"{what} is null, so '{given}' has nothing to refer to. Give a number.")
             factor = float(number)
-            return before * factor if operation == "x" else before / factor
-        return float(given)
-    except (ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{what} is '{given}', expected a number, or x2 or /2 for a multiple of {before}.") from error
+            found = before * factor if operation == "x" else before / factor
+        else:
+            found = given if isinstance(given, (int, float)) else float(given)
+        if not math.isfinite(found):
+            raise ValueError
+    except (ValueError, ArithmeticError) as error:
+        raise UserError(
+            f"{what} is '{given}', expected a number, or x2 or /2 for a multiple of {before}, that is finite."
+        ) from error
+    return found
 
 
 def whole(given: Amount, before: float | None, what: str) -> int:

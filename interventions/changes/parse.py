@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
+from biggan.config.yaml_text import read_yaml_text
 from biggan.errors import UserError, check_known
 from spectra.nearest import nearest
 
@@ -69,10 +68,7 @@ def _refuse_earlier_form(text: str, given: Mapping[str, str], fields: list[str],
 
 
 def _mapping(text: str, name: str) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"the arguments of {name} are not YAML: {' '.join(str(error).split())}.") from error
+    found = read_yaml_text(text, f"the arguments of {name}")
     if not isinstance(found, dict):
         raise UserError(f"the arguments of {name} are '{text}', expected a mapping such as {{key: value}}.")
     return {str(key): one for key, one in found.items()}
@@ -116,8 +112,8 @@ def _as(kind: Any, value: Any) -> Any:
 def _sequence(text: str) -> list[Any]:
     """`[a, b]`, or a single item. Raises `ValueError` for what only begins like a list."""
     try:
-        found = yaml.safe_load(text) if text.startswith("[") else [text]
-    except yaml.YAMLError as error:
+        found = read_yaml_text(text, "a list") if text.startswith("[") else [text]
+    except UserError as error:
         raise ValueError from error
     return found if isinstance(found, list) else [text]
 

@@ -33,7 +33,7 @@ def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, An
     if options.dry_run:
         print(describe_plan(resolved, folder))
         return EXIT_DONE
-    save_resolved(resolved, folder)
+    resolved = save_resolved(resolved, folder)
     start = make_start(options.slurm, folder, threads_of(resolved), permit)
     outcome = launch(resolved, folder, start, options.jobs, quiet=options.quiet)
     if outcome.interrupted:

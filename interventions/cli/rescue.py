@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,7 @@ def _run(found: Rescue, folder: Path, permit: Permit, options: argparse.Namespac
     from interventions.study.launch import launch, make_start, threads_of
     from interventions.study.rescue import command_to_go_on
 
-    save_resolved(found.resolved, folder)
+    found = replace(found, resolved=save_resolved(found.resolved, folder))
     quiet = options.quiet or options.json
     if not quiet:
         jobs = len(found.resolved.jobs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from biggan.errors import UserError
 from interventions.compare.outcome import RunOutcome, read_outcome
 from interventions.study.expand import load_resolved, one_run_words, run_name
 from interventions.study.growth import check_same_bases
+from spectra.record.events import read_json_lines
 
 UNCHANGED = ("control", "plain")
 """The unchanged entries: of branches, and of runs from scratch."""
@@ -260,8 +260,8 @@ def notes_on(rows: list[Row], parents: Mapping[str, Path] | None = None) -> list
 
 
 def _notes_on_records(rows: list[Row]) -> list[str]:
-    """Notes on runs that are too short, and on thinned records."""
-    notes = []
+    """Notes on runs that are too short, and on damaged and thinned records."""
+    notes = [words for row in rows for words in row.outcome.damage]
     if short := [row for row in rows if row.outcome.too_short and not row.outcome.collapsed_before]:
         notes.append(
             f"too few evaluations after the branching point to see a collapse ({_listed(short)}): excluded from "
@@ -328,16 +328,15 @@ def entry_of(changes: list[dict[str, Any]], begin: int) -> tuple[str, int | None
 
 def failures(folder: Path) -> dict[str, str]:
     """The jobs of a plan that crashed and have not finished since, with their last output."""
-    path, found = folder / "launches.jsonl", {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError:
+    found: dict[str, list[str]] = {}
+    for event in read_json_lines(folder / "launches.jsonl"):
+        key, words = event.get("key"), event.get("words", "")
+        if not isinstance(key, str):
             continue
-        if event["event"] == "crashed":
-            found[event["key"]] = event.get("words", "").strip().splitlines()[-1:] or [f"code {event['code']}"]
-        elif event["event"] == "finished":
-            found.pop(event["key"], None)
+        if event.get("event") == "crashed":
+            found[key] = str(words).strip().splitlines()[-1:] or [f"code {event.get('code')}"]
+        elif event.get("event") == "finished":
+            found.pop(key, None)
     return {key: words[0] for key, words in found.items()}
 
 

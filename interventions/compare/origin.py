@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from interventions.compare.collect import Comparison, Row
+from spectra.record.events import is_time, read_json_lines
 
 RECORDED_FACTS = {
     "version": "package version",
@@ -53,12 +54,12 @@ def origin_of(comparison: Comparison) -> Origin:
         values = _distinct(_fact(facts, name) for facts in described if facts.get(name) is not None)
         if values:
             found.facts.append((words, ", ".join(values)))
-    started = sorted(facts["started"] for facts in described if facts.get("started"))
+    started = sorted(facts["started"] for facts in described if isinstance(facts.get("started"), str))
     if started:
         spans = [started[0]] if started[0] == started[-1] else [started[0], started[-1]]
         found.facts.append(("runs started", " to ".join(one[:16].replace("T", " ") for one in spans)))
     places = dict.fromkeys(path.resolve() for path in [*comparison.parents.values(), *runs])
-    events = {path: _lines(path / "events.jsonl") for path in places}
+    events = {path: read_json_lines(path / "events.jsonl") for path in places}
     presets = [one["preset"] for lines in events.values() for one in lines if one.get("preset")]
     presets = [
         name for name in map(str, presets) if "/" not in name or name.endswith((".yaml", ".yml"))
@@ -67,12 +68,11 @@ def origin_of(comparison: Comparison) -> Origin:
     seconds = [spent for lines in events.values() if (spent := _seconds(lines)) is not None]
     found.seconds = sum(seconds) if seconds else None
     if comparison.folder is not None:
-        launches = _lines(comparison.folder / "launches.jsonl")
-        given = [one["command"] for one in launches if one.get("command")]
-        found.commands = _distinct(
-            _without_paths(words if isinstance(words, list) else words.split()) for words in given
-        )
-        times = [one["time"] for one in launches if isinstance(one.get("time"), int | float)]
+        launches = read_json_lines(comparison.folder / "launches.jsonl")
+        given = [one["command"] for one in launches if isinstance(one.get("command"), (list, str))]
+        words = (one if isinstance(one, list) else one.split() for one in given)
+        found.commands = _distinct(_without_paths(map(str, one)) for one in words)
+        times = [one["time"] for one in launches if is_time(one.get("time"))]
         if times:
             found.facts.append(("plan begun, last action", f"{_day(min(times))}, {_day(max(times))}"))
     found.configuration = _configuration(comparison)
@@ -100,21 +100,9 @@ def _distinct(values: Iterable[str]) -> list[str]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file with one a line; a torn line is skipped."""
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        found += [value] if isinstance(value, dict) else []
-    return found
 
 
 def _seconds(events: list[dict[str, Any]]) -> float | None:
@@ -122,7 +110,7 @@ def _seconds(events: list[dict[str, Any]]) -> float | None:
     sessions: list[tuple[float, float]] = []
     for event in events:
         now = event.get("time")
-        if event.get("inherited") or not isinstance(now, int | float) or not now:
+        if event.get("inherited") or not is_time(now) or not now:
             continue
         if event.get("event") in ("started", "resumed"):
             sessions.append((now, now))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from interventions.compare.measures import Numbers, has_gaps, read_sigmas, record_numbers, stored_numbers
+from spectra.record.damage import RecordDamage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,6 +56,8 @@ class RunOutcome:
     record: str = "whole"
     """"whole"; "thinned", so that what needs every step is not known; "thinned, numbers of the whole", which were
     stored beside it when it was thinned."""
+    damage: list[str] = field(default_factory=list)
+    """What of its record and events is damaged and left out, in words."""
     ended: str | None = None
     """Its last event: finished, interrupted, stopped, or none."""
     stopped_by: str | None = None
@@ -94,10 +98,13 @@ def read_outcome(path: str | Path, begin: int) -> RunOutcome:
 
     path = Path(path)
     try:
-        frames = spectra.load(path)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            frames = spectra.load(path)
     except FileNotFoundError as error:
         raise UserError(f"{error}. Give run directories, or a plan's.") from error
     found, scored = _judged(path, frames, begin)
+    found.damage = [str(one.message) for one in said if issubclass(one.category, RecordDamage)]
     numbers, found.layers, found.record = read_numbers(path, frames, begin)
     scores = score_numbers([one for one in scored if one["step"] > begin])
     if begin:

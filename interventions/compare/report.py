@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from interventions.compare.page.document import page_of
 from interventions.compare.runs_table import table
 from interventions.compare.statistics import effects, seed_variation
 from interventions.compare.tables import with_texts
-from spectra.record.files import make_folder, write_text
+from spectra.record.files import make_folder, replacing
 
 if TYPE_CHECKING:
     from interventions.compare.claims.judge import Verdict
@@ -34,7 +35,6 @@ def write_report(comparison: Comparison, folder: str | Path, verdicts: Sequence[
     `verdicts`: of `judge_claims`, shown first on the page; None: those of `verdicts_of`.
     """
     folder = Path(folder)
-    make_folder(folder)
     frames = {
         "compare": with_texts(table(comparison), comparison),
         "seed_variation": seed_variation(comparison),
@@ -45,9 +45,10 @@ def write_report(comparison: Comparison, folder: str | Path, verdicts: Sequence[
     verdicts = verdicts_of(comparison) if verdicts is None else verdicts
     if verdicts:
         frames["claims"] = verdicts_table(verdicts)
-    written = []
-    for name, frame in frames.items():
-        frame.to_csv(folder / f"{name}.csv", index=False)
-        written.append(folder / f"{name}.csv")
-    write_text(folder / PAGE, page_of(comparison, verdicts))
-    return [*written, folder / PAGE]
+    texts = {folder / f"{name}.csv": frame.to_csv(index=False) for name, frame in frames.items()}
+    texts[folder / PAGE] = page_of(comparison, verdicts)
+    make_folder(folder)
+    with ExitStack() as all_or_none:  # they get their names when all of them are written
+        for path, text in texts.items():
+            all_or_none.enter_context(replacing(path)).write_text(text, encoding="utf-8")
+    return list(texts)

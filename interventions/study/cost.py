@@ -60,7 +60,8 @@ def recorded_rate(run: Path) -> float | None:
     if begun is None or events[-1]["event"] != "finished" or any(e["event"] in _INTERRUPTED for e in events):
         return None
     steps = events[-1]["step"] - begun["step"]
-    return (events[-1]["time"] - begun["time"]) / steps if steps > 0 else None
+    times = [event.get("time") for event in (begun, events[-1])]
+    return (times[1] - times[0]) / steps if steps > 0 and None not in times else None
 
 
 def known_rates(finished: Iterable[tuple[Job, Path]], factors: Mapping[str, float], config: Config) -> Rates:

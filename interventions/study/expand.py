@@ -12,12 +12,14 @@ from typing import Any
 
 from biggan.config import Config, differences
 from biggan.errors import UserError, check_known
+from biggan.run.small_files import read_json
 from interventions.branch.parent import Parent, find_parent
 from interventions.branch.timeline import Timed, make_timeline
 from interventions.changes import make_change, recorded_change, with_code, with_fields
 from interventions.changes.recorded import facts_of
 from interventions.study.permit import refuse_other_code
 from interventions.study.plan import CONTROL, PLAIN, Entry, Plan, PlannedChange
+from interventions.study.stored import check_stored, in_other_places, of_first_format, with_names_of_today
 from spectra.record.files import make_folder
 
 _FORMAT = "interventions-plan-2"
@@ -327,24 +329,29 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
             )
 
 
-def save_resolved(resolved: Resolved, folder: Path) -> None:
-    """Write plan.json, or find the same plan there already. Raises `UserError` where another one is."""
+def save_resolved(resolved: Resolved, folder: Path) -> Resolved:
+    """Write plan.json, or find the same plan there already; the plan as it is there. The places of the base runs may
+    be others than before: their digests decide. Raises `UserError` where another plan is."""
     from spectra.record.files import write_text
 
     path = folder / "plan.json"
     if path.is_file():
         before = load_resolved(folder)
         refuse_other_code(before.jobs, resolved.jobs, folder)
-        if before != load_json(resolved.as_json()):
+        found = in_other_places(before, load_json(resolved.as_json()))
+        if found is None:
             raise UserError(
                 f"{folder} holds another plan, or the same one with other parents or lengths: "
                 f"{_what(before, resolved)}. Choose another --out, or give the plan's original options."
             )
-        return
+        if found != before:
+            write_text(path, json.dumps(found.as_json(), indent=1) + "\n")
+        return found
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty, and has no plan. Choose another --out.")
     make_folder(folder)
     write_text(path, json.dumps(resolved.as_json(), indent=1) + "\n")
+    return resolved
 
 
 def _what(before: Resolved, now: Resolved) -> str:
@@ -357,38 +364,32 @@ def load_resolved(folder: Path) -> Resolved:
     path = Path(folder) / "plan.json"
     if not path.is_file():
         raise UserError(f"{folder} is not a plan's directory: it has no plan.json.")
-    return load_json(json.loads(path.read_text(encoding="utf-8")))
+    mend = (
+        "Restore an earlier copy, or begin the plan again with another --out. Its runs can still be compared: "
+        "biggan-intervene compare RUN ..."
+    )
+    found = read_json(path, mend)
+    try:
+        resolved = load_json(found)
+        check_stored(resolved)
+        return resolved
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}). {mend}") from error
 
 
 def load_json(values: Mapping[str, Any]) -> Resolved:
-    """What `as_json` made."""
+    """What `as_json` made. Raises `UserError`, `KeyError`, `TypeError` or `ValueError` for what it did not."""
     if values.get("format") not in (_FORMAT, _FIRST_FORMAT):
-        raise UserError(f"plan.json has the format {values.get('format')!r}, expected {_FORMAT!r}.")
-    jobs = map(_of_first_format, values["jobs"]) if values["format"] == _FIRST_FORMAT else values["jobs"]
-    return Resolved(
+        raise UserError(f"plan.json has the format {values.get('format')!r:.60}, expected {_FORMAT!r}.")
+    jobs = map(of_first_format, values["jobs"]) if values["format"] == _FIRST_FORMAT else values["jobs"]
+    found = Resolved(
         plan=values["plan"],
         title=values["title"],
         bases=tuple(Base(**base) for base in values["bases"]),
-        jobs=tuple(Job(**{**job, "changes": tuple(map(_with_names_of_today, job["changes"]))}) for job in jobs),
+        jobs=tuple(Job(**{**job, "changes": tuple(map(with_names_of_today, job["changes"]))}) for job in jobs),
         settings=values["settings"],
         figures=tuple(values["figures"]),
         notes=tuple(values["notes"]),
         study=values.get("study"),
     )
-
-
-def _of_first_format(job: Mapping[str, Any]) -> dict[str, Any]:
-    """A job of the first format, whose seed stood in its name and whose further seeds were of the kind "luck"."""
-    entry, _, number = job["entry"].partition("-seed-")
-    kind = "seed" if job["kind"] == "luck" else job["kind"]
-    return {**job, "entry": entry, "kind": kind, "seed": int(number) if number else None}
-
-
-def _with_names_of_today(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored change; one that sets a field by its earlier name sets the same field by its name of today."""
-    from biggan.config import RENAMED
-
-    arguments = entry["change"].get("set")
-    if arguments is None or arguments["field"] not in RENAMED:
-        return dict(entry)
-    return {**entry, "change": {"set": {**arguments, "field": RENAMED[arguments["field"]]}}}
+    return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.errors import UserError
 from interventions.study.expand import Base, Job, Resolved, load_json, load_resolved
+from interventions.study.stored import without_place
 
 if TYPE_CHECKING:
     from biggan.config import Config
@@ -63,12 +64,12 @@ def _joined(before: Resolved, now: Resolved, folder: Path) -> Resolved:
     bases: dict[str, Base] = {base.name: base for base in before.bases}
     for base in now.bases:
         known = bases.get(base.name)
-        if known is not None and known.checkpoint and base.checkpoint and known != base:
+        if known is not None and known.checkpoint and base.checkpoint and without_place(known) != without_place(base):
             raise UserError(
                 f"{base.name} is branched at step {known.step} in {folder}, and would now be at step {base.step} or at "
                 f"another checkpoint. Choose another --out."
             )
-        if known is None or not known.checkpoint:
+        if known is None or base.checkpoint or not known.checkpoint:  # the same base run may have been moved
             bases[base.name] = base
     jobs: dict[str, Job] = {job.key: job for job in before.jobs}
     for job in now.jobs:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -168,11 +169,16 @@ def make_start(
 
 
 def threads_of(resolved: Resolved) -> int:
-    """Threads of one run: the base runs' own number, because it affects the bits."""
+    """Threads of one run: the base runs' own number, because it affects the bits. Checkpoints that cannot be read do
+    not count here: `launch` refuses them."""
     from biggan.config import from_dict
     from biggan.run.checkpoint import peek
 
-    return max(from_dict(json.loads(peek(Path(base.checkpoint))["config"])).threads for base in resolved.bases)
+    found = [1]
+    for base in resolved.bases:
+        with suppress(ValueError, RecursionError, UserError):
+            found.append(from_dict(json.loads(peek(Path(base.checkpoint)).get("config", ""))).threads)
+    return max(found)
 
 
 def log_of(folder: Path, key: str) -> Path:
@@ -339,10 +345,9 @@ class Display:
     def step(self, key: str) -> int:
         """The last step that a job has reported."""
         try:
-            said = json.loads((self.folder / "progress" / f"{key.replace('/', '--')}.json").read_text())
-        except (OSError, json.JSONDecodeError):
+            return int(json.loads((self.folder / "progress" / f"{key.replace('/', '--')}.json").read_text())["step"])
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return self.ends[key][0]
-        return int(said["step"])
 
     def say(self, line: str) -> None:
         """Print a separate line."""

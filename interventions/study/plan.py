@@ -23,11 +23,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from biggan.config.yaml_text import read_yaml_text
 from biggan.errors import UserError, check_known
 from interventions.changes import Change
 
 CONTROL, PLAIN = "control", "plain"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+MOST_RUNS, LONGEST_NAME = 2_000, 100
 
 
 @dataclass(frozen=True)
@@ -75,33 +77,48 @@ def shipped_plans() -> list[str]:
 
 def read_plan(name: str) -> Plan:
     """A shipped plan by name, or a YAML file. Raises `UserError` for what cannot be understood, naming the entry."""
-    import yaml
-
     path, is_shipped = Path(name), False
     if path.suffix in (".yaml", ".yml") or path.is_file():  # a directory may bear the name of a shipped plan
         if not path.is_file():
             raise UserError(f"unknown plan {name}. Give a YAML file, or one of {', '.join(shipped_plans())}.")
-        text, name = path.read_text(encoding="utf-8"), path.stem
+        try:
+            text, name = path.read_text(encoding="utf-8"), path.stem
+        except UnicodeDecodeError as error:
+            raise UserError(f"the plan {name} is not a text in UTF-8: {error}.") from error
     else:
         check_known(name, shipped_plans(), "plan")
         is_shipped = True
         text = resources.files("interventions.study.plans").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"the plan {name} is not YAML: {' '.join(str(error).split())}.") from error
+    values = read_yaml_text(text, f"the plan {name}")
     if not isinstance(values, Mapping) or not isinstance(values.get("entries"), Mapping):
         raise UserError(f"the plan {name} has no entries: expected a mapping with `entries: _NAME: changes: [...]`.")
     for key in values:
         check_known(key, ["title", "seeds", "figures", "settings", "entries"], f"key of the plan {name}:")
-    entries = [entry for key, value in values["entries"].items() for entry in _entries(name, str(key), value)]
-    names = [entry.name for entry in entries]
-    if twice := next((one for one in names if names.count(one) > 1), None):
-        raise UserError(f"the plan {name} has two entries called {twice}.")
-    figures = tuple(str(figure) for figure in values.get("figures", ()))
-    settings = dict(values.get("settings", {}))
-    seeds = int(values.get("seeds", 3))
-    return Plan(name, values.get("title", name), tuple(entries), seeds, figures, settings, is_shipped)
+    seeds = values.get("seeds", 3)
+    if type(seeds) is not int or not 0 <= seeds <= MOST_RUNS:
+        raise UserError(
+            f"`seeds` of the plan {name} is {seeds!r:.60}, expected a whole number from 0 to {MOST_RUNS:,}."
+        )
+    figures = _of_kind(list, values, "figures", f"the plan {name}", "a list of figures such as [20, 29]")
+    settings = _of_kind(dict, values, "settings", f"the plan {name}", "fields and values")
+    entries: dict[str, Entry] = {}
+    for key, value in values["entries"].items():
+        for entry in _entries(name, str(key), value):
+            if entry.name in entries:
+                raise UserError(f"the plan {name} has two entries called {entry.name}.")
+            entries[entry.name] = entry
+            if len(entries) * (1 + seeds) > MOST_RUNS:
+                raise UserError(f"the plan {name} has more than {MOST_RUNS:,} runs for a base run. Divide it.")
+    title = str(values.get("title", name))
+    return Plan(name, title, tuple(entries.values()), seeds, tuple(map(str, figures)), settings, is_shipped)
+
+
+def _of_kind(kind: type, values: Mapping[str, Any], key: str, where: str, wanted: str) -> Any:
+    """`values[key]`, or an empty one where there is none. Raises `UserError` unless it is of this kind."""
+    found = values.get(key)
+    if found is not None and not isinstance(found, kind):
+        raise UserError(f"`{key}` of {where} is {found!r:.60}, expected {wanted}.")
+    return kind() if found is None else found
 
 
 def plan_of_changes(changes: Sequence[tuple[Change, float, float | None]], seeds: int) -> Plan:
@@ -118,30 +135,34 @@ def plan_of_changes(changes: Sequence[tuple[Change, float, float | None]], seeds
 def _entries(plan: str, name: str, value: Any) -> Iterator[Entry]:
     """The entry, or one for each combination of the values under `each`."""
     where = f"entry {name} of the plan {plan}"
-    value = value or {}
+    value = {} if value is None else value
     if not isinstance(value, Mapping):
         raise UserError(f"{where} is not a mapping: expected {{changes: [...], from: parent or scratch}}.")
     for key in value:
         check_known(key, ["from", "changes", "each"], f"key of {where}:")
     origin = value.get("from", "parent")
     check_known(origin, ["parent", "scratch"], f"`from` of {where}:")
-    each = {key: list(values) for key, values in (value.get("each") or {}).items()}
+    each = _of_kind(dict, value, "each", where, "names with lists of values such as {g: [1, 10]}")
+    each = {str(key): _of_kind(list, each, key, f"`each` of {where}", "a list of values") for key in each}
+    given = _of_kind(list, value, "changes", where, "a list of changes such as [freeze: D]")
+    if not given:
+        raise UserError(f"{where} has no changes. The unchanged control needs no entry: every plan has it.")
     for combination in itertools.product(*each.values()):
         chosen = dict(zip(each, combination, strict=True))
         full = _filled(name, chosen)
-        if not _NAME.fullmatch(full) or full in (CONTROL, PLAIN) or "-seed-" in full:
-            raise UserError(f"'{full}' cannot be an entry's name. Use letters, digits, . _ + -, and no reserved name.")
-        changes = tuple(_change(one, chosen, where) for one in value.get("changes") or ())
-        if not changes:
-            raise UserError(f"{where} has no changes. The unchanged control needs no entry: every plan has it.")
-        yield Entry(full, origin == "scratch", changes)
+        if not _NAME.fullmatch(full) or full in (CONTROL, PLAIN) or "-seed-" in full or len(full) > LONGEST_NAME:
+            raise UserError(
+                f"'{full:.100}' cannot be an entry's name. Use letters, digits, . _ + - (at most {LONGEST_NAME}), "
+                f"and no reserved name."
+            )
+        yield Entry(full, origin == "scratch", tuple(_change(one, chosen, where) for one in given))
 
 
 def _change(given: Any, chosen: Mapping[str, Any], where: str) -> PlannedChange:
     if not isinstance(given, Mapping):
-        raise UserError(f"a change of {where} is {given!r}, expected a mapping such as freeze: D.")
+        raise UserError(f"a change of {where} is {given!r:.60}, expected a mapping such as freeze: D.")
     names = [key for key in given if key not in ("from", "until")]
-    if len(names) != 1:
+    if len(names) != 1 or not isinstance(names[0], str):
         raise UserError(f"a change of {where} names {', '.join(map(str, names)) or 'nothing'}, expected one change.")
     since, until = given.get("from", 0.0), given.get("until")
     for share in (since, until):
@@ -155,5 +176,5 @@ def _filled(value: Any, chosen: Mapping[str, Any]) -> Any:
         return {key: _filled(one, chosen) for key, one in value.items()}
     if isinstance(value, str):
         for key, one in chosen.items():
-            value = value.replace("{" + key + "}", f"{one:g}" if isinstance(one, float) else str(one))
+            value = value.replace("{" + key + "}", f"{one:g}" if isinstance(one, float) else f"{one!s:.1000}")[:10_000]
     return value

@@ -126,6 +126,7 @@ def _rename(run: Path, places: dict[str, str]) -> None:
 
 def thin_run(run: Path, out: Path, begin: int, every: int, spectra_every: int) -> None:
     """Copy one run's lineage, events (scores without their settings) and thinned record, with the whole's numbers."""
+    from biggan.run.directory import RunDirectory
     from interventions.compare.measures import LOSS_STEPS, store_numbers
     from interventions.compare.outcome import read_numbers
     from spectra import load
@@ -133,7 +134,7 @@ def thin_run(run: Path, out: Path, begin: int, every: int, spectra_every: int) -
     from spectra.record.segments import RecordWriter, read_legend, read_record
 
     out.mkdir(parents=True)
-    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    facts = RunDirectory(run).facts()
     (out / "run.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
     events = [event for event in read_event_lines(run) if not event.get("superseded")]
     lines = [_thin_event(event) for event in events if event["event"] != "checkpoint" and not _is_idle(event, begin)]

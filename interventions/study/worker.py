@@ -20,7 +20,7 @@ from biggan.errors import UserError
 from biggan.run.directory import RunDirectory
 from biggan.training.observer import Observer
 from interventions.study.plan import PLAIN
-from spectra.record.files import replacing
+from spectra.record.files import append_line, replacing
 
 if TYPE_CHECKING:
     from biggan.config import Config
@@ -223,9 +223,7 @@ def main(argv: list[str]) -> int:
 
 def note(folder: Path, kind: str, **fields: Any) -> None:
     """Add a line to the plan's list of events."""
-    line = json.dumps({"event": kind, "time": round(time.time(), 3), **fields}) + "\n"
-    with open(folder / "launches.jsonl", "a", encoding="utf-8") as file:
-        file.write(line)
+    append_line(folder / "launches.jsonl", json.dumps({"event": kind, "time": round(time.time(), 3), **fields}))
 
 
 if __name__ == "__main__":

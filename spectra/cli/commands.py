@@ -37,8 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     options = _parser(arguments).parse_args(arguments)
+    from spectra.record.damage import damage_in_words
+
     try:
-        code: int = options.run_command(options)
+        with damage_in_words("spectra"):
+            code: int = options.run_command(options)
         sys.stdout.flush()
         return code
     except (ValueError, TypeError, OSError, MemoryError) as error:

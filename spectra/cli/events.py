@@ -20,7 +20,11 @@ def add_events_options(parser: argparse.ArgumentParser) -> None:
 
 def run_events(options: argparse.Namespace) -> int:
     """Print one line per event; returns the exit code."""
+    import warnings
+
+    from spectra.record.damage import RecordDamage
     from spectra.record.events import read_event_lines
+    from spectra.record.segments import record_damage
 
     if not Path(options.run, "events.jsonl").is_file():
         raise FileNotFoundError(f"{options.run} has no events.jsonl. Give a run directory")
@@ -32,6 +36,8 @@ def run_events(options: argparse.Namespace) -> int:
         clock = "" if when is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
         details = " ".join(_in_words(event, whole=options.all))
         print(f"{step:>9}  {clock:<19}  {kind:<12} {'(superseded) ' if superseded else ''}{details}".rstrip())
+    for words in record_damage(options.run):
+        warnings.warn(words, RecordDamage, stacklevel=1)
     return 0
 
 

@@ -37,3 +37,8 @@ MARKED_EVENTS: dict[str, str] = {"alarm": "red", "spike": "darkorange", "non_fin
 def charts_of(probes: Iterable[Probe | type[Probe]], *frames: str) -> list[Chart]:
     """The charts of those probes whose quantities are in one of the `frames` of `spectra.load`."""
     return [chart for probe in probes if probe.frame in frames for chart in probe.charts]
+
+
+def literal(text: object) -> str:
+    """A name as it is, for matplotlib: what stands between two dollars would be a formula to it."""
+    return str(text).replace("$", r"\$")

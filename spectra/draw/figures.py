@@ -6,15 +6,17 @@ A figure is one function, listed in `FIGURES`. Nothing here touches pyplot or an
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spectra.draw.charts import MARKED_EVENTS, Chart, charts_of
+from spectra.draw.charts import MARKED_EVENTS, Chart, charts_of, literal
 from spectra.extensions import load_extensions
-from spectra.record.files import make_folder
+from spectra.record.damage import RecordDamage
+from spectra.record.files import make_folder, remove_partial, replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,10 +53,13 @@ def draw_figures(run: str | Path, figures: Sequence[str] | None = None, out: str
         raise ValueError(f"{run} has no spectra: it was trained without a monitor, or nothing has been measured yet")
     folder = Path(run) / "figures" if out is None else Path(out)
     make_folder(folder)
+    remove_partial(folder, "figure-*.png")
     written = []
     for name in figures or FIGURES:
         path = folder / f"figure-{name}.png"
-        FIGURES[name](frames).savefig(path, dpi=120)
+        figure = FIGURES[name](frames)
+        with replacing(path, durable=False) as temporary:
+            figure.savefig(temporary, format="png", dpi=120)
         written.append(path)
     return written
 
@@ -66,11 +71,17 @@ def _with_changes(events: pd.DataFrame, run: Path) -> pd.DataFrame:
     import pandas as pd
 
     path = run / "run.json"
-    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    parent = facts.get("parent")
-    if not facts.get("changes") or not isinstance(parent, dict):
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        step = (facts["parent"] or {}).get("step", 0) if facts.get("changes") else None
+        if step is None or not facts["parent"]:
+            return events
+        changed = {"event": "changed", "step": int(step), "superseded": False, "details": {}}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+        warnings.warn(
+            f"{path} is damaged: whether the run is a changed branch is not marked", RecordDamage, stacklevel=3
+        )
         return events
-    changed = {"event": "changed", "step": parent.get("step", 0), "superseded": False, "details": {}}
     return pd.DataFrame([changed, *events.to_dict("records")], columns=events.columns)
 
 
@@ -108,7 +119,7 @@ def draw_layers(
         values = rows[chart.quantity].to_numpy()
         if np.isnan(values).all():
             continue
-        label = str(layer).split(".", 1)[-1]
+        label = literal(str(layer).split(".", 1)[-1])
         marker = "." if len(values) < 3 else None
         shown = np.where(values > 0, values, np.nan) if chart.log else np.where(np.isfinite(values), values, np.nan)
         axes.plot(rows.step, shown, color=colour, label=label, lw=0.9, marker=marker)
@@ -146,7 +157,7 @@ def _mark_events(axes: Axes, events: pd.DataFrame) -> None:
         if (event.event in MARKED_EVENTS or changed) and low <= event.step <= high:
             colour = MARKED_EVENTS.get(event.event, "black")
             axes.axvline(event.step, color=colour, lw=0.9, ls="--", zorder=0)
-            text = "changed" if changed else event.event
+            text = literal("changed" if changed else event.event)
             place = axes.get_xaxis_transform()
             axes.text(event.step, 0.99, f" {text}", color=colour, fontsize=6, va="top", rotation=90, transform=place)
     axes.set_xlim(low, high)
@@ -201,9 +212,9 @@ def _rows(frames: Frames, rows: Sequence[tuple[str, pd.DataFrame, list[Chart]]],
             axes.axis("off")
         for axes, chart in zip(axes_of_row, charts, strict=False):
             draw_layers(axes, mine, chart)
-            axes.set_title(f"{network} {axes.get_title()}", fontsize=10)
+            axes.set_title(f"{literal(network)} {axes.get_title()}", fontsize=10)
             _finish(axes, frames)
-        _legend(axes_of_row[0], axes_of_row[-1], f"layers of {network}, by depth")
+        _legend(axes_of_row[0], axes_of_row[-1], f"layers of {literal(network)}, by depth")
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
@@ -239,8 +250,8 @@ def figure_27(frames: Frames) -> Figure:
     for (axes, legend), network in zip(pairs, networks, strict=False):
         axes.axis("on")
         draw_layers(axes, frames["spectra"][frames["spectra"].network == network], chart_of("frobenius"))
-        axes.set_title(f"{network} {axes.get_title()}", fontsize=10)
-        _legend(axes, legend, f"layers of {network}, by depth")
+        axes.set_title(f"{literal(network)} {axes.get_title()}", fontsize=10)
+        _legend(axes, legend, f"layers of {literal(network)}, by depth")
     titles = {"loss": "losses", "gradient_variance": "variance of all gradient norms"}
     for (axes, _), (prefix, title) in zip(pairs[-2:], titles.items(), strict=True):
         axes.axis("on")
@@ -263,7 +274,7 @@ def _draw_scalars(axes: Axes, scalars: pd.DataFrame, prefix: str) -> None:
         width = max(1, len(rows) // 50)
         axes.plot(rows.step, rows.value, color=colour, lw=0.5, alpha=0.3)
         smooth = rows.value.rolling(width, center=True, min_periods=1).median()
-        axes.plot(rows.step, smooth, color=colour, lw=1.1, label=name.removeprefix(f"{prefix}/"))
+        axes.plot(rows.step, smooth, color=colour, lw=1.1, label=literal(name.removeprefix(f"{prefix}/")))
     if names:
         axes.legend(fontsize=7, loc="best", framealpha=0.7)
     else:
@@ -278,13 +289,13 @@ def figure_29(frames: Frames) -> Figure:
     step = sharpest_jump(mine)
     steps = np.unique(mine.step)
     if step is None:
-        title = f"{network} was measured at one step only, but a jump needs two (Figure 29)"
+        title = f"{literal(network)} has no two measurements whose jump could be told (Figure 29)"
         return network_rows(frames, [network], ["sigma0", "sigma1"], title)
     place = int(np.searchsorted(steps, step))
     reach = max(10, len(steps) // 25)
     low, high = steps[max(0, place - reach // 2)], steps[min(len(steps) - 1, place + reach)]
     near = mine[(mine.step >= low) & (mine.step <= high)]
-    title = f"The sharpest jump of {network}'s spectra, at step {step} (Figure 29)"
+    title = f"The sharpest jump of {literal(network)}'s spectra, at step {step} (Figure 29)"
     return network_rows({**frames, "spectra": near}, [network], ["sigma0", "sigma1"], title)
 
 
@@ -294,6 +305,8 @@ def sharpest_jump(spectra: pd.DataFrame) -> int | None:
     None where no two measurements can be compared. The first tenth of the run, where everything grows, is left out.
     """
     table = spectra.pivot_table(index="step", columns="layer", values="sigma0", observed=True)
+    if table.empty:  # no sigma0 is a number
+        return None
     with np.errstate(all="ignore"):
         growth = np.log(table.where(np.isfinite(table) & (table > 0))).diff()
     late = growth[growth.index > table.index[0] + 0.1 * (table.index[-1] - table.index[0])]

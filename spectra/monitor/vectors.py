@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,23 +85,35 @@ def write_directions(run: Path, step: int, found: Mapping[str, Directions]) -> N
     tensors: dict[str, Tensor] = {}
     for name, one in found.items():
         tensors |= {f"left/{name}": one.left.cpu(), f"right/{name}": one.right.cpu()}
-    write_tensors(_path(run, step), tensors)
+    write_tensors(_path(run, step), tensors, {"crc32": _crc(tensors)})
 
 
 def read_directions(run: str | Path, step: int) -> dict[str, Directions]:
-    """The vectors of the last measurement up to `step`, by matrix; empty where there are none, or no whole ones."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    """The vectors of the last measurement up to `step`, by matrix; empty where there are none, or damaged ones."""
+    from safetensors import SafetensorError, safe_open
 
     last = max((measured for measured in _files(Path(run)) if measured <= step), default=None)
     if last is None:
         return {}
     try:
-        tensors = load_file(_path(Path(run), last))
+        with safe_open(_path(Path(run), last), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            known = (file.metadata() or {}).get("crc32")  # older files have none
+        if known is not None and known != _crc(tensors):
+            return {}
         names = [name.removeprefix("left/") for name in tensors if name.startswith("left/")]
         return {name: Directions(tensors[f"left/{name}"], tensors[f"right/{name}"]) for name in names}
     except (SafetensorError, OSError, ValueError, KeyError):
         return {}
+
+
+def _crc(tensors: Mapping[str, Tensor]) -> str:
+    """A checksum of every tensor's name, shape and bytes."""
+    crc = 0
+    for name in sorted(tensors):
+        crc = zlib.crc32(f"{name} {list(tensors[name].shape)}\n".encode(), crc)
+        crc = zlib.crc32(tensors[name].contiguous().numpy(), crc)
+    return f"{crc:08x}"
 
 
 def copy_directions(run: Path, to: Path, step: int) -> None:

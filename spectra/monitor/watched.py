@@ -79,7 +79,7 @@ class WatchedNetworks:
 
     def check_same_run(self, run: Path) -> None:
         """Raise `ValueError` if the record in `run` has other layers."""
-        then = {name: facts["shape"] for name, facts in read_legend(run).get("layers", {}).items()}
+        then = {name: facts["shape"] for name, facts in read_legend(run).get("layers", {}).items() if "shape" in facts}
         now = {m.name: list(m.shape) for m in self.matrices}
         strangers = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
         if then and now and strangers:

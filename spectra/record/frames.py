@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spectra.record.events import read_events
-from spectra.record.segments import check_is_run, read_legend, read_table
+from spectra.record.segments import check_is_run, read_table_and_legend
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,9 +41,10 @@ def load(run: str | Path) -> dict[str, pd.DataFrame]:
         FileNotFoundError: the directory holds neither a record nor events.
     """
     run = Path(run)
-    table, events = read_table(run), read_events(run)
+    table, legend = read_table_and_legend(run)
+    events = read_events(run)
     check_is_run(run)
-    series = _Series(table, read_legend(run))
+    series = _Series(table, legend)
     return {
         "spectra": _spectra(series),
         "gradients": _gradients(series),
@@ -83,8 +84,8 @@ class _Series:
             self.codes, names = column.indices.to_numpy(), column.dictionary.to_pylist()
         self.names = names
         self.pairs = [tuple(name.split("/", 1)) if "/" in name else (name, "") for name in names]
-        self.parameters: Mapping[str, Any] = legend.get("parameters", {})
-        self.layers: Mapping[str, Any] = legend.get("layers", {})
+        self.parameters = {name: _facts(fact) for name, fact in legend.get("parameters", {}).items()}
+        self.layers = {name: _facts(fact) for name, fact in legend.get("layers", {}).items()}
         frames = legend.get("frames", {})
         if "layers" not in legend:  # an older record, or one of scalars alone: what the names themselves tell
             found = dict.fromkeys(subject for quantity, subject in self.pairs if OF_MATRICES.fullmatch(quantity))
@@ -94,7 +95,9 @@ class _Series:
         self.frames = []
         for quantity, subject in self.pairs:
             frame = frames.get(quantity, "scalars")
-            subject = subject.rpartition("/")[0] if frame == "embeddings" else subject
+            if frame == "embeddings":
+                subject, _, number = subject.rpartition("/")
+                frame = frame if re.fullmatch(r"\d{1,18}", number, re.ASCII) else "scalars"
             self.frames.append(frame if subject in known.get(frame, ()) else "scalars")
 
     def of(self, frame: str) -> np.ndarray:
@@ -132,6 +135,18 @@ class _Series:
         first = np.concatenate([[0], np.flatnonzero(steps[1:] != steps[:-1]) + 1])
         columns = {name: dense[i, kept] for i, name in enumerate(quantities)}
         return steps[first][kept // len(subjects)], kept % len(subjects), subjects, columns
+
+
+def _facts(fact: Mapping[str, Any]) -> dict[str, Any]:
+    """What a legend says of a layer or a parameter; where it says nothing that can be meant, as of one unknown."""
+
+    def number(value: Any) -> int:
+        return value if isinstance(value, int) and abs(value) < 2**63 else 0
+
+    shape = fact.get("shape")
+    shape = list(map(number, shape))[:2] if isinstance(shape, list) else []
+    words = {name: str(fact.get(name, default)) for name, default in (("network", ""), ("kind", "unknown"))}
+    return {**words, "depth": number(fact.get("depth")), "shape": [*shape, 0, 0][:2]}
 
 
 def _layers_by_name(names: list[str]) -> dict[str, dict[str, Any]]:

@@ -1,20 +1,24 @@
 """The run's record: long series of named numbers, written as they come, readable after a kill.
 
 A session writes one segment, an Arrow IPC stream `records/spectra-STEP.arrow` named by the step it starts from, and
-never appends to another's (Arrow ignores what follows a stream's end). Readers take all segments in order and accept
-a torn end. Values are float64; NaN and Inf are kept as they are. What the names mean (each layer's kind and depth,
-which quantity is of what) stands in the schema's metadata at the head of every segment.
+never appends to another's (Arrow ignores what follows a stream's end). Readers take all segments in order, accept a
+torn end, and leave out damaged batches with a warning (see `spectra.record.batches`). Values are float64; NaN and Inf
+are kept as they are. What the names mean (each layer's kind and depth, which quantity is of what) stands in the
+schema's metadata at the head of every segment.
 """
 
 from __future__ import annotations
 
-import json
+import shutil
 import threading
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectra.record.batches import BatchWriter, Segment, read_segment, segment_schema
+from spectra.record.damage import RecordDamage
 from spectra.record.files import flush as to_disk
 from spectra.record.files import remove_partial, replacing, sync
 
@@ -23,7 +27,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FLUSH_SECONDS = 1.0
-LEGEND = b"spectra"  # the key of the legend in the schema's metadata
 
 
 def segments(run: Path) -> list[Path]:
@@ -54,11 +57,12 @@ class RecordWriter:
         folder = Path(run) / "records"
         _check_unwritten(Path(run), start_step)
         folder.mkdir(parents=True, exist_ok=True)
-        self._schema = _schema(legend)
+        schema = segment_schema(legend)
         self._file = open(folder / f"spectra-{start_step:08d}.arrow", "wb")  # noqa: SIM115 - closed in close()
         sync(folder)
         options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True, compression=compression)
-        self._stream = pa.ipc.new_stream(self._file, self._schema, options=options)
+        self._stream = pa.ipc.new_stream(self._file, schema, options=options)
+        self._batches = BatchWriter(self._stream, schema)
         self._names: dict[str, int] = {}
         self._steps: list[int] = []
         self._indices: list[int] = []
@@ -96,12 +100,8 @@ class RecordWriter:
             raise self._error
 
     def _write_batch(self) -> None:
-        import pyarrow as pa
-
         try:
-            names = pa.DictionaryArray.from_arrays(pa.array(self._indices, pa.int32()), pa.array(list(self._names)))
-            columns = [pa.array(self._steps, pa.int64()), names, pa.array(self._values, pa.float64())]
-            self._stream.write_batch(pa.record_batch(columns, schema=self._schema))
+            self._batches.write(self._steps, self._indices, self._values, list(self._names))
             self._file.flush()
         except OSError as error:
             self._error = error
@@ -126,13 +126,6 @@ class RecordWriter:
             self._file.close()
 
 
-def _schema(legend: Mapping[str, Any] | None) -> pa.Schema:
-    import pyarrow as pa
-
-    columns = [("step", pa.int64()), ("name", pa.dictionary(pa.int32(), pa.string())), ("value", pa.float64())]
-    return pa.schema(columns, metadata={LEGEND: json.dumps(legend)} if legend else None)
-
-
 def _check_unwritten(run: Path, start_step: int) -> None:
     last = last_step(run)
     if last is not None and last > start_step:
@@ -144,41 +137,62 @@ def _check_unwritten(run: Path, start_step: int) -> None:
 
 def last_step(run: str | Path) -> int | None:
     """The last step that the run's record holds; None where it holds none."""
-    import pyarrow.compute as pc
-
-    last = [pc.max(batch["step"]).as_py() for segment in segments(Path(run)) for batch in _batches(segment)]
+    last = [_last_step(segment) for segment in _read(run)]
     return max((step for step in last if step is not None), default=None)
 
 
 def read_legend(run: str | Path) -> dict[str, dict[str, Any]]:
     """What the segments say about the record's names, the newest last; empty where none says anything."""
-    legend: dict[str, dict[str, Any]] = {}
-    for segment in segments(Path(run)):
-        first = next(_batches(segment), None)
-        metadata = (first.schema.metadata or {}) if first is not None else {}
-        for part, entries in json.loads(metadata.get(LEGEND, b"{}")).items():
-            legend[part] = legend.get(part, {}) | entries
-    return legend
+    return _legend(_read(run))
 
 
 def read_table(run: str | Path) -> pa.Table | None:
-    """The record of a run as an Arrow table (step, name as a dictionary, value), in order; None where there is none."""
+    """The record of a run as an Arrow table (step, name as a dictionary, value), in order; None where there is none.
+
+    Damaged batches are left out, with a `RecordDamage` warning for each gap.
+    """
+    return _table(_read(run))
+
+
+def read_table_and_legend(run: str | Path) -> tuple[pa.Table | None, dict[str, dict[str, Any]]]:
+    """What `read_table` and `read_legend` give, read once."""
+    found = _read(run)
+    return _table(found), _legend(found)
+
+
+def _table(found: Sequence[Segment]) -> pa.Table | None:
     import pyarrow as pa
 
-    tables = [pa.Table.from_batches(batches) for segment in segments(Path(run)) if (batches := list(_batches(segment)))]
+    tables = [pa.Table.from_batches(segment.batches) for segment in found if segment.batches]
     tables = [table.replace_schema_metadata(None) for table in tables]
     return pa.concat_tables(tables).unify_dictionaries() if tables else None
 
 
-def _batches(segment: Path) -> Iterator[pa.RecordBatch]:
-    """The segment's whole batches; stops where a kill tore it."""
-    import pyarrow as pa
+def _legend(found: Sequence[Segment]) -> dict[str, dict[str, Any]]:
+    legend: dict[str, dict[str, Any]] = {}
+    for segment in found:
+        for part, entries in segment.legend.items():
+            legend[part] = legend.get(part, {}) | entries
+    return legend
 
-    try:
-        with pa.memory_map(str(segment)) as file, pa.ipc.open_stream(file) as stream:
-            yield from stream
-    except (pa.ArrowInvalid, OSError):
-        return
+
+def record_damage(run: str | Path) -> list[str]:
+    """What of the run's record is damaged and left out, in words: file, batch and steps."""
+    return [words for segment in map(read_segment, segments(Path(run))) for words in segment.damage]
+
+
+def _read(run: str | Path) -> list[Segment]:
+    """The segments, with a warning for whatever is left out."""
+    found = [read_segment(path) for path in segments(Path(run))]
+    for words in (words for segment in found for words in segment.damage):
+        warnings.warn(words, RecordDamage, stacklevel=3)
+    return found
+
+
+def _last_step(segment: Segment) -> int | None:
+    import pyarrow.compute as pc
+
+    return max((pc.max(batch["step"]).as_py() for batch in segment.batches if batch.num_rows), default=None)
 
 
 def read_record(run: str | Path) -> pd.DataFrame:
@@ -193,24 +207,35 @@ def read_record(run: str | Path) -> pd.DataFrame:
 
 
 def truncate_record(run: Path, step: int) -> None:
-    """Drop every row after `step`, before a session resumes from there: segments that reach past it are rewritten."""
+    """Drop every row after `step`, before a session resumes from there: segments that reach past it are rewritten.
+
+    A damaged segment is rewritten without what cannot be read, and kept beside as NAME.arrow.damaged.
+    """
+    remove_partial(Path(run) / "records")
+    for segment in _read(run):
+        last = _last_step(segment)
+        if last is not None and last <= step and not segment.damage:
+            continue
+        if segment.damage:
+            shutil.copyfile(segment.path, segment.path.with_name(f"{segment.path.name}.damaged"))
+        if last is None or not _rewrite(segment, step):
+            segment.path.unlink()
+
+
+def _rewrite(segment: Segment, step: int) -> bool:
+    """Write the segment again with its rows up to `step`; False where it has none."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    remove_partial(Path(run) / "records")
-    for segment in segments(run):
-        batches = list(_batches(segment))
-        if batches and all(pc.max(batch["step"]).as_py() <= step for batch in batches):
-            continue
-        kept = [batch.filter(pc.less_equal(batch["step"], step)) for batch in batches]
-        if any(batch.num_rows for batch in kept):
-            _rewrite(segment, [batch for batch in kept if batch.num_rows])
-        else:
-            segment.unlink()
-
-
-def _rewrite(segment: Path, batches: list[pa.RecordBatch]) -> None:
-    import pyarrow as pa
-
-    table = pa.Table.from_batches(batches).unify_dictionaries()
-    with replacing(segment) as temporary, pa.ipc.new_stream(str(temporary), table.schema) as stream:
-        stream.write_table(table)
+    kept = [batch.filter(pc.less_equal(batch["step"], step)) for batch in segment.batches]
+    if not any(batch.num_rows for batch in kept):
+        return False
+    schema, place = segment_schema(segment.legend), dict[str, int]()
+    options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
+    with replacing(segment.path) as temporary, pa.ipc.new_stream(str(temporary), schema, options=options) as stream:
+        writer = BatchWriter(stream, schema)
+        for batch in (batch for batch in kept if batch.num_rows):
+            names = batch["name"].dictionary.to_pylist()
+            codes = [place.setdefault(names[code], len(place)) for code in batch["name"].indices.to_pylist()]
+            writer.write(batch["step"].to_pylist(), codes, batch["value"].to_pylist(), list(place))
+    return True

@@ -5,12 +5,12 @@ A preset without `base` differs from the defaults. To add presets from elsewhere
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from biggan.config.tree import flatten
+from biggan.config.yaml_text import read_yaml_text
 from biggan.errors import UserError, check_known
 
 DEFAULT_PRESET = "digits"
@@ -71,17 +71,7 @@ def lay_over(values: dict[str, Any], level: Mapping[str, Any]) -> None:
 
 def read_yaml(text: str, where: str) -> dict[str, Any]:
     """The fields in a YAML text by dotted name, unchecked. Raises `UserError`, naming `where`, for anything else."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Reads 1e-4 as a number, as YAML 1.2 does."""
-
-    number = re.compile(r"[-+]?[0-9][0-9.]*[eE][-+]?[0-9]+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
-    try:
-        values = yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"in {where}: this is not YAML: {' '.join(str(error).split())}") from error
+    values = read_yaml_text(text, where, floats=True)
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -39,7 +39,7 @@ class Journal:
         self.path = folder / _NAME
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115 - one line after another
+            self._file = open(self.path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115 - one line after another
         except OSError as error:
             raise UserError(f"cannot write in {folder}: {error.strerror}. Choose another --out.") from error
         self._file.seek(0)
@@ -75,7 +75,8 @@ def _parse(text: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     found = []
     for line in text.split("\n"):
         try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        found += [value] if isinstance(value, dict) else []
     return (found[0], found[1:]) if found and "identity" in found[0] else (None, [])

@@ -82,7 +82,7 @@ def open_packed(path: Path, resolution: int) -> tuple[Images, Images | None, tup
             f"Prepare the data again with --resolution {resolution} and another --out, or give --model.resolution "
             f"{manifest['resolution']}."
         )
-    classes = tuple(manifest["classes"])
+    classes = tuple(map(str, manifest["classes"]))
     found = {
         name: _open_split(path / name, facts, resolution, len(classes)) for name, facts in manifest["splits"].items()
     }
@@ -99,7 +99,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         _check_fields(manifest)
     except FileNotFoundError as error:
         raise UserError(f"{path} has packed images but no {MANIFEST}, so it is incomplete. {REMAKE}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{file} is torn or not a manifest ({error!r}). {REMAKE}") from error
     return manifest
 

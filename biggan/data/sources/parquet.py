@@ -238,12 +238,13 @@ def _class_names(schema: pa.Schema) -> tuple[str, ...] | None:
     """The class names in the hub's metadata, of a label or of a list of labels; None where there are none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return None
-    feature = next((features[name] for name in LABEL_COLUMNS if name in features), None)
+    known = features if isinstance(features, dict) else {}
+    feature = next((known[name] for name in LABEL_COLUMNS if name in known), None)
     while isinstance(feature, list) and feature:
         feature = feature[0]
     while isinstance(feature, dict) and "names" not in feature and "feature" in feature:
         feature = feature["feature"]
     names = feature.get("names") if isinstance(feature, dict) else None
-    return tuple(str(name) for name in names) if names else None
+    return tuple(map(str, names)) if names and isinstance(names, (list, dict)) else None

@@ -10,7 +10,7 @@ import numpy as np
 from biggan.errors import UserError
 from biggan.evaluation.pictures.grids import class_images, draw_grid, load_generator, save_picture
 from biggan.observers.collapse_of_run import collapse_of
-from biggan.run.checkpoint import read_checkpoint, step_of
+from biggan.run.checkpoint import all_checkpoints, read_checkpoint
 from biggan.run.directory import RunDirectory, class_names_of
 
 TELLING = ("alarm", "spike")  # what a strip is drawn around without a step or a collapse, the first kind first
@@ -82,9 +82,7 @@ def draw_film_strip(
 
 def checkpoints_of(run: Path) -> dict[int, Path]:
     """Every checkpoint of a run by its step, those in frozen rings among them."""
-    folder = run / "checkpoints"
-    found = [*folder.glob("frozen-*/step-*.safetensors"), *folder.glob("step-*.safetensors")]
-    return {step_of(path): path for path in found}
+    return all_checkpoints(run)
 
 
 def _telling_step(run: Path, last: int) -> int:

@@ -20,7 +20,7 @@ from biggan.objective.latents import sample_latents, truncated_latents
 from biggan.run.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from biggan.run.directory import class_names_of
 from spectra.linalg.tf32 import tf32
-from spectra.record.files import new_folder
+from spectra.record.files import new_folder, replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -116,9 +116,14 @@ def save_checkpoint_grid(
 
 def save_picture(picture: Image, target: Path) -> Path:
     """Write a picture, its folder too, and return where. Raises `UserError` where that cannot be done."""
+    from PIL.Image import registered_extensions
+
     try:
-        with new_folder(target.parent):
-            picture.save(target)
+        form = registered_extensions().get(target.suffix.lower())
+        if form is None:
+            raise ValueError(f"{target.suffix or 'a name without an ending'} is no kind of picture")
+        with new_folder(target.parent), replacing(target, durable=False) as temporary:
+            picture.save(temporary, format=form)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write {target}: {error}. Give --out the path of a .png file.") from error
     return target

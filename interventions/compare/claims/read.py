@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from biggan.config.fields import has_type
+from biggan.config.yaml_text import read_yaml_text
 from biggan.errors import UserError, check_known
 
 TESTS = ("more", "less")
@@ -56,12 +58,10 @@ class Claim:
 
 def read_claims(path: str | Path | None = None) -> list[Claim]:
     """The claims of claims.yaml, or of a file in its form. Raises `UserError` for what cannot be understood."""
-    import yaml
-
     place = resources.files("interventions.compare.claims").joinpath("claims.yaml") if path is None else Path(path)
     try:
-        values = yaml.safe_load(place.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        values = read_yaml_text(place.read_text(encoding="utf-8"), str(place))
+    except (OSError, UnicodeDecodeError, UserError) as error:
         raise UserError(f"the claims in {place} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(values, list) or not all(isinstance(one, Mapping) for one in values):
         raise UserError(f"{place} is not a list of claims: expected `- claim: ...` entries.")
@@ -97,13 +97,29 @@ def _claim(given: Mapping[str, Any]) -> Claim:
     values = dict(given) | {
         "claim": str(given["claim"]),
         "place": str(given["place"]),
-        "entries": tuple(given.get("entries") or ()),
+        "text": str(given["text"]),
+        "definition": str(given["definition"]),
+        "entries": _names(given.get("entries"), where),
     }
     if isinstance(values.get("expect"), list):
         values["expect"] = tuple(values["expect"])
+    hints = get_type_hints(Claim)
+    if isinstance(values.get("expect"), tuple):  # its length is checked below
+        hints["expect"] = tuple[float | None, ...]
+    for name, value in values.items():
+        if not has_type(value, hints[name]):
+            raise UserError(
+                f"{name} of {where} is {value!r:.60}, expected {getattr(hints[name], '__name__', hints[name])}."
+            )
     claim = Claim(**values)
     _check(claim, where)
     return claim
+
+
+def _names(given: Any, where: str) -> tuple[str, ...]:
+    if given is not None and not isinstance(given, (list, tuple)):
+        raise UserError(f"entries of {where} is {given!r:.60}, expected a list of names.")
+    return tuple(map(str, given or ()))
 
 
 def _check(claim: Claim, where: str) -> None:

@@ -20,6 +20,7 @@ from interventions.compare.figures.look import (
     plain,
 )  # fmt: skip
 from interventions.compare.series import BaseCourse, base_courses
+from spectra.draw.charts import literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +50,7 @@ def draw_base_courses(courses: Sequence[BaseCourse]) -> Figure | None:
             if name == "fid":
                 logarithmic(axes)
         if len(courses) > 1:
-            row[0].set_ylabel(course.base, **TEXT)
+            row[0].set_ylabel(literal(course.base), **TEXT)
     figure.supxlabel("step", **TEXT)
     return figure
 

@@ -19,6 +19,7 @@ from interventions.compare.figures.look import (
     plain,
 )  # fmt: skip
 from interventions.compare.series import Series, d_loss_series, score_series, sigma_series
+from spectra.draw.charts import literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +75,7 @@ def entry_panels(comparison: Comparison, read: Reader, label: str, *, log: bool 
             if series := found[id(row)]:
                 _draw_run(axes, row, series, changed=row.arm == entry)
         scratch = rows[0].kind == "scratch" and not rows[0].is_alone
-        axes.set_title(f"{entry}{' (from scratch)' if scratch else ''}", fontsize=8.5)
+        axes.set_title(f"{literal(entry)}{' (from scratch)' if scratch else ''}", fontsize=8.5)
         plain(axes)
     _scale(cells, label, log)
     figure.supxlabel("steps after the branching point, or from the beginning", **TEXT)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from interventions.compare.collect import Comparison, Row
 from interventions.compare.figures.look import BAND, BLUE, ORANGE, TEXT, legend_above, new_figure, plain
 from interventions.compare.statistics import paired
+from spectra.draw.charts import literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,7 +116,7 @@ def _effects(entry: str, pairs: Sequence[tuple[Row, Row]]) -> Effects:
 def _rows(axes: Axes, found: Sequence[Effects]) -> None:
     claims = claims_of_entries()
     labels = [f"{one.entry}  ({claims[one.entry]})" if one.entry in claims else one.entry for one in found]
-    axes.set_yticks(range(len(found)), labels, fontsize=8)
+    axes.set_yticks(range(len(found)), list(map(literal, labels)), fontsize=8)
     axes.set_ylim(len(found) - 0.4, -0.6)
     plain(axes)
     axes.grid(axis="y", alpha=0.12, linewidth=3)

@@ -18,6 +18,7 @@ from interventions.compare.figures.look import (
     new_figure,
     plain,
 )  # fmt: skip
+from spectra.draw.charts import literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,8 +104,8 @@ def _draw(comparison: Comparison, rows: Sequence[Row], panels: Sequence[Panel]) 
         _finish(line, panel)
     for axes, row in zip(cells[0], rows, strict=True):
         collapse = row.outcome.collapse
-        axes.set_title(row.name + ("" if collapse is None else f"\ncollapse at {collapse:,}"), fontsize=8.5)
-    figure.supxlabel(f"step of {rows[0].base}", **TEXT)
+        axes.set_title(literal(row.name) + ("" if collapse is None else f"\ncollapse at {collapse:,}"), fontsize=8.5)
+    figure.supxlabel(f"step of {literal(rows[0].base)}", **TEXT)
     return figure
 
 
@@ -161,7 +162,7 @@ def _scalars(prefix: str, name: str) -> Panel:
     def draw(axes: Axes, mine: pd.DataFrame) -> None:
         for number, (one, values) in enumerate(mine.groupby(mine["name"].astype(str))):
             colour, dashes = STYLES[number % len(STYLES)]
-            label = str(one).removeprefix(f"{prefix}/")
+            label = literal(str(one).removeprefix(f"{prefix}/"))
             axes.plot(values["step"], _smooth(values), color=colour, linestyle=dashes, linewidth=1.0, label=label)
 
     return Panel(name, prefix != "loss", True, read, draw)

@@ -9,6 +9,7 @@ from interventions.compare.collect import UNCHANGED, Comparison, Row
 from interventions.compare.figures.effect_sizes import by_claim
 from interventions.compare.figures.look import BLUE, GREY, TEXT, grid_of, legend_above, plain
 from interventions.compare.lifetimes import observed_times, survival
+from spectra.draw.charts import literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +47,7 @@ def _draw(comparison: Comparison, *, scratch: bool) -> Figure | None:
             words = "the entry" if line == entry and entry != control else "unchanged"
             _curve(axes, comparison, line, known[line], words, style | {"linestyle": "-" if line == entry else "--"})
         collapsed = sum(row.outcome.collapse is not None for row in known[entry])
-        axes.set_title(f"{entry}\n{collapsed} of {len(known[entry])} collapsed", fontsize=8)
+        axes.set_title(f"{literal(entry)}\n{collapsed} of {len(known[entry])} collapsed", fontsize=8)
         axes.set(ylim=(-0.04, 1.06), xlim=(-0.03 * end, 1.03 * end or 1))
         plain(axes)
         _numbers_at_risk(axes, [observed_times(comparison.of(line)) for line in reversed(lines)])

@@ -238,11 +238,11 @@ def test_a_damaged_run_json_is_named(finished: Path, capsys: pytest.CaptureFixtu
 
 
 def test_events_that_hold_are_those_no_resume_superseded(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path)
+    run, scored = RunDirectory(tmp_path), {"weights": "raw", "scores": {}}
     for kind, step in (("started", 0), ("evaluation", 2), ("alarm", 3), ("evaluation", 4)):
-        run.append_event({"event": kind, "step": step})
+        run.append_event({"event": kind, "step": step} | scored)
     run.supersede_events(3)
-    run.append_event({"event": "evaluation", "step": 6})
+    run.append_event({"event": "evaluation", "step": 6} | scored)
     assert [event["step"] for event in run.events()] == [0, 2, 3, 4, 6]
     assert [event["step"] for event in run.events_that_hold()] == [0, 2, 3, 6]
     assert [event["step"] for event in run.events_that_hold("evaluation")] == [2, 6]

@@ -379,3 +379,24 @@ def test_submitit_may_queue_a_job_again(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "submitit", types.ModuleType("submitit"))
     monkeypatch.setitem(sys.modules, "submitit.helpers", helpers)
     assert run_job.checkpoint("folder", "key") == (run_job, ("folder", "key"))
+
+
+def test_a_plan_that_was_moved_goes_on(whole: Path, base: Path, tmp_path: Path) -> None:
+    """The plan and its base run are copied, and called otherwise: the digest of the parent decides."""
+    folder, elsewhere = tmp_path / "moved", tmp_path / "called-otherwise"
+    shutil.copytree(whole, folder)
+    shutil.copytree(base, elsewhere)
+    before = load_resolved(folder)
+    key = before.jobs[-1].key
+    shutil.rmtree(folder / key)
+    plan = read_plan(str(whole.parent / "tiny.yaml"))
+    resolved = save_resolved(resolve(plan, [str(elsewhere)], at=2, steps=2), folder)
+    assert resolved == load_resolved(folder)
+    assert [job.key for job in resolved.jobs] == [job.key for job in before.jobs]
+    assert Path(resolved.bases[0].checkpoint).parts[-3] == "called-otherwise"
+    start = InThisProcess()
+    launch(resolved, folder, start, 1, quiet=True)
+    assert start.begun == [key]
+    assert numbers(folder) == numbers(whole)
+    with pytest.raises(UserError, match="bases"):
+        save_resolved(resolve(plan, [str(elsewhere)], at=4, steps=2), folder)
