@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -99,11 +100,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Give a hidden folder beside `path`, not made yet, to fill; afterwards it is `path`.
 
     Where the body raises, or `path` has contents meanwhile (`OSError`), nothing is left of it; after a kill it
-    stays, and does no harm.
+    stays until the next call for the same `path`.
     """
     short = os.fsdecode(os.fsencode(path.name)[:200])  # of a name of the greatest length too
     made = path.with_name(f".{short}.{os.getpid()}.new")
-    shutil.rmtree(made, ignore_errors=True)
+    for left in path.parent.glob(f".{glob.escape(short)}.*.new"):
+        if left == made or _is_abandoned(left):
+            shutil.rmtree(left, ignore_errors=True)
     try:
         yield made
         _sync_all(made)
@@ -111,6 +114,31 @@ def whole_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether the process that was filling a hidden folder is gone: nobody holds the run's lock, or it is empty and
+    the process that its name gives does not run here."""
+    number = folder.name.removesuffix(".new").rpartition(".")[2]
+    if not number.isdecimal():
+        return False
+    try:
+        if (folder / LOCK).exists():
+            Lock(folder / LOCK).close()
+            return True
+        return not any(folder.iterdir()) and not _runs_here(int(number))
+    except OSError:
+        return False
+
+
+def _runs_here(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def link_or_copy(source: Path, target: Path) -> None:

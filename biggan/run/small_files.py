@@ -68,18 +68,27 @@ def _are_changes(value: Any) -> bool:
 
 
 def is_stored_change(value: Any) -> bool:
-    """Whether this is a change as run.json and plan.json hold it: {change, from, until, fields}."""
+    """Whether this is a change as run.json and plan.json hold it: {change, from, until, fields}; with a user's own
+    code also {defined_in, code}, its file and digest."""
     if not isinstance(value, Mapping) or not isinstance(change := value.get("change"), Mapping):
         return False
     steps = is_step(value.get("from")) and (value.get("until") is None or is_step(value["until"]))
     fields = value.get("fields", {})
     pairs = isinstance(fields, Mapping) and all(isinstance(one, list) and len(one) == 2 for one in fields.values())
-    home = value.get("defined_in")
-    return len(change) == 1 and steps and pairs and (home is None or isinstance(home, str))
+    own = all(value.get(name) is None or isinstance(value[name], str) for name in ("defined_in", "code"))
+    return len(change) == 1 and steps and pairs and own
 
 
 def _is_continued(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("command"), str) and is_step(value.get("through"))
+    files = value.get("change_files", []) if isinstance(value, Mapping) else None
+    return isinstance(files, list) and all(isinstance(one, str) for one in files) and is_step(value.get("through"))
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(one, Mapping) and isinstance(one.get("source"), str) and isinstance(one.get("file"), str)
+        for one in value.values()
+    )
 
 
 _FACTS = {
@@ -89,6 +98,7 @@ _FACTS = {
     "data": lambda value: isinstance(value, Mapping),
     "class_names": lambda value: isinstance(value, list) and all(isinstance(name, str | int | float) for name in value),
     "continued_by": _is_continued,
+    "code": _is_code,
     "started": lambda value: isinstance(value, str),
 }
 """The facts of run.json that something is decided by, and what makes them sound."""

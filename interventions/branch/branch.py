@@ -263,7 +263,8 @@ def _reopen(path: Path, phase: Phase) -> Session:
         said = _operate(phase, session.state)
         began = [one.as_json() | {"said": words} for one, words in zip(phase.began, said, strict=True)]
         ended = [one.as_json() for one in phase.ended]
-        session.run.append_event(make_event("changed", start.step, began=began, ended=ended))
+        if all(event["step"] != start.step for event in session.run.events_that_hold("changed")):  # none before a kill
+            session.run.append_event(make_event("changed", start.step, began=began, ended=ended))
     return session
 
 

@@ -61,17 +61,16 @@ def origin_of(comparison: Comparison) -> Origin:
     places = dict.fromkeys(path.resolve() for path in [*comparison.parents.values(), *runs])
     events = {path: read_json_lines(path / "events.jsonl") for path in places}
     presets = [one["preset"] for lines in events.values() for one in lines if one.get("preset")]
-    presets = [
-        name for name in map(str, presets) if "/" not in name or name.endswith((".yaml", ".yml"))
-    ]  # not PLAN/ENTRY
+    # not PLAN/ENTRY
+    presets = [name for name in map(str, presets) if "/" not in name or name.endswith((".yaml", ".yml"))]
     found.presets = _distinct(presets)
     seconds = [spent for lines in events.values() if (spent := _seconds(lines)) is not None]
     found.seconds = sum(seconds) if seconds else None
     if comparison.folder is not None:
         launches = read_json_lines(comparison.folder / "launches.jsonl")
         given = [one["command"] for one in launches if isinstance(one.get("command"), (list, str))]
-        words = (one if isinstance(one, list) else one.split() for one in given)
-        found.commands = _distinct(_without_paths(map(str, one)) for one in words)
+        commands = (one if isinstance(one, list) else one.split() for one in given)
+        found.commands = _distinct(_without_paths(map(str, one)) for one in commands)
         times = [one["time"] for one in launches if is_time(one.get("time"))]
         if times:
             found.facts.append(("plan begun, last action", f"{_day(min(times))}, {_day(max(times))}"))

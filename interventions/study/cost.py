@@ -60,8 +60,8 @@ def recorded_rate(run: Path) -> float | None:
     if begun is None or events[-1]["event"] != "finished" or any(e["event"] in _INTERRUPTED for e in events):
         return None
     steps = events[-1]["step"] - begun["step"]
-    times = [event.get("time") for event in (begun, events[-1])]
-    return (times[1] - times[0]) / steps if steps > 0 and None not in times else None
+    start, end = begun.get("time"), events[-1].get("time")
+    return (end - start) / steps if steps > 0 and start is not None and end is not None else None
 
 
 def known_rates(finished: Iterable[tuple[Job, Path]], factors: Mapping[str, float], config: Config) -> Rates:

@@ -112,7 +112,7 @@ def _crc(tensors: Mapping[str, Tensor]) -> str:
     crc = 0
     for name in sorted(tensors):
         crc = zlib.crc32(f"{name} {list(tensors[name].shape)}\n".encode(), crc)
-        crc = zlib.crc32(tensors[name].contiguous().numpy(), crc)
+        crc = zlib.crc32(tensors[name].contiguous().numpy().data, crc)
     return f"{crc:08x}"
 
 
