@@ -154,6 +154,8 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def replace_link(source: Path, target: Path) -> None:
     """Let `target` be the file `source` from now on; a kill leaves the one before or this one."""
+    if target.exists() and target.samefile(source):
+        return  # renaming one link of a file to another leaves both
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     try:

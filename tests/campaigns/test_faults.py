@@ -79,6 +79,7 @@ def attempt(request: pytest.FixtureRequest, tally: Tally) -> Callable[[str, list
             tally.tried[promise] += 1
             if found := tried():
                 broken.append(f"{what}: {'; '.join(found)}")
+                print(f"\nbroken: {broken[-1]}", flush=True)  # a campaign is long
         tally.broken[promise] += broken
         assert not broken, "\n".join(broken)
 
@@ -217,7 +218,7 @@ def test_hostile_names(stage: Stage, attempt: Callable, share: int | None) -> No
         ("biggan-sample", ["--ckpt", "NAME", "--out", "grid.png", "--standing-passes", "1"]),
         ("spectra", ["plot", "NAME", "--figure", "20", "--out", "figures"]),
         ("spectra", ["events", "NAME"]),
-        ("biggan-intervene", ["--ckpt", "NAME", "--control", "--steps", "1", "--out", "NAME-new", "--quiet"]),
+        ("biggan-intervene", ["--ckpt", "NAME", "--at", "4", "--control", "--steps=1", "--out", "NAME-new", "--quiet"]),
         ("biggan-intervene", ["compare", "NAME-branch", "control", "--out", "compared"]),
     ]
     cases = [

@@ -28,7 +28,7 @@ TINY = [
 EVALUATED = ["--eval.every=3", "--eval.samples=1000", "--checkpoint.best=true", "--samples.every=0"]
 SCORED = ["--samples", "1000", "--standing-passes", "2"]
 
-IN_PASSING = {"resumed", "interrupted", "started"}
+IN_PASSING = {"resumed", "interrupted", "started", "paused"}
 """Events that tell of the fault itself, or of how a session began."""
 
 

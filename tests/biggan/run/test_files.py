@@ -82,7 +82,24 @@ def test_links_and_copies(links: bool, tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "b").write_text("b")
     link_or_copy(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "b"  # what is there stays
-    replace_link(tmp_path / "a", tmp_path / "b")
+    for _ in range(2):  # renaming one link of a file to another would leave both
+        replace_link(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "a"
     assert (tmp_path / "b").samefile(tmp_path / "a") == links
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_what_a_killed_process_left_of_a_folder_is_removed(tmp_path: Path) -> None:
+    """And nothing that one which lives is filling."""
+    unused = 2**22 + 1  # no process has this number
+    for name, lock in ((f".run.{unused}.new", True), (f".run.{unused + 1}.new", False), (".run.1.new", True)):
+        (tmp_path / name).mkdir()
+        if lock:
+            (tmp_path / name / files.LOCK).touch()
+    for name in (".run.mine.new", ".other.5.new"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".run.{os.getppid()}.new").mkdir()
+    with Lock(tmp_path / ".run.1.new" / files.LOCK), whole_folder(tmp_path / "run") as made:
+        made.mkdir()
+    living = {".run.1.new", f".run.{os.getppid()}.new"}
+    assert set(os.listdir(tmp_path)) == {"run", ".run.mine.new", ".other.5.new"} | living

@@ -17,7 +17,7 @@ import torch
 from tiny import TINY, assert_same_state
 
 from biggan.cli.train import train_main
-from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
+from biggan.run.checkpoint import checkpoint_paths, read_checkpoint, step_of
 from biggan.run.directory import RunDirectory
 from biggan.run.provenance import DECISIVE
 from interventions.branch.verify_control import compare_with_parent
@@ -246,6 +246,21 @@ def test_a_killed_branch_with_timed_changes_goes_on_exactly(
     kill_after_step(step, "--ckpt", str(base), "--at=4", "--out", str(out), *SEQUENCE)
     assert main(["--resume", str(out), "--quiet"]) == 0
     assert_same_state(state_of(out), state_of(sequence))
+
+
+def test_what_changed_at_a_boundary_is_recorded_once(sequence: Path, tmp_path: Path) -> None:
+    """Also where the branch was killed after it had recorded that, and before it saved a later state."""
+    out = tmp_path / "branch"
+    shutil.copytree(sequence, out)
+    for path in checkpoint_paths(out):
+        if step_of(path) > 7:
+            path.unlink()
+    lines = (out / "events.jsonl").read_text().splitlines(keepends=True)
+    changed = [number for number, line in enumerate(lines) if json.loads(line)["event"] == "changed"]
+    (out / "events.jsonl").write_text("".join(lines[: changed[1] + 1]))
+    assert main(["--resume", str(out), "--quiet"]) == 0
+    assert_same_state(state_of(out), state_of(sequence))
+    assert [event["step"] for event in RunDirectory(out).events_that_hold("changed")] == [6, 7]
 
 
 def test_a_branch_within_which_more_is_to_change_is_not_biggan_trains(
