@@ -283,7 +283,7 @@ def test_all_of_a_file_and_of_nothing(run: Path, tmp_path: Path, capsys: pytest.
 def test_an_unwritable_place(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     assert eval_main(["--ckpt", str(run), "--out", str(tmp_path / "file"), *FEW]) == 2
-    assert "Choose another --out" in " ".join(capsys.readouterr().err.split())
+    assert "choose another --out" in " ".join(capsys.readouterr().err.split())
 
 
 def test_nan_scores_are_stored_and_read_back(tmp_path: Path, load) -> None:  # noqa: ANN001

@@ -107,7 +107,8 @@ def test_bad_data_is_one_paragraph_and_no_run_directory(tmp_path: Path, capsys: 
         path.write_bytes(b"junk")
     assert train(*SMALL, "--data.source", "folder", "--data.path", folder, "--out", run, "--steps", 1) == 2
     message = " ".join(capsys.readouterr().err.split())
-    assert "is broken: not an image in any known format" in message
+    assert "images are broken" in message
+    assert "not an image in any known format" in message
 
 
 def test_on_a_cpu_nothing_is_fetched_ahead() -> None:

@@ -253,10 +253,10 @@ def test_boundaries_of_a_branch_are_kept(tmp_path: Path) -> None:
     config, run = from_dict(values), RunDirectory(tmp_path / "run")
     parent = {"path": "p", "digest": "d", "step": 1}
     spans = [{"change": {"lr": {"value": 1}}, "from": a, "until": b} for a, b in ((1, 3), (3, 4), (5, None))]
-    run.create(config, {"parent": parent, "changes": spans})
+    run.create_whole(config, {"parent": parent, "changes": spans}, lambda made: None)
     state = SimpleNamespace(step=1, tensors=lambda: {"a": torch.zeros(1)})
     trainer = SimpleNamespace(run=run, config=config, state=state, emit=lambda *a, **k: None)
-    trainer.observers = SimpleNamespace(on_checkpoint=lambda *a: None)
+    trainer.observers = SimpleNamespace(on_checkpoint=lambda *a: None, before_checkpoint=lambda *a: None)
     store = CheckpointStore()
     store.on_start(trainer)
     for step in range(1, 8):
