@@ -18,8 +18,8 @@ class MemorizationThresholds:
 
     auc: float = 0.85
     """The probability that D ranks a training image above a validation image; 0.5: it has memorized nothing. Chosen by
-    the largest Youden's J over the runs of the recorded study of `digits-collapse` (docs/research/verdicts.md, with the
-    error rates out of sample)."""
+    the largest Youden's J over the first 98 runs of the recorded study of `digits-collapse` (docs/research/verdicts.md,
+    with the error rates out of sample)."""
     again: float = 0.75
     """There is no further finding until it has been below this, so that noise around `auc` is one finding."""
 

@@ -5,6 +5,7 @@ Only this module renames files and flushes them to disk.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,25 +21,57 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; afterwards that file is `path`, and on the disk.
 
     The temporary file, `.NAME.PID.tmp`, exists already and is empty. It is removed where the body raises, and `path`
-    is then as it was. The file gets the permissions that a new file has here, whatever wrote it. Without `durable`
-    a power cut may leave an empty file, and a kill still leaves the old one or the new one: for thousands of small
-    files, of which none matters.
+    is then as it was. After a kill it stays until the next call for `path`. The file gets the permissions that a new
+    file has here, whatever wrote it. Without `durable` a power cut may leave an empty file, and a kill still leaves
+    the old one or the new one: for thousands of small files, of which none matters.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if durable:
+        _remove_abandoned(path)
     try:
-        with open(temporary, "wb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-        yield temporary
-        if os.stat(temporary).st_mode != mode:  # some libraries make a file its owner's alone
-            os.chmod(temporary, mode)
-        if durable:
-            sync(temporary)
-        os.replace(temporary, path)
+        with _held(temporary) as mode:
+            yield temporary
+            if os.stat(temporary).st_mode != mode:  # some libraries make a file its owner's alone
+                os.chmod(temporary, mode)
+            if durable:
+                sync(temporary)
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     if durable:
         sync(path.parent)
+
+
+@contextmanager
+def _held(temporary: Path) -> Iterator[int]:
+    """Make an empty file, locked for the time of the body, which is how others see that it is being written."""
+    while True:
+        with open(temporary, "wb") as file:
+            _locked(file.fileno(), wait=True)
+            found = os.fstat(file.fileno())
+            if found.st_nlink:  # else another process took it for abandoned before it was locked
+                yield found.st_mode
+                return
+
+
+def _locked(descriptor: int, *, wait: bool) -> bool:
+    """Lock an open file; whether that could be done. Where the file system has no locks it cannot."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of `path` that killed processes left: those that nobody holds."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError), open(left, "rb") as file:
+            if _locked(file.fileno(), wait=False):
+                left.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -139,8 +172,10 @@ def check_writable(folder: Path, size: int = PROBE_BYTES) -> None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     probe = folder / f".probe.{os.getpid()}.tmp"
+    _remove_abandoned(folder / "probe")
     try:
         with open(probe, "wb") as file:
+            _locked(file.fileno(), wait=False)
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, max(size, 1))
             else:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from interventions.compare.claims.effects import Effect
+from interventions.compare.claims.effects import Effect, rows_of
 from interventions.compare.claims.measures import measure_effect
 from interventions.compare.claims.premises import FIXED_PREMISES, PREMISES
 from interventions.compare.claims.read import Claim, read_claims
@@ -75,7 +75,7 @@ def judge_claims(comparison: Comparison, claims: Sequence[Claim] | None = None) 
       holds the other way, or if the 95 % interval excludes the size that the claim says;
     - a region ("makes no difference", "stays near 1") is *supported* if the 95 % interval lies wholly inside it, and
       *contradicted* if wholly outside;
-    - otherwise it is *undecided*.
+    - otherwise it is *undecided*; so is what would be supported while some of the claim's entries have not been run.
     """
     claims = read_claims() if claims is None else claims
     premises = {name: test(comparison) for name, test in PREMISES.items()}
@@ -94,9 +94,15 @@ def judge_claims(comparison: Comparison, claims: Sequence[Claim] | None = None) 
             premises.get(one.premise),
             adjusted.get(one.claim, math.nan),
             sizes.get(one.claim, 1),
+            _not_run(comparison, one),
         )
         for one in claims
     ]
+
+
+def _not_run(comparison: Comparison, claim: Claim) -> list[str]:
+    """The claim's entries of which no run has ended."""
+    return [entry for entry in claim.entries if not any(row.outcome.done for row in rows_of(comparison, [entry]))]
 
 
 def _is_tested(claim: Claim, premises: dict[str, tuple[bool, str]]) -> bool:
@@ -105,7 +111,14 @@ def _is_tested(claim: Claim, premises: dict[str, tuple[bool, str]]) -> bool:
     return claim.is_test and not claim.impossible and not excluded
 
 
-def _judge(claim: Claim, effect: Effect | None, premise: tuple[bool, str] | None, p_holm: float, tests: int) -> Verdict:
+def _judge(
+    claim: Claim,
+    effect: Effect | None,
+    premise: tuple[bool, str] | None,
+    p_holm: float,
+    tests: int,
+    missing: Sequence[str],
+) -> Verdict:
     found = effect or Effect(0, "")
     least = math.nan
     if claim.is_test and found.sizes:
@@ -121,7 +134,10 @@ def _judge(claim: Claim, effect: Effect | None, premise: tuple[bool, str] | None
     else:
         verdict, reason = _of_region(claim, found)
     needed = _needed(claim, found, least, tests) if verdict == UNDECIDED else None
-    words = [one for one in (found.words if effect else "", reason, _needs(needed, found.n, verdict)) if one]
+    needs = _needs(needed, found.n, verdict)
+    if verdict == SUPPORTED and missing:  # it is about all of them
+        verdict, needs = UNDECIDED, f"holds for what was run, but not run yet: {', '.join(missing)}"
+    words = [one for one in (found.words if effect else "", reason, needs) if one]
     return Verdict(
         claim=claim.claim, text=claim.text, place=claim.place, definition=claim.definition,
         premise="" if premise is None else premise[1], premise_met=None if premise is None else premise[0],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from contextlib import suppress
@@ -75,6 +76,23 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == [".b.json.8.tmp", ".lock", "a.json", "c.tmp"]
     remove_partial(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".lock", "a.json", "c.tmp"]
+
+
+def test_what_a_killed_write_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """And not what another process is writing just now, nor what belongs to other files."""
+    path = tmp_path / "a[1].csv"
+    for name in (".a[1].csv.77.tmp", ".a[1].csv.78.tmp", ".a1.csv.77.tmp"):
+        (tmp_path / name).touch()
+    with open(tmp_path / ".a[1].csv.78.tmp", "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        write_text(path, "x")
+        assert sorted(os.listdir(tmp_path)) == [".a1.csv.77.tmp", ".a[1].csv.78.tmp", "a[1].csv"]
+    with replacing(path) as temporary:
+        temporary.write_text("y")
+        with open(temporary, "rb") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert path.read_text() == "y"
+    assert sorted(os.listdir(tmp_path)) == [".a1.csv.77.tmp", "a[1].csv"]
 
 
 def test_a_folder_does_not_replace_one_with_contents(tmp_path: Path) -> None:

@@ -224,6 +224,15 @@ def test_a_change_that_prevents_it_contradicts_that_none_does() -> None:
     assert (found.verdict, found.effect) == ("contradicted", 0)
 
 
+def test_a_sweep_is_supported_by_all_of_it() -> None:
+    """A claim about several changes: one that was not run leaves it open, and one that was may contradict it."""
+    rows = branches([None] * 4)
+    found = judge(rows, claim("more", most_collapsed=0.25, entries=("changed", "weaker", "weakest")))
+    assert (found.verdict, found.p_holm <= 0.05) == ("undecided", True)
+    assert "not run yet: weaker, weakest" in found.reason
+    assert judge(rows, claim("less", entries=("changed", "weaker"))).verdict == "contradicted"
+
+
 def test_runs_that_have_not_ended_take_no_part() -> None:
     rows = branches([100, 200, 0, None])
     rows[-1].outcome.ended = None

@@ -109,14 +109,15 @@ def excess(runs: list[tuple[int, bool]], chosen: int) -> float:
 
 
 def test_what_the_memorization_event_is_based_on() -> None:
-    """Its threshold is the one that all base runs choose. No series is better by more than a hundredth."""
+    """Its threshold was chosen over the first 98 runs, and is still close to what all choose. No series is better by
+    more than a hundredth."""
     signs = {one.series: one for one in warning_signs(study())}
     best = next(one for name, one in signs.items() if name.startswith("D's memorization"))
     assert best.auc > max(one.auc for one in signs.values()) - 0.01
     assert best.low > 0.8
     assert best.low > best.clock
     assert best.above
-    assert MemorizationThresholds().auc == pytest.approx(best.threshold, abs=0.01)
+    assert MemorizationThresholds().auc == pytest.approx(best.threshold, abs=0.03)
     page = " ".join((ROOT / "docs/research/verdicts.md").read_text().split())
     assert f"{best.auc:.2f} ({best.low:.2f} to {best.high:.2f})" in page
     rates = (best.warned, best.missed, best.early, best.false_alarms)
