@@ -23,9 +23,9 @@ import pytest
 from damages import DAMAGED, DAMAGES, READERS, damage, reads
 from faulty import Command, Fault, killed_after, killed_before, limited, open_descriptors, refused, signalled_before
 from fuzzing import fuzzed
-from scenarios import SCENARIOS, TINY, Scenario, Stage, differences, snapshot
+from scenarios import SCENARIOS, TINY, Scenario, Stage, differences, may_mount, snapshot
 
-DEFAULT_CASES = 4
+DEFAULT_CASES = 2
 Case = tuple[str, Callable[[], list[str]]]
 """What the fault is, and a function that tries it and returns the promises that were broken."""
 
@@ -91,6 +91,7 @@ def by_operation(
 ) -> list[Case]:
     """A case for each file operation of the scenario."""
     _, operations = stage.undisturbed(scenario)
+    every *= 6 if scenario.rare else 1
     return [
         (f"{scenario.name}, operation {number}", lambda number=number: stage.disturb(scenario, fault(number), allowed))
         for number in range(1, operations + 1, every)
@@ -148,9 +149,23 @@ def test_limits_are_said(stage: Stage, attempt: Callable, share: int | None) -> 
         (f"{one.name}, {what}", lambda one=one, make=make: stage.disturb(one, make(), [0, 1, 2]))
         for what, make in limits.items()
         for one in SCENARIOS
-        if one.name != "train, scored"
+        if one.name != "train, scored" and not one.rare
     ]
     attempt("limits on file sizes and open files: repaired, all is as if undisturbed", cases, share)
+
+
+@share
+def test_a_small_disk_is_said_and_loses_nothing(stage: Stage, attempt: Callable, share: int | None) -> None:
+    if not may_mount():
+        pytest.skip("this user may not mount a file system")
+    sizes = [4096 * pages for pages in (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)]
+    cases = [
+        (f"{one.name}, {free} bytes free", lambda a=(one, free): stage.disturb(a[0], None, [0, 2], free=a[1]))
+        for one in SCENARIOS
+        if not one.rare
+        for free in sizes
+    ]
+    attempt("a file system that is too small: said, exit 2, repaired", cases, share)
 
 
 @share
@@ -286,6 +301,7 @@ def test_two_processes_at_one_directory(stage: Stage, attempt: Callable, share: 
     cases = [
         (f"{one.name}, {delay} s apart", lambda a=(one, delay): tried(*a))
         for one in SCENARIOS
+        if not one.rare
         for delay in (0.0, 0.05, 0.3, 1.0)
     ]
     attempt("two processes at one directory: one does it, the other waits or is refused", cases, share)

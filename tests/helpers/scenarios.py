@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +46,8 @@ class Scenario:
     """The command to give after a fault, in a folder that may hold anything the fault left."""
     stoppable: bool = False
     """Whether a signal lets it finish its step and save (exit 130)."""
+    rare: bool = False
+    """Whether it takes long, so that fewer of its faults are tried."""
 
 
 def _again(command: Command) -> Callable[[Path], Command]:
@@ -67,6 +71,11 @@ _SEQUENCE: Command = (
     "biggan-intervene",
     "--ckpt run --at 2 --lr G=x2 --until 2 --then --r1 1 --from 2 --steps 4 --out branch --quiet".split(),  # noqa: SIM905
 )
+_PLAN: Command = (
+    "biggan-intervene",
+    ["--ckpt", "run", "--plan", "plan.yaml", "--at", "2", "--steps", "2", "--out", "plan", "--quiet"],
+)
+PLAN_TEXT = "title: Two branches\nseeds: 0\nentries:\n  freeze-D: {changes: [freeze: D]}\n"
 _SAMPLE: Command = ("biggan-sample", ["--ckpt", "run", "--out", "grid.png", "--standing-passes", "2"])
 _EXPORT: Command = ("biggan-sample", ["--ckpt", "run", "--out", "many", "--num", "20", "--standing-passes", "2"])
 _EVAL: Command = ("biggan-eval", ["--ckpt", "run", "--out", "scores", *SCORED])
@@ -84,6 +93,7 @@ SCENARIOS = [
              _again(("biggan-train", ["--resume", "run", "--steps=6", "--quiet"])), stoppable=True),
     Scenario("branch", "run", _BRANCH, _branch_or_resume(_BRANCH, "branch"), stoppable=True),
     Scenario("sequence of changes", "run", _SEQUENCE, _branch_or_resume(_SEQUENCE, "branch"), stoppable=True),
+    Scenario("plan", "planned", _PLAN, _again(_PLAN), stoppable=True, rare=True),
     Scenario("sample", "run", _SAMPLE, _again(_SAMPLE)),
     Scenario("export", "run", _EXPORT, _again(_EXPORT)),
     Scenario("eval", "run", _EVAL, _again(_EVAL)),
@@ -117,8 +127,10 @@ class Stage:
         """The template folder `name`."""
         if name in self._templates or name == "empty":
             return self._templates.get(name, self.root / "empty")
-        before = {"half": "empty", "run": "empty", "pictures": "empty", "branches": "run"}[name]
+        before = {"half": "empty", "run": "empty", "pictures": "empty", "branches": "run", "planned": "run"}[name]
         folder = self.copy(before, self.root / name)
+        if name == "planned":
+            (folder / "plan.yaml").write_text(PLAN_TEXT)
         if name == "pictures":
             _draw_pictures(folder / "pictures")
         commands = {
@@ -184,12 +196,35 @@ class Stage:
             shutil.rmtree(folder)
         return self._left[scenario.name]
 
-    def disturb(self, scenario: Scenario, fault: Fault, allowed: Sequence[int]) -> list[str]:
-        """Run the scenario with a fault, repair it, and list the promises that were broken."""
+    def disturb(
+        self, scenario: Scenario, fault: Fault | None, allowed: Sequence[int], *, free: int | None = None
+    ) -> list[str]:
+        """Run the scenario with a fault, repair it, and list the promises that were broken.
+
+        With `free` it runs on a file system of its own, with so many bytes free until it is repaired.
+        """
         wanted, _ = self.undisturbed(scenario)
         folder = self.copy(scenario.needs)
+        if free is None:
+            return self._disturb(scenario, folder, fault, allowed, wanted)
+        disk = folder.with_name(f"{folder.name}-disk")
+        with mounted(disk):
+            shutil.copytree(folder, disk / "x", symlinks=True)
+            resize(disk, shutil.disk_usage(disk).used + free)
+            return self._disturb(scenario, disk / "x", fault, allowed, wanted, lambda: resize(disk, 2**30))
+
+    def _disturb(
+        self,
+        scenario: Scenario,
+        folder: Path,
+        fault: Fault | None,
+        allowed: Sequence[int],
+        wanted: dict[str, Any],
+        relieve: Callable[[], None] = lambda: None,
+    ) -> list[str]:
         broken = []
         outcome = self.run(scenario.command, folder, fault)
+        relieve()
         if outcome.code not in allowed:
             broken.append(f"exit code {outcome.code}, expected one of {list(allowed)}: {outcome.text[-300:]}")
         if outcome.has_traceback:
@@ -202,6 +237,29 @@ class Stage:
         if not broken:
             shutil.rmtree(folder)
         return broken
+
+
+def may_mount() -> bool:
+    """Whether this user can mount a file system of limited size."""
+    with tempfile.TemporaryDirectory() as folder:
+        tried = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
+        return tried.returncode == 0 and subprocess.run(["umount", folder], capture_output=True).returncode == 0
+
+
+@contextmanager
+def mounted(folder: Path) -> Iterator[None]:
+    """A file system in memory at `folder`, for the time of a `with`."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def resize(folder: Path, size: int) -> None:
+    """Let a mounted file system have `size` bytes in all."""
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
 
 
 class _inside:
@@ -235,7 +293,9 @@ def snapshot(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if path.is_dir() or name.endswith((".lock", "modules")) or "skipped" in path.parts:
+        if path.is_dir() or name.endswith((".lock", "modules")) or {"skipped", "logs", "progress"} & set(path.parts):
+            continue
+        if path.name in ("launches.jsonl", "compare.csv"):  # they tell of each launch, and of times
             continue
         if path.suffix == ".safetensors" and "checkpoints" in path.parts:
             found[name] = peek(path).get("digest")
