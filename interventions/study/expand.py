@@ -20,7 +20,7 @@ from interventions.changes.recorded import facts_of
 from interventions.study.permit import refuse_other_code
 from interventions.study.plan import CONTROL, PLAIN, Entry, Plan, PlannedChange
 from interventions.study.stored import check_stored, in_other_places, of_first_format, with_names_of_today
-from spectra.record.files import make_folder
+from spectra.record.files import is_unused, make_folder
 
 _FORMAT = "interventions-plan-2"
 _FIRST_FORMAT = "interventions-plan-1"
@@ -347,7 +347,7 @@ def save_resolved(resolved: Resolved, folder: Path) -> Resolved:
         if found != before:
             write_text(path, json.dumps(found.as_json(), indent=1) + "\n")
         return found
-    if folder.exists() and any(folder.iterdir()):
+    if not is_unused(folder):
         raise UserError(f"{folder} is not empty, and has no plan. Choose another --out.")
     make_folder(folder)
     write_text(path, json.dumps(resolved.as_json(), indent=1) + "\n")

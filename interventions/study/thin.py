@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.cli.app import EXIT_DONE, guarded
 from biggan.errors import UserError
+from spectra.record.files import is_unused
 
 if TYPE_CHECKING:
     from interventions.study.expand import Resolved
@@ -40,7 +41,7 @@ def thin_plan(plan: Path, out: Path, every: int = EVERY, spectra_every: int = SP
     from interventions.study.expand import load_resolved
 
     load_resolved(plan)
-    if out.exists() and any(out.iterdir()):
+    if not is_unused(out):
         raise UserError(f"{out} exists and is not empty. Choose another place.")
     return update_thinned(plan, out, every, spectra_every, only_ended=False)
 
@@ -93,7 +94,7 @@ def update_thinned(
 def _check_copy(resolved: Resolved, out: Path) -> None:
     from interventions.study.expand import load_resolved
 
-    if not out.exists() or not any(out.iterdir()):
+    if is_unused(out):
         return
     if (out / "plan.json").is_file():
         before = load_resolved(out)

@@ -9,6 +9,7 @@ import glob
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -130,6 +131,11 @@ def remove_partial(folder: Path, name: str = "*") -> None:
     """Remove the temporary files that killed processes left of the file `name`, or of any. Nobody may be writing."""
     for left in folder.glob(f".{name}.*.tmp"):
         left.unlink(missing_ok=True)
+
+
+def is_unused(folder: Path) -> bool:
+    """Whether a folder does not exist, or holds nothing but temporary files that a killed process may have left."""
+    return not folder.exists() or all(fnmatch(one.name, ".*.tmp") for one in folder.iterdir())
 
 
 @contextmanager

@@ -301,7 +301,7 @@ def snapshot(folder: Path) -> dict[str, Any]:
             found[name] = peek(path).get("digest")
         elif path.name == "events.jsonl":
             found[name] = _events(path)
-        elif path.name in ("run.json", "manifest.json", "job.json"):
+        elif path.name in ("run.json", "plan.json", "manifest.json", "job.json"):  # they name places and times
             found[name] = sorted(json.loads(path.read_text()))
         elif "records" in path.parts and path.suffix == ".arrow":
             found.setdefault(str(Path(name).parent), _record(path.parent.parent))

@@ -168,6 +168,17 @@ def test_another_plan_in_the_same_place_is_refused(whole: Path, base: Path, caps
     assert "jobs differ" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_plan_killed_while_it_was_written_is_begun_again(plan_file: Path, base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "plan"
+    folder.mkdir()
+    (folder / ".plan.json.77.tmp").write_text("{")
+    lay_out(plan_file, base, folder)
+    assert [path.name for path in folder.iterdir()] == ["plan.json"]
+    (folder / "plan.json").rename(folder / "notes.txt")
+    with pytest.raises(UserError, match="is not empty"):
+        lay_out(plan_file, base, folder)
+
+
 def test_a_missing_parent_is_said_before_anything_runs(plan_file: Path, base: Path, tmp_path: Path) -> None:
     copy, folder = tmp_path / "copy", tmp_path / "plan"
     shutil.copytree(base, copy)
