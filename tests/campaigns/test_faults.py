@@ -79,7 +79,7 @@ def attempt(request: pytest.FixtureRequest, tally: Tally) -> Callable[[str, list
             tally.tried[promise] += 1
             if found := tried():
                 broken.append(f"{what}: {'; '.join(found)}")
-                print(f"\nbroken: {broken[-1]}", flush=True)  # a campaign is long
+            print(f"broken: {broken[-1]}" if found else f"kept: {what}", flush=True)  # a campaign is long
         tally.broken[promise] += broken
         assert not broken, "\n".join(broken)
 

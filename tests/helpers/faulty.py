@@ -138,13 +138,16 @@ def _live(
             traceback.print_exc()
     finally:
         operations.act = None
+        with contextlib.suppress(ValueError, OSError):  # what is written here is ours
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
         if named := os.environ.get("NAME_MODULES_IN"):
             Path(named).write_text("\n".join(sys.modules))
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
-        if count is not None:
-            os.write(count, str(operations.seen).encode())
+        with contextlib.suppress(OSError):
+            if count is not None:
+                os.write(count, str(operations.seen).encode())
         os._exit(code & 255)
 
 
