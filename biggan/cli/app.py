@@ -8,6 +8,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from biggan.errors import ReportedByOtherRank, UserError
@@ -71,10 +72,9 @@ def _guarded(
 
 
 def _complain(program: str, message: str) -> None:
-    print(
-        textwrap.fill(f"{program}: error: {message}", width=110, break_long_words=False, break_on_hyphens=False),
-        file=sys.stderr,
-    )
+    words = textwrap.fill(f"{program}: error: {message}", width=110, break_long_words=False, break_on_hyphens=False)
+    with suppress(OSError):  # where it goes to a file on a full disk, the exit code still says it
+        print(words, file=sys.stderr, flush=True)
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:

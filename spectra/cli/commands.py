@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from spectra.cli.output import unbreakable_output
@@ -45,7 +46,8 @@ def _main(arguments: list[str]) -> int:
         sys.stdout.flush()
         return code
     except (ValueError, TypeError, OSError, MemoryError) as error:
-        print(f"spectra: error: {error}", file=sys.stderr)
+        with suppress(OSError):  # where it goes to a file on a full disk, the exit code still says it
+            print(f"spectra: error: {error}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         print("spectra: interrupted", file=sys.stderr)

@@ -291,7 +291,8 @@ def _draw_pictures(folder: Path) -> None:
 def snapshot(folder: Path) -> dict[str, Any]:
     """What every file below `folder` holds, in a form that does not depend on when and in how many sessions it came."""
     found: dict[str, Any] = {}
-    for path in sorted(folder.rglob("*")):
+    started = "step-00000000.safetensors"  # of a run that a signal stopped before its first step
+    for path in (one for one in sorted(folder.rglob("*")) if one.name != started):
         name = str(path.relative_to(folder))
         if path.is_dir() or name.endswith((".lock", "modules")) or {"skipped", "logs", "progress"} & set(path.parts):
             continue
@@ -317,7 +318,7 @@ def _events(path: Path) -> list[str]:
     kept = []
     for line in path.read_text().splitlines():
         event = json.loads(line)
-        if event["event"] in IN_PASSING or event.get("superseded"):
+        if event["event"] in IN_PASSING or event.get("superseded") or event["step"] == 0:
             continue
         kept.append(json.dumps({name: value for name, value in event.items() if name not in ("time", "seconds")}))
     return kept

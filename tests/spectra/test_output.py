@@ -64,6 +64,19 @@ def test_a_file_on_a_full_disk_is_said_unless_all_may_be_lost(tmp_path: Path, mo
         print("x", flush=True)
 
 
+@pytest.mark.parametrize("program", ["biggan-train", "spectra"])
+def test_an_error_that_cannot_be_said_keeps_its_exit_code(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`command > log 2>&1` on a full disk."""
+    errors = FullFile(tmp_path / "errors")
+    monkeypatch.setattr(errors, "write", lambda text: errors.flush())  # a line at a time
+    monkeypatch.setattr(sys, "stderr", errors)
+    missing = str(tmp_path / "no-run")
+    code = train_main(["--resume", missing]) if program == "biggan-train" else spectra_main(["events", missing])
+    assert code == 2
+
+
 def test_characters_that_the_terminal_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
