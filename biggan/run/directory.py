@@ -109,24 +109,25 @@ class RunDirectory:
     def create_whole(self, config: Config, facts: Mapping[str, Any], fill: Callable[[RunDirectory], None]) -> None:
         """Make the directory of a new run and lock it; `facts` join its run.json, `fill` puts further contents in.
 
-        It is there when all of it is. After an error nothing is left; after a kill a hidden directory beside it, or an
-        unfinished one that was empty before: the next run takes no notice of either. Raises `UserError` where the
-        path is taken or the directory cannot be made.
+        It is there when all of it is. After an error nothing is left; after a kill a hidden directory beside it, which
+        the next run there removes, or an unfinished one that was empty before, which counts as empty. Raises
+        `UserError` where the path is taken or the directory cannot be made.
         """
         self.check_new()
         if self.path.is_dir():
             self._fill_the_empty(config, facts, fill)
             return
+        made: RunDirectory | None = None
         try:
             with new_folder(self.path.parent), whole_folder(self.path) as path:
                 made = RunDirectory(path)
-                try:
-                    path.mkdir()
-                    made._fill(config, facts, fill)
-                except BaseException:
-                    made.unlock()
-                    raise
-        except OSError as error:
+                path.mkdir()
+                made._fill(config, facts, fill)
+        except BaseException as error:
+            if made is not None:
+                made.unlock()
+            if not isinstance(error, OSError):
+                raise
             self.check_new()  # another process may have made it meanwhile
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
