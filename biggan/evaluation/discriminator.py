@@ -101,5 +101,5 @@ def draw_discriminator_scores(found: DiscriminatorScores, path: Path, title: str
         places, list(map(literal, found.classes[: len(classes)])), fontsize=8, rotation=90 if len(classes) > 12 else 0
     )
     figure.suptitle(literal(title), fontsize=10)
-    with replacing(path, durable=False) as temporary:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)

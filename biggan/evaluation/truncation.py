@@ -179,5 +179,5 @@ def draw_curve(curve: Curve, path: Path, title: str) -> None:
     axes.set_ylabel("FID")
     axes.set_title(literal(title), fontsize=10)
     axes.legend(fontsize=8, loc="best")
-    with replacing(path, durable=False) as temporary:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read and verify a checkpoint.
 
     Raises `CheckpointError` where the file is missing, torn, altered, or of another kind: what is wrong, and what
-    to do about it.
+    to do about it; and `UserError` where the system does not open it.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     path = Path(path)
     if not path.is_file():
@@ -88,7 +89,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"the checkpoint {path} does not exist: expected a file RUN/checkpoints/step-*.safetensors."
         )
     try:
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, ValueError) as error:
@@ -121,14 +122,31 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def peek(path: Path) -> dict[str, str]:
-    """The metadata alone, unverified; empty where the file cannot be read."""
-    from safetensors import SafetensorError, safe_open
+    """The metadata alone, unverified; empty where the file is damaged. Raises `UserError` where it is not opened."""
+    from safetensors import SafetensorError
 
+    if not path.is_file():
+        return {}
     try:
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             return file.metadata() or {}
     except (SafetensorError, OSError, ValueError):
         return {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The safetensors file. Raises `UserError` where the system does not open it (too many open files, no permission):
+    that says nothing of its contents, so an earlier checkpoint is no substitute. safetensors calls it missing then."""
+    from safetensors import safe_open
+
+    try:
+        with open(path, "rb"):
+            file = safe_open(path, framework="pt")
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path} cannot be opened: {error}. Change that, and give the same command again.") from error
+    with file:
+        yield file
 
 
 def peeked_step(path: Path) -> int | None:

@@ -16,7 +16,7 @@ import numpy as np
 from spectra.draw.charts import MARKED_EVENTS, Chart, charts_of, literal
 from spectra.extensions import load_extensions
 from spectra.record.damage import RecordDamage
-from spectra.record.files import make_folder, remove_partial, replacing
+from spectra.record.files import make_folder, replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,12 +53,11 @@ def draw_figures(run: str | Path, figures: Sequence[str] | None = None, out: str
         raise ValueError(f"{run} has no spectra: it was trained without a monitor, or nothing has been measured yet")
     folder = Path(run) / "figures" if out is None else Path(out)
     make_folder(folder)
-    remove_partial(folder, "figure-*.png")
     written = []
     for name in figures or FIGURES:
         path = folder / f"figure-{name}.png"
         figure = FIGURES[name](frames)
-        with replacing(path, durable=False) as temporary:
+        with replacing(path) as temporary:
             figure.savefig(temporary, format="png", dpi=120)
         written.append(path)
     return written

@@ -103,7 +103,7 @@ def read_directions(run: str | Path, step: int) -> dict[str, Directions]:
             return {}
         names = [name.removeprefix("left/") for name in tensors if name.startswith("left/")]
         return {name: Directions(tensors[f"left/{name}"], tensors[f"right/{name}"]) for name in names}
-    except (SafetensorError, OSError, ValueError, KeyError):
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError):
         return {}
 
 

@@ -107,6 +107,8 @@ def _read_safetensors(path: Path, everything: bool) -> tuple[list[StoredWeight],
             "or "
             "choose another checkpoint"
         ) from error
+    except RuntimeError as error:  # such as too many open files
+        raise WeightFileError(f"{path} cannot be opened ({error})") from error
     metadata = dict(file.metadata() or {})
     # The format stores tensors in the order of their names' bytes, where block 10 comes before block 2.
     names = sorted(file.keys(), key=_natural)

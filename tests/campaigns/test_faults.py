@@ -26,12 +26,19 @@ from fuzzing import fuzzed
 from scenarios import SCENARIOS, TINY, Scenario, Stage, differences, may_mount, snapshot
 
 DEFAULT_CASES = 2
+QUICK = ("train", "resume", "branch", "sample", "export", "prepare")
+"""The scenarios that the default share is of: without a fault, the others alone take half a minute."""
 Case = tuple[str, Callable[[], list[str]]]
 """What the fault is, and a function that tries it and returns the promises that were broken."""
 
 share = pytest.mark.parametrize(
     "share", [pytest.param(DEFAULT_CASES, id="share"), pytest.param(None, id="all", marks=pytest.mark.campaign)]
 )
+
+
+def scenarios(share: int | None) -> list[Scenario]:
+    """Those that the share is of; all of them in the campaign."""
+    return [one for one in SCENARIOS if share is None or one.name in QUICK]
 
 
 class Tally:
@@ -100,7 +107,7 @@ def by_operation(
 
 @share
 def test_a_kill_loses_nothing(stage: Stage, attempt: Callable, share: int | None) -> None:
-    cases = [case for one in SCENARIOS for case in by_operation(stage, one, killed_before, [-signal.SIGKILL])]
+    cases = [case for one in scenarios(share) for case in by_operation(stage, one, killed_before, [-signal.SIGKILL])]
     attempt("SIGKILL before any file operation: repaired, all is as if undisturbed", cases, share)
 
 
@@ -109,7 +116,7 @@ def test_a_full_disk_is_said_and_loses_nothing(stage: Stage, attempt: Callable, 
     def full(number: int) -> Fault:
         return refused(number, errno.ENOSPC, ever_after=True)
 
-    cases = [case for one in SCENARIOS for case in by_operation(stage, one, full, [0, 2], every=2)]
+    cases = [case for one in scenarios(share) for case in by_operation(stage, one, full, [0, 2], every=2)]
     attempt("a disk that is full from an operation on: said, exit 2, repaired", cases, share)
 
 
@@ -118,7 +125,7 @@ def test_a_read_only_disk_is_said_and_loses_nothing(stage: Stage, attempt: Calla
     def read_only(number: int) -> Fault:
         return refused(number, errno.EROFS, ever_after=True)
 
-    cases = [case for one in SCENARIOS for case in by_operation(stage, one, read_only, [0, 2], every=3)]
+    cases = [case for one in scenarios(share) for case in by_operation(stage, one, read_only, [0, 2], every=3)]
     attempt("a disk that becomes read-only: said, exit 2, repaired", cases, share)
 
 
@@ -128,7 +135,7 @@ def test_a_signal_finishes_the_step(stage: Stage, attempt: Callable, name: str, 
     number = getattr(signal, name)
     before = {"SIGINT": 1}.get(name, -number)  # before training listens, the signal does what it does to any program
     cases = []
-    for one in SCENARIOS:
+    for one in scenarios(share):
         if one.stoppable:
             allowed = [0, 130, before]
             cases += by_operation(stage, one, lambda n: signalled_before(n, number), allowed, every=4)
@@ -148,7 +155,7 @@ def test_limits_are_said(stage: Stage, attempt: Callable, share: int | None) -> 
     cases = [
         (f"{one.name}, {what}", lambda one=one, make=make: stage.disturb(one, make(), [0, 1, 2]))
         for what, make in limits.items()
-        for one in SCENARIOS
+        for one in scenarios(share)
         if one.name != "train, scored" and not one.rare
     ]
     attempt("limits on file sizes and open files: repaired, all is as if undisturbed", cases, share)
@@ -161,7 +168,7 @@ def test_a_small_disk_is_said_and_loses_nothing(stage: Stage, attempt: Callable,
     sizes = [4096 * pages for pages in (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)]
     cases = [
         (f"{one.name}, {free} bytes free", lambda a=(one, free): stage.disturb(a[0], None, [0, 2], free=a[1]))
-        for one in SCENARIOS
+        for one in scenarios(share)
         if not one.rare
         for free in sizes
     ]
@@ -300,7 +307,7 @@ def test_two_processes_at_one_directory(stage: Stage, attempt: Callable, share: 
 
     cases = [
         (f"{one.name}, {delay} s apart", lambda a=(one, delay): tried(*a))
-        for one in SCENARIOS
+        for one in scenarios(share)
         if not one.rare
         for delay in (0.0, 0.05, 0.3, 1.0)
     ]

@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from programs import PROGRAMS
+
 Command = tuple[str, list[str]]
 """A program's name and its arguments."""
 Fault = Callable[[], None]
@@ -42,8 +44,8 @@ class Outcome:
         return "Traceback (most recent call last)" in self.text
 
 
-def mains() -> dict[str, Callable[[list[str]], int]]:
-    """The programs, imported with what they import late: a forked process then starts in no time."""
+def import_what_commands_import() -> None:
+    """Import what the commands import late: a forked process then starts in no time."""
     import pandas  # noqa: F401
     import pyarrow.ipc  # noqa: F401
     import safetensors.torch  # noqa: F401
@@ -52,27 +54,13 @@ def mains() -> dict[str, Callable[[list[str]], int]]:
     import biggan.evaluation.pictures.grids
     import biggan.training.trainer  # noqa: F401
     import spectra.draw.figures  # noqa: F401
-    from biggan.cli.data import data_main
-    from biggan.cli.evaluate import eval_main
-    from biggan.cli.sample import sample_main
-    from biggan.cli.train import train_main
-    from interventions.cli.main import main as intervene_main
-    from spectra.cli.commands import main as spectra_main
-
-    return {
-        "biggan-train": train_main,
-        "biggan-sample": sample_main,
-        "biggan-eval": eval_main,
-        "biggan-data": data_main,
-        "biggan-intervene": intervene_main,
-        "spectra": spectra_main,
-    }
 
 
 def run_forked(command: Command, fault: Fault | None = None, *, seconds: float = 120) -> Outcome:
     """Run `command` to its end in a forked process, after `fault` was called there."""
     program, arguments = command
-    main = mains()[program]
+    main = PROGRAMS[program]
+    import_what_commands_import()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as count:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # the test runner has a thread; the child needs none
@@ -88,7 +76,8 @@ def run_forked(command: Command, fault: Fault | None = None, *, seconds: float =
 def start_forked(command: Command, out: int, fault: Fault | None = None) -> int:
     """Start `command` in a forked process that writes to the file descriptor `out`; return its process number."""
     program, arguments = command
-    main = mains()[program]
+    main = PROGRAMS[program]
+    import_what_commands_import()
     child = os.fork()
     if child == 0:
         _live(main, arguments, fault, out, None)

@@ -99,7 +99,7 @@ def load_cached(entry: CacheEntry, fits: Callable[[Mapping[str, Tensor]], bool])
         with safe_open(opened, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, ValueError):
+    except (SafetensorError, OSError, ValueError, RuntimeError):
         return None
     finally:
         os.close(descriptor)

@@ -122,7 +122,7 @@ def save_picture(picture: Image, target: Path) -> Path:
         form = registered_extensions().get(target.suffix.lower())
         if form is None:
             raise ValueError(f"{target.suffix or 'a name without an ending'} is no kind of picture")
-        with new_folder(target.parent), replacing(target, durable=False) as temporary:
+        with new_folder(target.parent), replacing(target) as temporary:
             picture.save(temporary, format=form)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write {target}: {error}. Give --out the path of a .png file.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,14 @@ from tiny import assert_same_state
 
 from biggan.config import CheckpointConfig, to_dict
 from biggan.errors import UserError
-from biggan.run.checkpoint import CheckpointError, checkpoint_paths, newest_checkpoint, read_checkpoint, save_checkpoint
+from biggan.run.checkpoint import (
+    CheckpointError,
+    checkpoint_paths,
+    newest_checkpoint,
+    peek,
+    read_checkpoint,
+    save_checkpoint,
+)
 from biggan.run.retention import CheckpointStore, retained
 from biggan.run.session import find_start, open_resumed
 from biggan.training.observer import Observer
@@ -279,3 +287,18 @@ def test_a_resume_knows_the_last_alarm_and_tidies_up(tiny, train, tmp_path: Path
     Trainer(session.config, session.state, session.source, session.run, [CheckpointStore(), Alarms(10)]).train()
     assert sorted(path.name for path in run.checkpoints.glob("frozen-*")) == ["frozen-00000002", "frozen-00000008"]
     assert not left.exists()
+
+
+def test_a_file_that_the_system_does_not_open_is_not_called_damaged(finished: Path) -> None:
+    """A resume must not take an earlier checkpoint because too many files are open."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    path = checkpoint_paths(finished)[-1]
+    read_checkpoint(path)  # imports what it needs
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        for read in (read_checkpoint, peek):
+            with pytest.raises(UserError, match="cannot be opened") as said:
+                read(path)
+            assert not isinstance(said.value, CheckpointError)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
