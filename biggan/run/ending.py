@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.run.checkpoint import all_checkpoints, peek
 from biggan.run.directory import RunDirectory
+from spectra.record.events import ENDINGS
 
 if TYPE_CHECKING:
     from biggan.config import Config, TrainConfig
-
-_ENDS = {"stopped", "interrupted", "finished", "paused"}
 
 
 def has_stopped(run: RunDirectory) -> bool:
@@ -53,7 +52,7 @@ def alarm_to_stop_at(run: RunDirectory, settings: TrainConfig, step: int, ranks:
         return None
     found: dict[str, Any] | None = None
     for event in run.events_that_hold(through=step):
-        if event["event"] in _ENDS:
+        if event["event"] in ENDINGS:
             found = None
         elif event["event"] == "alarm" and event.get("cause") in settings.alarm_causes and not event.get("inherited"):
             at_hand = event["step"] == step or (ranks > 1 and event["step"] == step - 1)

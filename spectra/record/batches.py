@@ -36,6 +36,8 @@ class Segment:
     batches: list[pa.RecordBatch] = field(default_factory=list)
     legend: dict[str, Any] = field(default_factory=dict)
     damage: list[str] = field(default_factory=list)
+    is_cut: bool = False
+    """Whether the mark is missing that ends a segment whose writer closed it. One without checksums is never cut."""
 
 
 def segment_schema(legend: Mapping[str, Any] | None) -> pa.Schema:
@@ -80,9 +82,11 @@ def read_segment(path: Path) -> Segment:
     segment = Segment(path)
     with open(path, "rb") as file:
         if not os.fstat(file.fileno()).st_size:
+            segment.is_cut = True
             return segment
         raw = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     data, checked = pa.py_buffer(raw), raw.find(CHECK) >= 0
+    segment.is_cut = checked and raw[-len(_END) :] != _END
     try:
         whole = _read_in_order(segment, data, checked=checked)
     except _faults():
@@ -155,7 +159,7 @@ def _salvage(path: Path, raw: mmap.mmap) -> Segment:
     """The batches whose checksums hold, wherever in the file they are found."""
     import pyarrow as pa
 
-    segment, names, numbers, unnamed = Segment(path), dict[int, str](), [], 0
+    segment, names, numbers, unnamed = Segment(path, is_cut=raw[-len(_END) :] != _END), dict[int, str](), [], 0
     data, end, ends_well, sound = pa.py_buffer(raw), 0, True, False
     decode = _Decoder()
     for begin, end, message in _messages(raw, data):

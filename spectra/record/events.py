@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 REQUIRED: dict[str, dict[str, type]] = {"evaluation": {"weights": str, "scores": dict}}
 """Fields that an event of a kind must have."""
+BEGINNINGS = {"started", "resumed"}
+ENDINGS = {"finished", "interrupted", "paused", "stopped"}
+"""Events that a session of a run begins with, and that it ends with once its record is closed."""
 LAST_STEP = 2**53
 LAST_TIME = 2.0**37  # some thousand years, which calendars can say
 
@@ -28,6 +31,16 @@ def read_event_lines(run: str | Path) -> list[dict[str, Any]]:
     left out in silence: its writer may be at work.
     """
     return [event for _, events in _read(Path(run) / "events.jsonl") for event in events]
+
+
+def ended_at(run: str | Path) -> int | None:
+    """The step at which the run's last session ended by itself; None where it did not, or still goes on."""
+    path = Path(run) / "events.jsonl"
+    for line in reversed(path.read_bytes().split(b"\n") if path.is_file() else []):
+        for event in filter(is_event, _objects(line)):
+            if event["event"] in BEGINNINGS | ENDINGS:
+                return int(event["step"]) if event["event"] in ENDINGS else None
+    return None
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

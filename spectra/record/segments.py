@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectra.record.batches import BatchWriter, Segment, read_segment, segment_schema
 from spectra.record.damage import RecordDamage
+from spectra.record.events import ended_at
 from spectra.record.files import flush as to_disk
 from spectra.record.files import remove_partial, replacing, sync
 
@@ -178,12 +179,33 @@ def _legend(found: Sequence[Segment]) -> dict[str, dict[str, Any]]:
 
 def record_damage(run: str | Path) -> list[str]:
     """What of the run's record is damaged and left out, in words: file, batch and steps."""
-    return [words for segment in map(read_segment, segments(Path(run))) for words in segment.damage]
+    return [words for segment in _found(Path(run)) for words in segment.damage]
+
+
+def _found(run: Path) -> list[Segment]:
+    """The segments. One that must have been closed, because there is a later one or the run's session ended after its
+    first step, is damaged where its end is missing."""
+    end = ended_at(run)  # looked at first: a session closes its record before it says that it ended
+    paths = segments(run)
+    found = [read_segment(path) for path in paths]
+    for number, segment in enumerate(found, 1):
+        was_closed = number < len(found) or (end is not None and end > _first_step(segment.path))
+        if segment.is_cut and was_closed and not segment.damage:
+            last = _last_step(segment)
+            after = "all of it" if last is None else f"what followed step {last}"
+            segment.damage.append(f"{segment.path} is cut at its end: {after} is missing")
+    return found
+
+
+def _first_step(path: Path) -> int:
+    """The step that a segment's session started from, by its name."""
+    number = path.stem.removeprefix("spectra-")
+    return int(number) if number.isdecimal() else 0
 
 
 def _read(run: str | Path) -> list[Segment]:
     """The segments, with a warning for whatever is left out."""
-    found = [read_segment(path) for path in segments(Path(run))]
+    found = _found(Path(run))
     for words in (words for segment in found for words in segment.damage):
         warnings.warn(words, RecordDamage, stacklevel=3)
     return found
@@ -207,14 +229,16 @@ def read_record(run: str | Path) -> pd.DataFrame:
 
 
 def truncate_record(run: Path, step: int) -> None:
-    """Drop every row after `step`, before a session resumes from there: segments that reach past it are rewritten.
+    """Drop every row after `step`, before a session resumes from there.
+
+    Segments that reach past it are rewritten, and so are those that a kill left open.
 
     A damaged segment is rewritten without what cannot be read, and kept beside as NAME.arrow.damaged.
     """
     remove_partial(Path(run) / "records")
     for segment in _read(run):
         last = _last_step(segment)
-        if last is not None and last <= step and not segment.damage:
+        if last is not None and last <= step and not segment.damage and not segment.is_cut:
             continue
         if segment.damage:
             shutil.copyfile(segment.path, segment.path.with_name(f"{segment.path.name}.damaged"))

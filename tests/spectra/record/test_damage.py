@@ -15,6 +15,7 @@ import pytest
 import spectra
 from spectra.monitor.vectors import Directions, read_directions, write_directions
 from spectra.record.damage import RecordDamage
+from spectra.record.events import append_event
 from spectra.record.segments import RecordWriter, read_record, record_damage, segments, truncate_record
 
 LAYERS = {f"G.layer{i}": {"network": "G", "kind": "conv", "depth": i, "shape": [8, 9]} for i in range(3)}
@@ -197,6 +198,54 @@ def test_every_byte_that_a_kill_can_leave_is_read(tmp_path: Path) -> None:
         assert said == []
         assert all(same(value, rows[key]) for key, value in found.items())
         assert len({step for step, _ in found}) % IN_BATCH == 0
+
+
+def event(run: Path, kind: str, step: int) -> None:
+    append_event(run, {"event": kind, "step": step, "time": 1.0})
+
+
+@pytest.mark.parametrize("kind", ["finished", "interrupted", "paused", "stopped"])
+def test_a_cut_of_a_closed_record_is_said(tmp_path: Path, kind: str) -> None:
+    """At every length: a record whose session ended by itself lacks nothing in silence."""
+    write(tmp_path)
+    event(tmp_path, "started", 0)
+    event(tmp_path, kind, BATCHES * IN_BATCH)
+    (segment,) = segments(tmp_path)
+    whole = segment.read_bytes()
+    assert read_all(tmp_path)[1] == []
+    for length in [*range(0, len(whole), 211), *range(len(whole) - 9, len(whole))]:
+        segment.write_bytes(whole[:length])
+        assert any(str(segment) in words for words in read_all(tmp_path, frames=False)[1]), length
+    segment.write_bytes(whole[: _batch_of(whole, 5)[1]])
+    assert record_damage(tmp_path) == [f"{segment} is cut at its end: what followed step 20 is missing"]
+    event(tmp_path, "checkpoint", BATCHES * IN_BATCH)  # events after the end change nothing
+    assert len(record_damage(tmp_path)) == 1
+
+
+def test_a_record_that_a_kill_left_open_is_whole_once_the_run_goes_on(tmp_path: Path) -> None:
+    """The session after a kill closes what was open; a later cut of it is then seen, at whatever the run is."""
+    write(tmp_path)
+    event(tmp_path, "started", 0)
+    (segment,) = segments(tmp_path)
+    segment.write_bytes(segment.read_bytes()[:-8])
+    assert read_all(tmp_path)[1] == []  # killed, or at work
+    truncate_record(tmp_path, 24)
+    event(tmp_path, "resumed", 24)
+    RecordWriter(tmp_path, 24).close()
+    assert read_all(tmp_path)[1] == []
+    segment.write_bytes(segment.read_bytes()[:-300])
+    assert read_all(tmp_path)[1] == [f"{segment} is cut at its end: what followed step 20 is missing"]
+
+
+def test_a_session_that_goes_on_is_not_cut(tmp_path: Path) -> None:
+    write(tmp_path)
+    event(tmp_path, "started", 0)
+    event(tmp_path, "paused", 24)
+    writer = RecordWriter(tmp_path, 24)  # in the same process, which writes no `resumed`
+    writer.append(25, {"loss/G": 1.0})
+    writer.flush()
+    assert record_damage(tmp_path) == []
+    writer.close()
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-3], lambda b: b[:-6] + b"\x01" + b[-5:]])
