@@ -164,7 +164,7 @@ def _of_test(claim: Claim, effect: Effect, p_holm: float, least: float) -> tuple
     if excluded := _excluded(claim, effect):
         return CONTRADICTED, excluded
     if not p_holm <= LEVEL:
-        bound = f"whatever the effect, this design gives no smaller p than {least:.2g}"
+        bound = f"whatever the effect, this design gives no smaller p (Holm) than {least:.2g}"
         return UNDECIDED, bound if least > LEVEL else "no clear effect"
     if effect.n < 2:
         return UNDECIDED, "one base run decides nothing"

@@ -21,6 +21,8 @@ GREY, BAND = "0.55", "0.88"
 MOST_SVG = 120_000
 """Bytes. A larger drawing, such as one of many long lines, is smaller as a PNG."""
 PNG_DPI = 130
+LAYOUT_DPI = 400
+"""Few pixels make letters narrower: what has room at 100 dpi is cut off in an SVG."""
 TEXT: dict[str, Any] = {"fontsize": 8}
 
 
@@ -107,6 +109,7 @@ def data_uri(figure: Figure) -> str:
     """The figure as a data URI: SVG, or PNG in few colours if that is smaller."""
     import matplotlib
 
+    figure.set_dpi(LAYOUT_DPI)
     figure.draw_without_rendering()  # the layout, which takes longest, once
     figure.set_layout_engine("none")
     buffer = io.BytesIO()

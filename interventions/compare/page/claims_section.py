@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 READING = (
     "Each claim has one measure. n: base runs. Effect: over base runs, in the measure's "
     "own unit, with its 95 % interval; a factor stands for a ratio to the unchanged runs. p: exact and two-sided; "
-    "Holm: corrected over the tests of all claims; smallest p: what this design could reach at best. A claim that is "
-    "decided by its interval alone has no p. Supported, contradicted: decided at the level 0.05. Undecided: more "
-    "base runs are needed. Premise not met: what the claim is about did not happen here."
+    "Holm: corrected over the tests of all claims; smallest p: what this design could reach at best, after Holm. A "
+    "claim that is decided by its interval alone has no p. Supported, contradicted: decided at the level 0.05. "
+    "Undecided: more base runs are needed. Premise not met: what the claim is about did not happen here."
 )
-CLAIM_HEADS = ("claim", "premise", "n", "effect (95 % interval)", "p", "smallest p", "verdict", "figure")
+CLAIM_HEADS = ("claim", "premise", "n", "effect (95 % interval)", "p", "smallest p (Holm)", "verdict", "figure")
 
 
 def claims_section(verdicts: Sequence[Verdict], figures: Container[str] = ()) -> str:

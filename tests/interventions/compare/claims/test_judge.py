@@ -86,7 +86,7 @@ def test_too_few_base_runs_say_how_many_are_needed() -> None:
     """Two give 2 / 16; the third 2 / 64."""
     found = judge(branches([100, 200]), claim("less"))
     assert (found.verdict, found.least_p, found.bases_needed) == ("undecided", pytest.approx(2 / 16), 3)
-    assert "this design gives no smaller p than 0.12" in found.reason
+    assert "this design gives no smaller p (Holm) than 0.12" in found.reason
     assert found.reason.endswith("needs 1 more base run")
 
 
