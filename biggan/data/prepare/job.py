@@ -156,10 +156,18 @@ def _make(job: PreparationJob, identity: str, *, processes: int, skip_broken: bo
         _finish(job, identity, broken)
     except BaseException:
         journal.close()
-        if not journal.entries:  # nothing worth keeping
-            shutil.rmtree(job.staging)
+        if not journal.entries:
+            _remove_staging(job, journal)
         raise
     journal.remove()
+
+
+def _remove_staging(job: PreparationJob, journal: Journal) -> None:
+    """Delete what is not worth keeping, the journal last: by it a killed call's folder is known as ours."""
+    for name in job.splits:
+        shutil.rmtree(job.staging / name, ignore_errors=True)
+    journal.path.unlink(missing_ok=True)
+    shutil.rmtree(job.staging, ignore_errors=True)
 
 
 def _move(staging: Path, out: Path) -> None:
@@ -211,7 +219,8 @@ def _open_journal(job: PreparationJob, identity: str) -> Journal:
     journal = Journal(job.staging)
     aim = {"source": os.path.abspath(job.source), "resolution": job.resolution, "options": job.options}
     header = {"identity": identity, "chunk": job.chunk, **aim}
-    if journal.header == header:
+    files_of = {name: (job.staging / name / RAW, job.staging / name / IMAGES) for name in job.splits}
+    if journal.header == header and all(any(file.exists() for file in files) for files in files_of.values()):
         return journal
     if journal.header is not None and any(journal.header.get(name) != value for name, value in aim.items()):
         found = journal.header
@@ -220,7 +229,8 @@ def _open_journal(job: PreparationJob, identity: str) -> Journal:
             f"{job.staging} holds an unfinished preparation of {found['source']} at resolution {found['resolution']}, "
             f"options {found['options']}. Finish it as it was begun, remove it, or choose another --out."
         )
-    # Nothing yet, or the source's files have changed since (one was repaired, say), so the old work is useless.
+    # Nothing yet, or a kill came while it was deleted, or the source's files have changed since (one was repaired,
+    # say), so that the old work is useless.
     for name, images in job.splits.items():
         folder = job.staging / name
         folder.mkdir(exist_ok=True)

@@ -174,6 +174,32 @@ def test_a_kill_between_the_last_two_moves(photos: Path, tmp_path: Path) -> None
     assert not staging.exists()
 
 
+@pytest.mark.parametrize("removal", range(2, 5))
+def test_a_kill_while_useless_work_is_deleted(photos: Path, tmp_path: Path, removal: int) -> None:
+    """A worker dies before anything is packed, and then the call that deletes what there is: the next one makes all."""
+    assert run("prepare", photos, "--resolution", 8, "--out", tmp_path / "wanted") == 0
+    out, removed = tmp_path / "packed", list[str]()
+
+    def kill_in_deleting(event: str, arguments: tuple[object, ...]) -> None:
+        if event in ("os.remove", "os.rmdir") and os.getpid() != parent:
+            removed.append(event)
+            if len(removed) == removal:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def body() -> None:
+        encoded_module.decode = lambda *given: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        sys.addaudithook(kill_in_deleting)
+        sys.exit(run("prepare", photos, "--resolution", 8, "--out", out, "--workers", 1))
+
+    parent = os.getpid()
+    process = multiprocessing.get_context("fork").Process(target=body)
+    process.start()
+    process.join(60)
+    assert process.exitcode in (-signal.SIGKILL, 2)
+    assert run("prepare", photos, "--resolution", 8, "--out", out) == 0
+    assert files(out) == files(tmp_path / "wanted")
+
+
 def test_broken_files_are_named_and_nothing_is_left(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
