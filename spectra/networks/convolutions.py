@@ -87,32 +87,38 @@ def check_size(convolution: Convolution, weights: Sequence[StoredWeight]) -> str
             f"an operator's size has one number for each spatial axis: {'x'.join(map(str, size))} fits "
             f"conv{len(size)}d weights, and the file holds {holds}"
         )
-    maps, refused = [], None
-    for weight in weights:
-        if has_operator(weight, convolution):
-            try:
-                maps.append((weight, stored_operator(torch.empty(weight.shape, device="meta"), convolution)))
-            except ValueError as error:
-                refused = error
-    if refused is not None and not maps:
-        raise refused
-    return _cost(convolution, maps)
+    mine = [weight for weight in weights if has_operator(weight, convolution)]
+    outputs = [output_size(weight.shape[2:], convolution) for weight in mine]
+    if mine and not any(outputs):
+        stored_operator(torch.zeros(mine[0].shape), convolution)  # raises, with torch's reason
+    return _cost(convolution, [(weight.shape, out) for weight, out in zip(mine, outputs, strict=True) if out])
 
 
-def _cost(convolution: Convolution, maps: list[tuple[StoredWeight, ImageOperator]]) -> str | None:
-    if not maps:
-        return None
-    work = 0.0
-    for weight, operator in maps:
-        short, long = sorted(operator.shape)
-        products = min(MOST_PRODUCTS, short)
+def output_size(kernel: tuple[int, ...], convolution: Convolution) -> tuple[int, ...]:
+    """Spatial size of the outputs; empty where the kernel does not take inputs of the size."""
+    sizes = []
+    for side, length in zip(kernel, convolution.size, strict=True):
+        reach = convolution.dilation * (side - 1)
+        padding = reach // 2 if convolution.padding is None else convolution.padding
+        left = length + 2 * padding - reach - 1
+        if left < 0 or (convolution.padding_mode != "zeros" and padding > length):
+            return ()
+        sizes.append(left // convolution.stride + 1)
+    return tuple(sizes)
+
+
+def _cost(convolution: Convolution, maps: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> str | None:
+    """In words, what maps cost at most, given as (kernel, size of the outputs); None where it is little."""
+    work, largest = 0.0, (0, 0)
+    for shape, out in maps:
+        sides = (shape[0] * math.prod(out), shape[1] * math.prod(convolution.size))
+        products = min(MOST_PRODUCTS, *sides)
         # The adjoint is a forward and a backward pass; each block is orthogonalized twice against all before it.
-        convolved = 3 * math.prod(weight.shape) * math.prod(operator.out_shape[1:])
-        work += products * convolved + products**2 * (short + long)
+        work += products * 3 * math.prod(shape) * math.prod(out) + products**2 * sum(sides)
+        largest = max(largest, sides, key=math.prod)
     seconds = work / PER_SECOND / torch.get_num_threads()
     if seconds < WORTH_SAYING:
         return None
-    largest = max((operator.shape for _, operator in maps), key=math.prod)
     time = f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
     return (
         f"{len(maps)} convolution{'s' if len(maps) > 1 else ''} as linear maps at "

@@ -70,6 +70,8 @@ ALLOWED = frozenset(
 
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg", "numpy._core.multiarray": "numpy.core.multiarray"}
 _RENAMED |= {"numpy._core.numeric": "numpy.core.numeric"}
+_OF_PYTHON_2 = {"builtins.long": "int", "builtins.unicode": "str", "builtins.xrange": "range"}
+"""Types as protocols up to 2 call them, also where Python 3 writes them."""
 
 
 class ForeignName(Exception):
@@ -317,6 +319,8 @@ class _Machine:
 
 def _allowed(module: str, name: str) -> Name:
     path = f"{_RENAMED.get(module, module)}.{name}"
+    if path in _OF_PYTHON_2:
+        path = f"builtins.{_OF_PYTHON_2[path]}"
     if path not in ALLOWED or "." in name:
         raise ForeignName(f"{module}.{name}")
     return Name(path)

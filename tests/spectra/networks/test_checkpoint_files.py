@@ -8,11 +8,12 @@ import io
 import json
 import pathlib
 import pickle
+import sys
 import warnings
 import zipfile
 from collections import OrderedDict, defaultdict
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -57,6 +58,7 @@ def test_harmless_values_beside_the_weights(tmp_path: Path, old: bool, protocol:
         "complex": 1 + 2j,
         "counts": defaultdict(list, {"a": [1]}),
         "dtype": torch.bfloat16,
+        "types": [int, str, range, bytes, dict],
         "size": torch.Size([2, 3]),
         "device": torch.device("cpu"),
         "version": torch.__version__,
@@ -67,6 +69,30 @@ def test_harmless_values_beside_the_weights(tmp_path: Path, old: bool, protocol:
     found = rows(tmp_path / "c.pt")
     assert list(found) == ["model.a", "model.b"]
     assert found["model.a"].sigma == pytest.approx(truth(WEIGHT), rel=1e-5)
+
+
+def test_configurations_of_lightning_and_omegaconf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = (
+        "omegaconf.dictconfig.DictConfig",
+        "omegaconf.nodes.AnyNode",
+        "lightning.fabric.utilities.data.AttributeDict",
+    )
+    content: dict = {"state_dict": {"a.weight": WEIGHT}}
+    for path in names:
+        module, _, name = path.rpartition(".")
+        kind = type(name, (dict,), {"__module__": module})
+        for end in range(1, len(module.split(".")) + 1):  # stand-ins for packages that need not be installed
+            part = ".".join(module.split(".")[:end])
+            monkeypatch.setitem(sys.modules, part, ModuleType(part))
+        monkeypatch.setattr(sys.modules[module], name, kind, raising=False)
+        content[name] = kind(lr=1e-3)
+    torch.save(content, tmp_path / "c.ckpt")
+    assert list(rows(tmp_path / "c.ckpt")) == ["state_dict.a"]
+    other = type("Config", (dict,), {"__module__": "omegaconf.nodes"})
+    monkeypatch.setattr(sys.modules["omegaconf.nodes"], "Config", other, raising=False)
+    torch.save({**content, "other": other()}, tmp_path / "c.ckpt")
+    with pytest.raises(spectra.WeightFileError, match=r"asks for 'omegaconf\.nodes\.Config'"):
+        rows(tmp_path / "c.ckpt")
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
