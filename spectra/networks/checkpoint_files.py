@@ -90,6 +90,8 @@ def read_weights(path: str | Path, everything: bool = False) -> WeightFile:
             tensors and plain values, or no weights in it.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise WeightFileError(f"{path} is neither a file nor a directory, but a pipe, a device or a socket")
     if not path.exists():
         raise WeightFileError(
             f"{path} does not exist: expected a checkpoint (.safetensors, or .pt as torch.save writes)"

@@ -196,8 +196,8 @@ def spectrum_of(weight: StoredWeight, k: int, method: str, tol: float, operator:
 
 
 NOT_FINITE = "it holds NaN or Inf"
-FAILURES = (ValueError, RuntimeError, OSError, MemoryError, ArithmeticError, LookupError)
-"""What reading or computing one weight may raise, and which costs no other weight."""
+FAILURES = (ValueError, RuntimeError, OSError, MemoryError, ArithmeticError, LookupError, TypeError, AttributeError)
+"""What reading or computing one weight may raise (the last two: a type that this torch lacks); no other weight pays."""
 
 
 def first_line(error: BaseException) -> str:

@@ -369,6 +369,7 @@ def _zip(*names: str) -> bytes:
         ("m.pt", _zip("m/code/__torch__.py", "m/constants.pkl", "m/data.pkl"), "TorchScript", "torch.jit.load"),
         ("m.pt", _zip("readme.txt"), "zip archive", "unpack"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_formats_that_are_not_read_are_named(tmp_path: Path, name: str, content: bytes, what: str, todo: str) -> None:
     (tmp_path / name).write_bytes(content)

@@ -278,6 +278,12 @@ def test_what_is_cut_off_or_changed_is_an_error_in_words(tmp_path: Path) -> None
     assert read > 20, "some changes leave something to read"
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(spectra.WeightFileError, match="neither a file nor a directory"):
+        spectra.read_weights(tmp_path / "pipe.pt")
+
+
 def test_names_cannot_command_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     torch.save({"a\x1b]0;x\x07\nb": torch.ones(2, 2), "c\x1b[2J": torch.ones(2, 2).to_sparse()}, tmp_path / "c.pt")
     assert main(["scan", str(tmp_path / "c.pt")]) == 0
