@@ -11,7 +11,8 @@ _HOMES = {
     "spectra.linalg.topk": ["TopSingularValues", "top_singular_values", "top_singular_values_batch"],
     "spectra.networks.matrices": ["NormalizedLayer", "WeightMatrix", "as_matrix", "weight_matrices"],
     "spectra.linalg.operators": ["ImageOperator", "LinearOperator", "convolution_operator"],
-    "spectra.networks.checkpoint_files": ["StoredWeight", "WeightFile", "WeightFileError", "read_weights"],
+    "spectra.networks.checkpoint_files": ["StoredWeight", "WeightFile", "read_weights"],
+    "spectra.networks.files.stored": ["WeightFileError"],
     "spectra.monitor.monitor": ["Monitor"],
     "spectra.monitor.probes": ["PROBES", "Probe", "Snapshot"],
     "spectra.monitor.schedule": ["Bursts", "Every", "Logarithmic"],
@@ -22,7 +23,8 @@ _HOMES = {
     "spectra.detect.finding": ["Finding"],
     "spectra.detect.registry": ["DETECTORS", "Detector"],
     "spectra.detect.online": ["detect_run"],
-    "spectra.networks.scan": ["Convolution", "Spectrum", "scan"],
+    "spectra.networks.scan": ["Spectrum", "scan"],
+    "spectra.networks.convolutions": ["Convolution"],
 }
 _MODULES = {"detect": "spectra.detect", "lightning": "spectra.monitor.integrations.lightning"}
 

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spectra.networks.scan import Convolution
+    from spectra.networks.compare import LayerChange
+    from spectra.networks.convolutions import Convolution
+    from spectra.networks.scan import Spectrum
 
 
 def add_scan_options(parser: argparse.ArgumentParser) -> None:
     """Describe the command and its options."""
     parser.description = (
         "The top singular values of every weight (two or more dimensions, reshaped to out x rest) in a checkpoint: "
-        "safetensors, or a state dict as torch.save writes it. No code in the file is run. Without --all, optimizer "
-        "state "
-        "is omitted, and in a checkpoint of a known format also averages and moments."
+        "safetensors, in shards or not, a state dict as torch.save writes it, or .npz; or a folder of these. No code "
+        "in the file is run. A weight that cannot be taken is a row with its reason. Without --all, optimizer state is "
+        "omitted, and in a checkpoint of a known format also averages and moments."
     )
-    parser.add_argument("file", metavar="FILE", help="the checkpoint")
+    parser.set_defaults(wrong_usage=parser.error)
+    parser.add_argument("file", metavar="FILE", nargs="?", help="the checkpoint, an index of shards, or a folder")
+    parser.add_argument(
+        "--compare", nargs="+", default=[], metavar="FILE",
+        help="what changed between two checkpoints, A and B, by layer: `--compare A B`, or `A --compare B`",
+    )  # fmt: skip
     parser.add_argument("--k", type=int, default=3, help="how many singular values (default: 3)")
     parser.add_argument("--method", default="auto", help="auto, exact, krylov or svds (default: auto)")
     parser.add_argument(
@@ -29,7 +37,8 @@ def add_scan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sort",
         default="network",
-        help="network (the file's order), name, sigma, ratio, frobenius or stable_rank; numbers in descending order",
+        help="network (the file's order), name, sigma, ratio, frobenius or stable_rank; numbers in descending order. "
+        "With --compare: network, name or change",
     )
     parser.add_argument("--all", action="store_true", help="scan every tensor, also averages and optimizer state")
     parser.add_argument(
@@ -38,6 +47,9 @@ def add_scan_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME",
         help="names (or patterns) of transposed convolutions; only needed if neither bias nor spectral_norm shows it",
+    )
+    parser.add_argument(
+        "--split-qkv", action="store_true", help="take fused attention apart: NAME.q, NAME.k and NAME.v, three rows"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a JSON list of objects; null stands for NaN and Inf")
@@ -57,19 +69,23 @@ def add_scan_options(parser: argparse.ArgumentParser) -> None:
 
 def run_scan(options: argparse.Namespace) -> int:
     """Scan, and print; returns the exit code."""
+    files = [*([options.file] if options.file is not None else []), *options.compare]
+    if len(files) != (2 if options.compare else 1):
+        expected = "two files: --compare A B" if options.compare else "a FILE"
+        options.wrong_usage(f"expected {expected}; got {len(files)}")
+    operator = _convolution(options)
+    if options.compare:
+        return _run_compare(options, files)
     from spectra.cli.scan_output import print_csv, print_table
     from spectra.networks.scan import scan
 
-    operator = _convolution(options)
     with _progress() as on_progress:
         spectra, left_out = scan(
             options.file, options.k, options.method, options.tol, options.all, operator, options.sort, on_progress,
-            options.transposed,
+            options.transposed, options.split_qkv, _say,
         )  # fmt: skip
     if options.json:
-        import json
-
-        print(json.dumps([spectrum.as_dict() for spectrum in spectra], indent=2, allow_nan=False))
+        _print_json(spectra)
     elif options.csv:
         print_csv(spectra, options.k)
     else:
@@ -78,9 +94,41 @@ def run_scan(options: argparse.Namespace) -> int:
     return 0
 
 
+def _run_compare(options: argparse.Namespace, files: list[str]) -> int:
+    """Compare two checkpoints, and print; returns the exit code."""
+    from spectra.cli.compare_output import print_changes, print_changes_csv
+    from spectra.networks.compare import compare_checkpoints
+
+    if options.operator is not None:
+        raise ValueError("--operator is for a single file: omit it with --compare, or scan A and B one after the other")
+    with _progress() as on_progress:
+        changes = compare_checkpoints(
+            files[0], files[1], options.k, options.method, options.tol, options.all, options.sort, on_progress,
+            options.transposed, options.split_qkv,
+        )  # fmt: skip
+    if options.json:
+        _print_json(changes)
+    elif options.csv:
+        print_changes_csv(changes, options.k)
+    else:
+        print_changes(changes, options.k, options.tol)
+    sys.stdout.flush()
+    return 0
+
+
+def _print_json(rows: Sequence[Spectrum] | Sequence[LayerChange]) -> None:
+    import json
+
+    print(json.dumps([row.as_dict() for row in rows], indent=2, allow_nan=False))
+
+
+def _say(note: str) -> None:
+    print(f"spectra: {note}", file=sys.stderr, flush=True)
+
+
 def _convolution(options: argparse.Namespace) -> Convolution | None:
     """The operator options, checked; None where no spatial size was given."""
-    from spectra.networks.scan import Convolution
+    from spectra.networks.convolutions import Convolution
 
     changed = [name for name in ("stride", "dilation") if getattr(options, name) != 1]
     changed += ["padding"] * (options.padding is not None) + ["circular"] * options.circular
@@ -103,16 +151,39 @@ def _convolution(options: argparse.Namespace) -> Convolution | None:
     return Convolution(tuple(map(int, parts)), options.stride, options.padding, options.dilation, mode)
 
 
+PROGRESS_EVERY = 10.0
+"""Seconds between the lines that tell of progress where there is no terminal."""
+
+
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None] | None]:
-    """A progress bar on stderr if it is a terminal, otherwise nothing."""
+def _progress() -> Iterator[Callable[[int, int, str], None]]:
+    """Progress on stderr: a bar if it is a terminal, otherwise a line now and then."""
     if not sys.stderr.isatty():
-        yield None
+        yield _lines()
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from spectra.cli.scan_output import printable
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
-        yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
+        yield lambda done, total, name: bar.update(
+            task, completed=done, total=total, description=escape(printable(name))
+        )
+
+
+def _lines() -> Callable[[int, int, str], None]:
+    from spectra.cli.scan_output import printable
+
+    last = time.monotonic()
+
+    def on_progress(done: int, total: int, name: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= PROGRESS_EVERY and done < total:
+            last = time.monotonic()
+            _say(f"{done} of {total} weights done, next {printable(name)}")
+
+    return on_progress

@@ -11,32 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from spectra.linalg.operators import convolution_operator
 from spectra.linalg.topk import top_singular_values
 from spectra.networks.checkpoint_files import StoredWeight, as_transposed, read_weights
+from spectra.networks.convolutions import Convolution, check_size, has_operator, stored_operator
+from spectra.networks.fused_attention import split_fused_attention
 from spectra.networks.matrices import as_matrix
 
 SORT_KEYS = ("network", "name", "sigma", "ratio", "frobenius", "stable_rank")
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """The properties of convolutions that a file does not contain, for their spectrum as operators; the same for all.
-
-    Attributes:
-        size: spatial size of the input, one number for each axis.
-        stride, dilation: as the layer's.
-        padding: on each side; None for half of each kernel, which keeps the size at stride 1.
-        padding_mode: "zeros" or "circular".
-    """
-
-    size: tuple[int, ...]
-    stride: int = 1
-    padding: int | None = None
-    dilation: int = 1
-    padding_mode: str = "zeros"
 
 
 @dataclass(frozen=True)
@@ -46,13 +28,15 @@ class Spectrum:
     Attributes:
         name, kind: of the layer.
         shape: (out, rest).
-        sigma: the leading singular values, descending; NaN where the weight is not finite.
+        sigma: the leading singular values, descending; NaN where the weight is not finite, none where it was not read.
         residual: largest of the triplets' residuals, in the values' units.
         frobenius: the Frobenius norm, the root of the sum of all squared singular values.
         converged: every value is within the tolerance times sigma_0.
-        finite: the weight holds no NaN and no Inf.
+        finite: the weight holds no NaN and no Inf; None where it was not read.
         operator_sigma: of the convolution as a linear map on images; None where not asked for, or no convolution.
         operator_converged: as ``converged``, of those.
+        reason: why there are no singular values; None where there are.
+        operator_reason: likewise, of the linear map.
     """
 
     name: str
@@ -62,9 +46,11 @@ class Spectrum:
     residual: float
     frobenius: float
     converged: bool
-    finite: bool
+    finite: bool | None
     operator_sigma: tuple[float, ...] | None = None
     operator_converged: bool | None = None
+    reason: str | None = None
+    operator_reason: str | None = None
 
     @property
     def ratio(self) -> float:
@@ -76,10 +62,10 @@ class Spectrum:
     @property
     def stable_rank(self) -> float:
         """(Frobenius norm / sigma_0)^2, between 1 and the rank; NaN for zeros."""
-        return (self.frobenius / self.sigma[0]) ** 2 if self.sigma[0] else math.nan
+        return (self.frobenius / self.sigma[0]) ** 2 if self.sigma and self.sigma[0] else math.nan
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: numbers that are not finite become None, and ``finite`` says whether the weight is."""
+        """For JSON: numbers that are not finite become None; ``finite`` says whether the weight is."""
         record: dict[str, Any] = {
             "name": self.name,
             "kind": self.kind,
@@ -91,10 +77,13 @@ class Spectrum:
             "ratio": _number(self.ratio),
             "stable_rank": _number(self.stable_rank),
             "residual": _number(self.residual),
+            "reason": self.reason,
         }
         if self.operator_sigma is not None:
             record["operator_sigma"] = [_number(value) for value in self.operator_sigma]
             record["operator_converged"] = self.operator_converged
+        if self.operator_reason is not None:
+            record["operator_reason"] = self.operator_reason
         return record
 
 
@@ -112,6 +101,8 @@ def scan(
     sort: str = "network",
     on_progress: Callable[[int, int, str], None] | None = None,
     transposed: Sequence[str] = (),
+    split_qkv: bool = False,
+    on_note: Callable[[str], None] | None = None,
 ) -> tuple[list[Spectrum], int]:
     """The spectrum of every weight in a checkpoint file, and how many tensors were left out.
 
@@ -124,29 +115,41 @@ def scan(
         on_progress: called with (done, total, name of the next weight).
         transposed: names of convolutions, or patterns ("up*"), that are transposed ones, beside those of which the file
             tells it (see `spectra.StoredWeight`): their outputs lie in the second dimension.
+        split_qkv: also take fused attention apart (`split_fused_attention`).
+        on_note: called with what is to be said before a long computation: what operators will cost.
 
     Raises:
-        CheckpointError: the file is not a checkpoint or has no weights.
+        WeightFileError: the file is not a checkpoint or has no weights. One weight that cannot be taken raises nothing:
+            see `Spectrum.reason`.
         ValueError: an argument is out of its range.
     """
     if sort not in SORT_KEYS:
         raise ValueError(f"sort is one of {', '.join(SORT_KEYS)}; got {sort!r}")
+    top_singular_values(torch.ones(1, 1), k, method, tol)  # raises what is wrong with these, once
     checkpoint = read_weights(path, everything)
-    weights = _with_transposed(checkpoint.weights, transposed)
-    if operator is not None:
-        _check_size(operator.size, weights)
+    weights = with_transposed(checkpoint.weights, transposed)
+    if split_qkv:
+        weights = split_fused_attention(weights)
+    cost = None if operator is None else check_size(operator, weights)
+    if cost and on_note:
+        on_note(cost)
     spectra = []
     total = len(weights)
     for done, weight in enumerate(weights):
         if on_progress:
             on_progress(done, total, weight.name)
-        spectra.append(_spectrum(weight, k, method, tol, operator))
+        spectra.append(spectrum_of(weight, k, method, tol, operator))
     if on_progress:
         on_progress(total, total, "")
     return _sorted(spectra, sort), checkpoint.left_out
 
 
-def _with_transposed(weights: list[StoredWeight], patterns: Sequence[str]) -> list[StoredWeight]:
+def with_transposed(weights: list[StoredWeight], patterns: Sequence[str]) -> list[StoredWeight]:
+    """Weights of which those that match a pattern are transposed convolutions.
+
+    Raises:
+        ValueError: a pattern matches no convolution.
+    """
     convolutions = [weight.name for weight in weights if weight.kind.startswith("conv")]
     for pattern in patterns:
         if not fnmatch.filter(convolutions, pattern):
@@ -161,57 +164,58 @@ def _with_transposed(weights: list[StoredWeight], patterns: Sequence[str]) -> li
     ]
 
 
-def _check_size(size: tuple[int, ...], weights: list[StoredWeight]) -> None:
-    """A spatial size must fit some convolution of the file; those with other numbers of axes have no operator then."""
-    kinds = sorted({weight.kind for weight in weights if weight.kind.startswith("conv")})
-    if f"conv{len(size)}d" not in kinds:
-        holds = f"only {' and '.join(kinds)}" if kinds else "no convolutions"
-        raise ValueError(
-            f"an operator's size has one number for each spatial axis: {'x'.join(map(str, size))} fits "
-            f"conv{len(size)}d weights, and the file holds {holds}"
-        )
-
-
-def _spectrum(weight: StoredWeight, k: int, method: str, tol: float, operator: Convolution | None) -> Spectrum:
-    tensor = weight.read()
-    matrix = as_matrix(tensor, weight.transposed)
-    shape = (matrix.shape[0], matrix.shape[1])
-    if matrix.numel() == 0:
-        return Spectrum(weight.name, weight.kind, shape, (), 0.0, 0.0, True, True)
-    found = top_singular_values(matrix, k, method, tol)
+def spectrum_of(weight: StoredWeight, k: int, method: str, tol: float, operator: Convolution | None = None) -> Spectrum:
+    """The spectrum of one stored weight; of one that cannot be read or computed, why (`Spectrum.reason`)."""
+    if weight.reason is not None:
+        return _without(weight, weight.reason)
+    try:
+        tensor = weight.read()
+        matrix = as_matrix(tensor, weight.transposed)
+        found = top_singular_values(matrix, k, method, tol)
+        norm = float(torch.linalg.vector_norm(matrix, dtype=torch.float64))
+    except FAILURES as error:
+        return _without(weight, first_line(error))
     spectrum = Spectrum(
         name=weight.name,
         kind=weight.kind,
-        shape=shape,
+        shape=(matrix.shape[0], matrix.shape[1]),
         sigma=tuple(found.values.tolist()),
         residual=float(found.residuals.max()),
-        frobenius=float(torch.linalg.vector_norm(matrix, dtype=torch.float64)),
+        frobenius=norm,
         converged=found.converged,
         finite=found.finite,
+        reason=None if found.finite else NOT_FINITE,
     )
-    if operator is None or weight.kind != f"conv{len(operator.size)}d":
+    if operator is None or not has_operator(weight, operator):
         return spectrum
-    linear = convolution_operator(_layer(tensor, operator), operator.size, tensor)
-    values = top_singular_values(linear, k, method, tol)
+    try:
+        values = top_singular_values(stored_operator(tensor, operator), k, method, tol)
+    except FAILURES as error:
+        return replace(spectrum, operator_reason=first_line(error))
     return replace(spectrum, operator_sigma=tuple(values.values.tolist()), operator_converged=values.converged)
 
 
-def _layer(weight: Tensor, convolution: Convolution) -> nn.Module:
-    """A convolution of the weight's shape, without memory of its own."""
-    kernel = tuple(weight.shape[2:])
-    halves = tuple(convolution.dilation * (side - 1) // 2 for side in kernel)
-    kind: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[weight.dim() - 3]
-    return kind(
-        weight.shape[1],
-        weight.shape[0],
-        kernel,
-        stride=convolution.stride,
-        padding=halves if convolution.padding is None else convolution.padding,
-        dilation=convolution.dilation,
-        padding_mode=convolution.padding_mode,
-        bias=False,
-        device="meta",
-    )
+NOT_FINITE = "it holds NaN or Inf"
+FAILURES = (ValueError, RuntimeError, OSError, MemoryError, ArithmeticError, LookupError, TypeError, AttributeError)
+"""What reading or computing one weight may raise (the last two: a type that this torch lacks); no other weight pays."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, for a row."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def matrix_shape(weight: StoredWeight) -> tuple[int, int]:
+    """(out, rest) of a stored weight, without reading it."""
+    out = weight.shape[1 if weight.transposed else 0]
+    rest = math.prod(weight.shape[:1] + weight.shape[2:]) if weight.transposed else math.prod(weight.shape[1:])
+    return out, rest
+
+
+def _without(weight: StoredWeight, reason: str) -> Spectrum:
+    nan = math.nan
+    return Spectrum(weight.name, weight.kind, matrix_shape(weight), (), nan, nan, False, None, reason=reason)
 
 
 def _sorted(spectra: list[Spectrum], sort: str) -> list[Spectrum]:
@@ -221,7 +225,7 @@ def _sorted(spectra: list[Spectrum], sort: str) -> list[Spectrum]:
         return sorted(spectra, key=lambda s: s.name)
 
     def descending(spectrum: Spectrum) -> tuple[bool, float]:
-        value = spectrum.sigma[0] if sort == "sigma" else getattr(spectrum, sort)
+        value = (spectrum.sigma or (math.nan,))[0] if sort == "sigma" else getattr(spectrum, sort)
         return (not math.isnan(value), -value if not math.isnan(value) else 0.0)
 
     return sorted(spectra, key=descending)

@@ -336,7 +336,8 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, capsys: pytest.CaptureFix
         code, _, err = run(capsys, path)
         assert code == 2, length
         assert "cut.pt is not a" in err
-    for path, message in ((tmp_path / "nothing.pt", "does not exist"), (tmp_path, "is a directory")):
+    (tmp_path / "empty").mkdir()
+    for path, message in ((tmp_path / "nothing.pt", "does not exist"), (tmp_path / "empty", "is a directory")):
         code, _, err = run(capsys, path)
         assert code == 2
         assert message in err
