@@ -30,7 +30,13 @@ class Chart:
 SCALAR_CHARTS: dict[str, str] = {"losses": "loss/.*"}
 """TensorBoard's charts of scalars that no probe measures: title, and a pattern for the names of the series."""
 
-MARKED_EVENTS: dict[str, str] = {"alarm": "red", "spike": "darkorange", "non_finite": "magenta", "changed": "black"}
+MARKED_EVENTS: dict[str, str] = {
+    "alarm": "red",
+    "spike": "darkorange",
+    "non_finite": "magenta",
+    "first_non_finite": "magenta",
+    "changed": "black",
+}
 """The kinds of events that figures mark, and their colours."""
 
 
