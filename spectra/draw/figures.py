@@ -147,7 +147,7 @@ def log_scale(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
 
 
-def _mark_events(axes: Axes, events: pd.DataFrame) -> None:
+def mark_events(axes: Axes, events: pd.DataFrame) -> None:
     """Vertical lines at alarms, and at resumes that changed the configuration."""
     load_extensions()
     low, high = axes.get_xlim()
@@ -165,7 +165,7 @@ def _mark_events(axes: Axes, events: pd.DataFrame) -> None:
 def _finish(axes: Axes, frames: Frames) -> None:
     axes.set_xlabel("step", fontsize=8)
     axes.tick_params(labelsize=7)
-    _mark_events(axes, frames["events"])
+    mark_events(axes, frames["events"])
 
 
 def _legend(axes: Axes, beside: Axes, title: str) -> None:
