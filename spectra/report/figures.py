@@ -38,7 +38,7 @@ def draw_by_depth(frame: pd.DataFrame, subject: str, quantities: Mapping[str, st
     longest = max((_names_of(frame[frame.network == one], subject) for one in networks), key=len)
     room = 0.055 * max((len(name) for name in longest), default=0) if len(longest) <= MOST_NAMED else 0.2
     figure = new_figure((2.3 + room) * len(networks) + 0.3)
-    grid = figure.subplots(len(networks), len(shown), squeeze=False)
+    grid = figure.subplots(len(networks), len(shown), squeeze=False, gridspec_kw={"hspace": 0.12})
     for row, network in zip(grid, networks, strict=True):
         mine = frame[frame.network == network]
         for axes, quantity in zip(row, shown, strict=True):
