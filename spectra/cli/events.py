@@ -24,7 +24,7 @@ def run_events(options: argparse.Namespace) -> int:
     from spectra.record.damage import RecordDamage
     from spectra.record.events import read_event_lines
     from spectra.record.segments import check_is_run, record_damage
-    from spectra.report.words import in_words
+    from spectra.report.words import event_words
 
     check_is_run(Path(options.run))
     events = read_event_lines(options.run)
@@ -36,7 +36,7 @@ def run_events(options: argparse.Namespace) -> int:
             continue
         step, kind, when = event.pop("step"), event.pop("event"), event.pop("time", None)
         clock = "" if when is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
-        details = " ".join(in_words(event, whole=options.all))
+        details = " ".join(event_words(event, whole=options.all))
         print(f"{step:>9}  {clock:<19}  {kind:<12} {'(superseded) ' if superseded else ''}{details}".rstrip())
     for words in record_damage(options.run):
         warnings.warn(words, RecordDamage, stacklevel=1)

@@ -17,7 +17,7 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
 
 def run_report(options: argparse.Namespace) -> int:
     """Write the page, and print its path; returns the exit code."""
-    from spectra.report.document import write_report
+    from spectra.report.document import write_run_page
 
-    print(write_report(options.run, options.out))
+    print(write_run_page(options.run, options.out))
     return 0

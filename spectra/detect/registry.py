@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from spectra.detect.detector import Detector
+from spectra.detect.detector import Detector as Detector
 from spectra.detect.finding import Finding
 from spectra.detect.losses import TrainingLosses
 from spectra.detect.sigma import Explosions, Spikes

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     Runs = Mapping[str, Mapping[str, pd.DataFrame]]
 
-COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, "black")
+RUN_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, "black")
 DASHES = ("-", "--", ":", "-.")
-MOST_SCALARS, MOST_LAYERS = 8, 12
+_MOST_SCALARS, _MOST_LAYERS = 8, 12
 
 
 def overlay_runs(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
@@ -79,9 +79,9 @@ def draw_overlay(runs: Runs) -> Figure:
     """The figure of runs by name, from the frames of `spectra.load`: losses, the largest sigma_0 of each network, then
     sigma_0 of the layers that grew most in any run. Raises `ValueError` where there is nothing that two runs share."""
     scalars = _shared(runs, "scalars", "name")
-    losses = _losses_first(scalars)[:MOST_SCALARS]
+    losses = _losses_first(scalars)[:_MOST_SCALARS]
     networks = _shared(runs, "spectra", "network")
-    layers = _grown_most(_shared(runs, "spectra", "layer"), runs)[:MOST_LAYERS]
+    layers = _grown_most(_shared(runs, "spectra", "layer"), runs)[:_MOST_LAYERS]
     panels = len(losses) + len(networks) + len(layers)
     if not panels:
         raise ValueError("these runs share no scalar and no layer: there is nothing to lay over one another")
@@ -106,7 +106,7 @@ def draw_overlay(runs: Runs) -> Figure:
 
 def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """A colour for each run; where there are more runs than colours, also a line style."""
-    pairs = [(colour, dash) for dash in DASHES for colour in COLOURS]
+    pairs = [(colour, dash) for dash in DASHES for colour in RUN_COLOURS]
     return {
         name: {"color": colour, "linestyle": dash, "label": literal(name)}
         for name, (colour, dash) in zip(names, cycle(pairs), strict=False)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
-STYLE = """
+PAGE_STYLE = """
 :root { --ink: #1d2126; --dim: #5a6270; --line: #d5dae1; --soft: #f4f6f8; --blue: #0072b2; --orange: #b34700;
   --green: #00694f }
 * { box-sizing: border-box }
@@ -87,7 +87,7 @@ addEventListener("hashchange", unfold); unfold();
 def html_page(title: str, intro: str, sections: Mapping[str, str], style: str = "") -> str:
     """A page: its title, what stands below it (HTML), links to the sections, and the sections (heading -> HTML).
 
-    Sections without a body are left out. `style` is CSS of its own, after `STYLE`.
+    Sections without a body are left out. `style` is CSS of its own, after `PAGE_STYLE`.
     """
     shown = {heading: body for heading, body in sections.items() if body}
     links = "".join(f"<a href='#{section_id(one)}'>{escape(one)}</a>" for one in shown)
@@ -98,7 +98,7 @@ def html_page(title: str, intro: str, sections: Mapping[str, str], style: str = 
     return (
         f"<!doctype html>\n<html lang=en>\n<head><meta charset=utf-8>"
         f"<meta name=viewport content='width=device-width, initial-scale=1'>\n<title>{escape(title)}</title>\n"
-        f"<style>{STYLE}{style}</style></head>\n<body>\n<h1>{escape(title)}</h1>\n{intro}<nav>{links}</nav>\n{body}\n"
+        f"<style>{PAGE_STYLE}{style}</style></head>\n<body>\n<h1>{escape(title)}</h1>\n{intro}<nav>{links}</nav>\n{body}\n"
         f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 

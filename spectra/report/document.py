@@ -14,7 +14,7 @@ from spectra.draw.page import folded, html_facts, html_figure, html_page, html_t
 from spectra.record.events import BEGINNINGS, ENDINGS
 from spectra.report import figures
 from spectra.report.layers import SCORING, Growth, Noteworthy, growths, noteworthy_layers
-from spectra.report.words import in_words
+from spectra.report.words import event_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
     Frames = Mapping[str, pd.DataFrame]
 
-PAGE = "report.html"
+RUN_PAGE = "report.html"
 ROUTINE = ("checkpoint", "evaluation")
 """Kinds of events that are listed apart: there are many, and they tell of no trouble."""
 MOST_EVENTS = 300
 MOST_PICTURE = 1_500_000
 """Bytes of a picture that is taken into the page."""
-RECORDED_FACTS = {
+_RECORDED_FACTS = {
     "version": "package version", "commit": "commit", "device": "machine", "threads": "threads", "python": "Python",
     "torch": "PyTorch", "numpy": "NumPy", "started": "started",
 }  # fmt: skip
-STYLE = """
+_STYLE = """
 .layers th:nth-child(1) { width: 30% } .layers th:nth-child(2) { width: 13% } .layers th:nth-child(3) { width: 15% }
 .layers th:nth-child(4) { width: 8% } .layers ul { margin: 0; padding-left: 1.1em }
 .layers td { overflow-wrap: anywhere }
@@ -42,14 +42,14 @@ STYLE = """
 @media screen and (max-width: 820px) { .cards td.whole { font-weight: 600 } }
 """
 
-MOMENTS = (
+_MOMENTS = (
     "By depth, at five moments of the run from light (the first measurement) to dark (the last). A cross at the top: "
     "not finite. Log scale."
 )
-CAPTIONS: dict[str, str] = {
+_CAPTIONS: dict[str, str] = {
     "Spectra by depth": (
         f"sigma_0, the largest singular value of each weight as it is trained, and the stable rank, the square of "
-        f"Frobenius norm / sigma_0: how many directions share the weight's energy. {MOMENTS}"
+        f"Frobenius norm / sigma_0: how many directions share the weight's energy. {_MOMENTS}"
     ),
     "sigma_0 over time": (
         "A line for each layer, dark lines are the first layers, light ones the last. Upright lines: events. A cross "
@@ -57,14 +57,14 @@ CAPTIONS: dict[str, str] = {
     ),
     "Gradients by depth": (
         f"The length of each parameter's gradient before clipping, and of a step's update relative to the parameter. "
-        f"{MOMENTS}"
+        f"{_MOMENTS}"
     ),
     "Gradient norms over time": "Over all of a network's parameters together. A cross at the top: not finite.",
     "Scalars": "Pale: as recorded. Blue: a running median over a fiftieth of the run. A cross at the top: not finite.",
 }
 
 
-def write_report(run: str | Path, out: str | Path | None = None) -> Path:
+def write_run_page(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the page of a run; its path.
 
     Args:
@@ -76,7 +76,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     """
     from spectra.record.files import make_folder, replacing
 
-    path = Path(run) / PAGE if out is None else Path(out)
+    path = Path(run) / RUN_PAGE if out is None else Path(out)
     text = run_page(run)
     make_folder(path.parent)
     with replacing(path) as temporary:
@@ -107,10 +107,10 @@ def run_page(run: str | Path) -> str:
         "Where this comes from": _origin(run),
     }
     name = run.resolve().name
-    return html_page(f"Run {name}", f"<p>{escape(summary(frames))}</p>\n", sections, STYLE)
+    return html_page(f"Run {name}", f"<p>{escape(run_summary(frames))}</p>\n", sections, _STYLE)
 
 
-def summary(frames: Frames) -> str:
+def run_summary(frames: Frames) -> str:
     """What was recorded, in a few plain sentences."""
     spectra, scalars, events = frames["spectra"], frames["scalars"], frames["events"]
     recorded = [int(frame.step.max()) for frame in (spectra, scalars, frames["gradients"]) if len(frame)]
@@ -134,7 +134,7 @@ def _count(number: int, word: str, plural: str = "") -> str:
 
 
 def _figure(title: str, figure: Figure | None) -> str:
-    return "" if figure is None else html_figure(title, picture_of(figure), CAPTIONS[title])
+    return "" if figure is None else html_figure(title, picture_of(figure), _CAPTIONS[title])
 
 
 def picture_of(figure: Figure) -> str:
@@ -237,7 +237,7 @@ def _details(details: Mapping[str, Any], most: int = 300) -> str:
     fields = dict(details)
     if isinstance(fields.get("layers"), Mapping):
         fields["layers"] = ", ".join(fields["layers"])
-    words = "  ".join(in_words(fields, whole=False))
+    words = "  ".join(event_words(fields, whole=False))
     return words if len(words) <= most else words[:most] + " ..."
 
 
@@ -262,7 +262,7 @@ def _origin(run: Path) -> str:
     if isinstance(known, dict):
         pairs += [
             (words, str(known[name])[:200])
-            for name, words in RECORDED_FACTS.items()
+            for name, words in _RECORDED_FACTS.items()
             if isinstance(known.get(name), str | int | float)
         ]
     return html_facts(pairs)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def in_words(fields: Mapping[str, Any], *, whole: bool) -> Iterator[str]:
+def event_words(fields: Mapping[str, Any], *, whole: bool) -> Iterator[str]:
     """name=value, numbers to four digits; unless `whole`, digests are cut short and score settings omitted.
 
     Scores and details of their own are told as fields."""
@@ -14,7 +14,7 @@ def in_words(fields: Mapping[str, Any], *, whole: bool) -> Iterator[str]:
         if value in ([], {}, None) or (name == "settings" and not whole):
             continue
         if name in ("scores", "details") and isinstance(value, dict):
-            yield from in_words(value, whole=whole)
+            yield from event_words(value, whole=whole)
         elif isinstance(value, float):
             yield f"{name}={value:.4g}"
         else:

@@ -13,7 +13,7 @@ import spectra
 from spectra.cli.commands import main
 from spectra.draw.figures import depth_colours, sharpest_jump
 from spectra.record.segments import RecordWriter
-from spectra.report.words import in_words
+from spectra.report.words import event_words
 
 LAYERS = [f"{network}.blocks.{i}" for network in "GD" for i in range(4)]
 
@@ -82,8 +82,8 @@ def test_events_are_toldin_words() -> None:
         "settings": {"seed": 0},
         "digest": "a" * 64,
     }
-    assert list(in_words(event, whole=False)) == ["weights=raw", "fid=24.14", "is=nan", "digest=" + "a" * 12]
-    assert list(in_words(event, whole=True))[3:] == ["settings={'seed': 0}", "digest=" + "a" * 64]
+    assert list(event_words(event, whole=False)) == ["weights=raw", "fid=24.14", "is=nan", "digest=" + "a" * 12]
+    assert list(event_words(event, whole=True))[3:] == ["settings={'seed': 0}", "digest=" + "a" * 64]
 
 
 def test_the_sharpest_jump_is_found(run: Path) -> None:

@@ -18,7 +18,7 @@ from spectra.detect.finding import Finding
 from spectra.draw.overlay import draw_overlay, run_names
 from spectra.record.segments import RecordWriter
 from spectra.report import document
-from spectra.report.document import run_page, write_report
+from spectra.report.document import run_page, write_run_page
 from spectra.report.layers import growths, noteworthy_layers
 
 NAN = math.nan
@@ -301,10 +301,10 @@ def test_events_of_a_run_that_has_none(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_page_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = record(tmp_path, ["net"])
     monkeypatch.setattr(document, "run_page", lambda run: "old")
-    assert write_report(run).read_text() == "old"
+    assert write_run_page(run).read_text() == "old"
     monkeypatch.setattr(document, "run_page", lambda run: "\ud800")  # cannot be encoded
     with pytest.raises(UnicodeEncodeError):
-        write_report(run)
+        write_run_page(run)
     assert [path.name for path in run.glob("report*")] == ["report.html"]
     assert (run / "report.html").read_text() == "old"
     assert np.all(spectra.load(run)["spectra"].sigma0 == 1)
