@@ -54,7 +54,7 @@ def _by_depth(axes: Axes, rows: pd.DataFrame, subject: str, quantity: str) -> No
     names = rows[[subject, "depth"]].drop_duplicates().sort_values("depth")
     place = {name: i for i, name in enumerate(names[subject])}
     steps = np.unique(rows.step[rows[quantity].notna()])
-    wanted = np.linspace(steps[0], steps[-1], MOMENTS) if len(steps) else []
+    wanted = np.linspace(steps[0], steps[-1], MOMENTS) if len(steps) else np.zeros(0)
     moments = np.unique([steps[np.abs(steps - one).argmin()] for one in wanted]).astype(int)
     colours = matplotlib.colormaps["viridis_r"](np.linspace(0.05, 1, max(len(moments), 1)))
     for colour, step in zip(colours, moments, strict=False):
@@ -75,7 +75,7 @@ def _by_depth(axes: Axes, rows: pd.DataFrame, subject: str, quantity: str) -> No
 
 def _crosses(axes: Axes, x: Sequence[int] | np.ndarray) -> None:
     if len(x):
-        style = {"color": "black", "linestyle": "none", "marker": "x", "clip_on": False, "label": "not finite"}
+        style: dict[str, Any] = {"color": "black", "linestyle": "none", "marker": "x", "clip_on": False, "label": "not finite"}
         axes.plot(x, [1.0] * len(x), transform=axes.get_xaxis_transform(), **style)
 
 
