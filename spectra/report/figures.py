@@ -38,6 +38,8 @@ def draw_by_depth(frame: pd.DataFrame, subject: str, quantities: Mapping[str, st
     longest = max((_names_of(frame[frame.network == one], subject) for one in networks), key=len)
     room = 0.055 * max((len(name) for name in longest), default=0) if len(longest) <= MOST_NAMED else 0.2
     figure = new_figure((2.3 + room) * len(networks) + 0.3)
+    layout: Any = figure.get_layout_engine()
+    layout.set(rect=(0, 0.04, 1, 0.96))  # a layout may miss the ends of the longest names by a letter
     grid = figure.subplots(len(networks), len(shown), squeeze=False, gridspec_kw={"hspace": 0.12})
     for row, network in zip(grid, networks, strict=True):
         mine = frame[frame.network == network]
@@ -75,8 +77,8 @@ def _by_depth(axes: Axes, rows: pd.DataFrame, subject: str, quantity: str) -> No
 
 def _crosses(axes: Axes, x: Sequence[int] | np.ndarray) -> None:
     if len(x):
-        style: dict[str, Any] = {"color": "black", "linestyle": "none", "marker": "x", "clip_on": False, "label": "not finite"}
-        axes.plot(x, [1.0] * len(x), transform=axes.get_xaxis_transform(), **style)
+        style: dict[str, Any] = {"color": "black", "linestyle": "none", "marker": "x", "clip_on": False}
+        axes.plot(x, [1.0] * len(x), transform=axes.get_xaxis_transform(), label="not finite", **style)
 
 
 def _names_of(rows: pd.DataFrame, subject: str) -> list[str]:
