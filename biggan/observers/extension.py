@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from biggan.observers.collapse_of_run import CollapseOfSamples
 from biggan.observers.discriminator_alarms import DiscriminatorDeath, DiscriminatorLossJumps
 from biggan.observers.memorizing_discriminator import DiscriminatorMemorizes
+from spectra.detect.losses import SEARCHED_ELSEWHERE
 from spectra.detect.registry import DETECTORS, find_detectors
 from spectra.draw.charts import MARKED_EVENTS, SCALAR_CHARTS
 from spectra.networks.checkpoint_files import FORMATS
@@ -17,7 +18,7 @@ class AlarmCauses:
 
     def __iter__(self) -> Iterator[str]:
         register()
-        kinds = [kind for detector in find_detectors() if detector.alarms for kind in detector.kinds]
+        kinds = dict.fromkeys(kind for detector in find_detectors() if detector.alarms for kind in detector.kinds)
         return iter(kind for kind in kinds if kind != "recovered")  # the end of a collapse is no alarm
 
 
@@ -32,6 +33,8 @@ def register() -> None:
         memorization=DiscriminatorMemorizes,
         collapse=CollapseOfSamples,
     )
+    # What a rise of the losses of two networks against each other means, the detectors above judge.
+    SEARCHED_ELSEWHERE["loss/D_real"] = ("loss/D_real", "loss/D_fake", "loss/G")
     SCALAR_CHARTS.update(
         {
             "accuracies": "(D/)?accuracy/.*",

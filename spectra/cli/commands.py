@@ -17,13 +17,16 @@ examples:
   spectra scan model.pt --sort ratio --k 5
   spectra scan model.pt --operator 32x32 --json
   spectra plot runs/mine --figure 20
+  spectra plot runs/a runs/b runs/c
+  spectra report runs/mine
   spectra events runs/mine
   spectra detect runs/mine
 """
 
 COMMANDS = {
     "scan": "the top singular values of every weight in a checkpoint",
-    "plot": "the paper's figures from a run's record",
+    "plot": "the paper's figures from a run's record; several runs in one figure",
+    "report": "one page of a run: spectra, gradients, events, what to look at",
     "events": "the list of a run's events",
     "detect": "spikes, explosions and other problems in a run's record",
 }

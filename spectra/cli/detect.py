@@ -18,6 +18,10 @@ def add_detect_options(parser: argparse.ArgumentParser) -> None:
         "number of steps until half of the height was gone."
     )
     parser.add_argument("run", metavar="RUN", help="the run directory; the run may still be training")
+    parser.add_argument(
+        "--loss", action="append", default=[], metavar="NAME",
+        help="a recorded scalar that is a loss; may be given again (default: every scalar whose name says so)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="a JSON list of objects")
 
 
@@ -26,7 +30,7 @@ def run_detect(options: argparse.Namespace) -> int:
     from spectra.detect.online import left_out
     from spectra.detect.table import finding_rows, print_findings
 
-    rows = finding_rows(options.run)
+    rows = finding_rows(options.run, options.loss)
     if without := left_out(options.run):
         print(
             f"note: this record was thinned, so it was not searched for "

@@ -7,56 +7,14 @@ Another package adds its own from an extension (`spectra.extensions`). A monitor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from spectra.detect.detector import Detector as Detector
 from spectra.detect.finding import Finding
+from spectra.detect.losses import TrainingLosses
 from spectra.detect.sigma import Explosions, Spikes
 from spectra.detect.thresholds import ExplosionThresholds, SpikeThresholds
 from spectra.extensions import load_extensions
 from spectra.nearest import nearest
-
-
-class Detector:
-    """Base of all detectors.
-
-    Args:
-        thresholds: fields of the class's `thresholds`.
-
-    Attributes:
-        at: an instance of `thresholds` with those that were given; None for a class without.
-        kinds: the kinds of its findings.
-        what: what it looks for, for help and messages ("spikes of sigma_0").
-        reads: prefixes of the names of the series that it reads; of a finished record it gets only these.
-        thresholds: the dataclass of its thresholds, if it has one.
-        alarms: whether a finding becomes an `alarm` event, with the kind as its `cause`, or an event of its own kind.
-        needs_every_step: whether it counts steps; it is then skipped for a record from which steps were removed.
-        is_outcome: whether its first finding is the outcome of the run (such as a collapse) that leads are counted to.
-    """
-
-    kinds: tuple[str, ...] = ()
-    what = ""
-    reads: tuple[str, ...] = ()
-    thresholds: type | None = None
-    alarms = True
-    needs_every_step = False
-    is_outcome = False
-
-    def __init__(self, **thresholds: float) -> None:
-        self.given = thresholds
-        self.at = None if self.thresholds is None else self.thresholds(**thresholds)
-
-    def update(self, step: int, values: Mapping[str, float]) -> list[Finding]:
-        """The findings from the numbers recorded at `step`, by series (which may include series that it does not
-        read)."""
-        return []
-
-    def from_events(self, events: Sequence[Mapping[str, Any]]) -> list[Finding]:
-        """The findings in all events of a run, for a detector that reads events instead of series."""
-        return []
-
-    def outcome(self, events: Sequence[Mapping[str, Any]]) -> Finding | None:
-        """The outcome of the run, from its events. Called only if the class `is_outcome`."""
-        return None
 
 
 class _OfSigma(Detector):
@@ -105,6 +63,7 @@ class ExplosionsOfSigma(_OfSigma):
 DETECTORS: dict[str, type[Detector]] = {
     "spikes": SpikesOfSigma,
     "explosions": ExplosionsOfSigma,
+    "losses": TrainingLosses,
 }
 """Every detector by name; a monitor takes all of them unless told otherwise."""
 

@@ -14,14 +14,15 @@ from spectra.record.events import read_event_lines
 HEADINGS = ("onset", "found at", "lead", "what", "height", "decay", "where and how")
 
 
-def finding_rows(run: str | Path) -> list[dict[str, Any]]:
+def finding_rows(run: str | Path, losses: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Every finding in a run as plain data, with its `lead`: steps from its step to the onset of the run's outcome
-    (see `Detector.is_outcome`), or None.
+    (see `Detector.is_outcome`), or None. `losses` is that of `detect_run`.
 
     Raises:
+        ValueError: one of `losses` was not recorded.
         FileNotFoundError: `run` is not a run directory.
     """
-    found = detect_run(run)
+    found = detect_run(run, losses)
     events = read_event_lines(run)
     outcomes = [detector for detector in find_detectors() if detector.is_outcome]
     end = next((finding for detector in outcomes if (finding := detector.outcome(events))), None)

@@ -88,3 +88,45 @@ class LossJumpThresholds:
     """Most steps that a climb may take."""
     least_climb: float = 2.0
     """Least rise of a climb: slow drifts by 0.7 are common."""
+
+
+@dataclass(frozen=True)
+class AnyLossThresholds:
+    """Thresholds of `spectra.detect.AnyLoss`. Lengths are in values; nothing depends on the loss's unit.
+
+    "The table" is that of tests/campaigns/test_any_loss.py: losses of eleven kinds that do not go wrong and of five
+    that do, under three kinds of noise. Of the kinds that do not, nine had no false alarm in 36 series for each noise;
+    with bursts of up to eight values one in nine to one in three series had one, and random walks one in four.
+    """
+
+    recent: int = 30
+    """Number of values whose median is the level now, so bursts shorter than half of it do not count."""
+    window: int = 200
+    """Number of values before them whose median is the level before a jump."""
+    least_window: int = 60
+    """Least number of these."""
+    factor: float = 0.1
+    """Least rise of a jump as a share of the level before."""
+    share: float = 0.1
+    """Least rise of a jump as a share of the progress since the beginning: of a loss that came from 11 to 3, 0.8."""
+    scales: float = 2.5
+    """Least rise in robust standard deviations of the values before; for a median of 30 values that is eleven."""
+    above_highest: float = 2.0
+    """Least rise as a multiple of the highest of the earlier rises: a loss that wanders, as one that another network
+    works against, rises often."""
+    history: int = 60
+    """Number of earlier rises, one every `recent` values."""
+    least_history: int = 6
+    """Least number of them."""
+    clear: float = 5.0
+    """Progress counts as such from this many robust standard deviations of the values at the lowest level on."""
+    lost: float = 0.9
+    """Share of the progress whose loss is a divergence: of a classifier that falls back to guessing."""
+    climb: int = 1000
+    """Most values that a divergence may take: one that takes longer is a drift, common in a loss that another network
+    works against."""
+    blow_up: float = 20.0
+    """Rise from the lowest level, as a multiple of the largest of the first level, the lowest, the progress and the
+    noise, that is a divergence whatever the progress was. A generator's loss from 0.7 to 8 rises by 10."""
+    patience: int = 10
+    """Number of values in a row that are NaN or Inf."""

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from spectra.detect.losses import LOSS_NAME
+
 if TYPE_CHECKING:
     from spectra.monitor.probes import Probe
 
@@ -27,10 +29,16 @@ class Chart:
     log: bool = True
 
 
-SCALAR_CHARTS: dict[str, str] = {"losses": "loss/.*"}
+SCALAR_CHARTS: dict[str, str] = {"losses": LOSS_NAME}
 """TensorBoard's charts of scalars that no probe measures: title, and a pattern for the names of the series."""
 
-MARKED_EVENTS: dict[str, str] = {"alarm": "red", "spike": "darkorange", "non_finite": "magenta", "changed": "black"}
+MARKED_EVENTS: dict[str, str] = {
+    "alarm": "red",
+    "spike": "darkorange",
+    "non_finite": "magenta",
+    "first_non_finite": "magenta",
+    "changed": "black",
+}
 """The kinds of events that figures mark, and their colours."""
 
 

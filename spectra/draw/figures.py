@@ -147,25 +147,28 @@ def log_scale(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
 
 
-def _mark_events(axes: Axes, events: pd.DataFrame) -> None:
-    """Vertical lines at alarms, and at resumes that changed the configuration."""
+def mark_events(axes: Axes, events: pd.DataFrame) -> None:
+    """Vertical lines at alarms, and at resumes that changed the configuration; those of a step share their words."""
     load_extensions()
+    words: dict[int, tuple[str, list[str]]] = {}
     low, high = axes.get_xlim()
     for event in events[~events.superseded.astype(bool)].itertuples():
         changed = event.event == "resumed" and event.details.get("changes")
         if (event.event in MARKED_EVENTS or changed) and low <= event.step <= high:
             colour = MARKED_EVENTS.get(event.event, "black")
             axes.axvline(event.step, color=colour, lw=0.9, ls="--", zorder=0)
-            text = literal("changed" if changed else event.event)
-            place = axes.get_xaxis_transform()
-            axes.text(event.step, 0.99, f" {text}", color=colour, fontsize=6, va="top", rotation=90, transform=place)
+            words.setdefault(event.step, (colour, []))[1].append(literal("changed" if changed else event.event))
+    place = axes.get_xaxis_transform()
+    for step, (colour, texts) in words.items():
+        text = f" {', '.join(dict.fromkeys(texts))}"
+        axes.text(step, 0.99, text, color=colour, fontsize=6, va="top", rotation=90, transform=place)
     axes.set_xlim(low, high)
 
 
 def _finish(axes: Axes, frames: Frames) -> None:
     axes.set_xlabel("step", fontsize=8)
     axes.tick_params(labelsize=7)
-    _mark_events(axes, frames["events"])
+    mark_events(axes, frames["events"])
 
 
 def _legend(axes: Axes, beside: Axes, title: str) -> None:

@@ -50,7 +50,9 @@ class Panels:
             self._writer.add_event(Event(wall_time=time.time(), step=start_step + 1, session_log=session))
         self._add(0, custom_scalars(layout(self.networks, self.probes)))
         quantities = [re.escape(chart.quantity) for probe in self.probes for chart in probe.charts]
-        self._series = re.compile("|".join([*(f"{quantity}/.*" for quantity in quantities), *SCALAR_CHARTS.values()]))
+        self._charted = re.compile("|".join(f"{quantity}/.*" for quantity in quantities) or "(?!)")
+        measured = [re.escape(q).replace(r"\*", r"\d+") for probe in self.probes for q in probe.quantities]
+        self._measured = re.compile("|".join(f"{quantity}/.*" for quantity in measured) or "(?!)")
         self._next = start_step
         self._picture = FIRST_PICTURE
         while self._picture <= start_step:
@@ -58,7 +60,7 @@ class Panels:
         self._last, self._new = start_step, 0
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One event with the series that the charts show, unless the last one is too near."""
+        """One event with the series that the charts show and all scalars, unless the last one is too near."""
         self._last, self._new = step, self._new + 1
         if step < self._next:
             return
@@ -69,12 +71,16 @@ class Panels:
         """As `write`, however near the last one is: for what is measured rarely."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        shown = {name: value for name, value in values.items() if self._series.fullmatch(name)}
+        shown = {name: value for name, value in values.items() if self._is_shown(name)}
         for name, value in values.items():
             quantity, _, layer = name.partition("/")
             if quantity == "sigma0" and (second := values.get(f"sigma1/{layer}")):
                 shown[f"ratio/{layer}"] = value / second
         self._add(step, Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in shown.items()]))
+
+    def _is_shown(self, name: str) -> bool:
+        """Of what a probe measures, the charts' series; of the rest, everything, whatever its name."""
+        return bool(self._charted.fullmatch(name)) or not self._measured.fullmatch(name)
 
     def picture_is_due(self, step: int) -> bool:
         """Whether `draw` should be called, the record being written up to `step`."""

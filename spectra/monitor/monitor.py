@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectra.detect.online import Detectors
+from spectra.monitor.non_finite import KIND, FirstNonFinite
 from spectra.monitor.probes import find_probes
 from spectra.monitor.schedule import Bursts, Every, Schedule
 from spectra.monitor.vectors import Kept
@@ -115,6 +116,7 @@ class Monitor:
         self._directions = Kept(run, start_step, devices, saved_steps)
         self._seconds = 0.0
         self._scores: dict[int, dict[str, float]] = {}
+        self._first_non_finite = FirstNonFinite(run, start_step)
         self._forget_step()
 
     def before_update(self, network: str, k: int = 0) -> None:
@@ -165,8 +167,8 @@ class Monitor:
             values = {name: float(value) for name, value in (scalars or {}).items()}
             values |= self._scores.pop(step, {})
             due = bool(self.networks) and self.schedule.is_due(step)
-            if due:
-                values |= self._measure(step)
+            measured = self._measure(step) if due else {}
+            values |= measured
         if due:
             values["monitor/seconds"], self._seconds = self._seconds, 0.0
         self.record.append(step, values)
@@ -175,6 +177,7 @@ class Monitor:
                 self._show(step, values)
         with self._timed():
             self._detect(step, values)
+            self._look_for_non_finite(step, scalars or {}, measured)
         self._stride = max(step - self._last_step, 1)
         self._last_step = step
         self._forget_step()
@@ -211,13 +214,21 @@ class Monitor:
         for finding in self.detectors.update(step, values):
             alarming = self.detectors.is_alarm(finding)
             fields = {"onset": finding.onset, **({"cause": finding.kind} if alarming else {}), **finding.details}
-            kind = "alarm" if alarming else finding.kind
-            if self._emit is not None:
-                self._emit(kind, **fields)
-                continue
-            event = {"event": kind, "step": step, "time": round(time.time(), 3), **fields}
-            append_event(self.run, event)
-            self.on_event(event)
+            self._event(step, "alarm" if alarming else finding.kind, fields)
+
+    def _look_for_non_finite(self, step: int, scalars: Mapping[str, float], measured: Mapping[str, float]) -> None:
+        numbers = {name: float(value) for name, value in scalars.items()}
+        tensors = self._watched.parameters, self._gradients, self._before
+        if (first := self._first_non_finite.look(step, numbers, measured, *tensors)) is not None:
+            self._event(step, KIND, first)
+
+    def _event(self, step: int, kind: str, fields: Mapping[str, Any]) -> None:
+        if self._emit is not None:
+            self._emit(kind, **fields)
+            return
+        event = {"event": kind, "step": step, "time": round(time.time(), 3), **fields}
+        append_event(self.run, event)
+        self.on_event(event)
 
     def on_start(self, trainer: Any) -> None:
         """From here on, send events to the trainer."""

@@ -185,3 +185,47 @@ def sigmas(kind: str, noise: str, size: float, seed: int, *, every: int = 20, n:
 
 
 SIGMA_KINDS = ("steady", "power", "exponential", "cubic", "explodes", "spikes", "new level", "jump, then NaN")
+
+
+CALM_LOSSES = (
+    "stationary", "decay", "decay to 0", "bursts", "cosine", "staircase down", "wanders", "slow rise", "negative",
+    "sawtooth of epochs", "warm-up",
+)  # fmt: skip
+BAD_LOSSES = ("jump", "jump at little noise", "spike that stays", "all is lost", "blows up")
+
+
+def any_loss(kind: str, noise: str, size: float, seed: int, *, last: int = 3000) -> tuple[np.ndarray, np.ndarray, int]:
+    """Steps, a loss of order 1 with noise of `size`, and the last step before it goes wrong (of calm ones: none)."""
+    random = seeded("any", kind, noise, size, seed)
+    t = np.arange(1, last + 1)
+    share = t / last
+    onset = int(random.integers(1000, 2400))
+    since = np.maximum(t - onset, 0)
+    falling = 0.4 + 2.2 * np.exp(-t / 250)
+    level = {
+        "stationary": np.full(last, 1.8),
+        "decay": falling,
+        "decay to 0": 0.003 + 2 * np.exp(-t / 300),
+        "bursts": 0.1 + 2 * np.exp(-t / 500),
+        "cosine": 0.5 + 2 * np.exp(-t / 300) + 0.05 * np.cos(np.pi * share),
+        "staircase down": 2.5 - 0.5 * (share > 0.3) - 0.5 * (share > 0.6),
+        "wanders": 0.5 + 0.02 * np.cumsum(random.standard_normal(last)),
+        "slow rise": 0.7 + 2.5 * share,
+        "negative": -3 + 3 * np.exp(-t / 400),
+        "sawtooth of epochs": falling + 0.1 * (0.5 - (t % 200) / 200),
+        "warm-up": np.where(t < 200, 1 + t / 100, 0.5 + 2.5 * np.exp(-(t - 200) / 200)),
+        "jump": falling + 0.9 * (since > 0),
+        "jump at little noise": falling + 0.4 * (since > 0),
+        "spike that stays": falling + 1.5 * np.where(since > 0, np.exp(-since / 150), 0),
+        "all is lost": falling + 2.2 * np.clip(since / 300, 0, 1),
+        "blows up": falling + np.where(since > 0, np.expm1(np.minimum(since, 500) / 60), 0),
+    }[kind]
+    if kind == "jump at little noise":
+        size = min(size, 0.1)
+    scale = size * np.clip(level, 0.003, 1) if kind in ("decay to 0", "bursts") else size
+    values = level + scale * LOSS_NOISES[noise](random, last)
+    step = 0
+    while kind == "bursts" and step < last:
+        step += 10 + int(random.exponential(120))
+        values[step : step + int(random.integers(3, 9))] += random.uniform(0.5, 2)
+    return t, values, onset

@@ -6,21 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 from interventions.compare.collect import Comparison
-from interventions.compare.figures.look import (
-    BLUE,
-    GREEN,
-    PURPLE,
-    TEXT,
-    WIDTH,
-    logarithmic,
-    mark_branch,
-    mark_broken,
-    mark_onset,
-    new_figure,
-    plain,
-)  # fmt: skip
+from interventions.compare.figures.marks import mark_branch, mark_onset
 from interventions.compare.series import BaseCourse, base_courses
 from spectra.draw.charts import literal
+from spectra.draw.look import BLUE, GREEN, PURPLE, TEXT, WIDTH, logarithmic, mark_broken, new_figure, plain  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

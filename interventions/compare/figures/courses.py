@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from interventions.compare.collect import Comparison, Row
-from interventions.compare.figures.look import (
+from interventions.compare.series import Series, d_loss_series, score_series, sigma_series
+from spectra.draw.charts import literal
+from spectra.draw.look import (  # fmt: skip
     BLUE,
     GREY,
     ORANGE,
@@ -17,9 +19,7 @@ from interventions.compare.figures.look import (
     logarithmic,
     mark_broken,
     plain,
-)  # fmt: skip
-from interventions.compare.series import Series, d_loss_series, score_series, sigma_series
-from spectra.draw.charts import literal
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

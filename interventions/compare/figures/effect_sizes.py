@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from interventions.compare.collect import Comparison, Row
-from interventions.compare.figures.look import BAND, BLUE, ORANGE, TEXT, legend_above, new_figure, plain
 from interventions.compare.statistics import paired
 from spectra.draw.charts import literal
+from spectra.draw.look import BAND, BLUE, ORANGE, TEXT, legend_above, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

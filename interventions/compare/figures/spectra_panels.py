@@ -7,18 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from interventions.compare.collect import Comparison, Row
-from interventions.compare.figures.look import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    TEXT,
-    mark_onset,
-    new_figure,
-    plain,
-)  # fmt: skip
+from interventions.compare.figures.marks import mark_onset
 from spectra.draw.charts import literal
+from spectra.draw.look import BLUE, GREEN, ORANGE, PURPLE, SKY, TEXT, new_figure, plain  # fmt: skip
 
 if TYPE_CHECKING:
     import pandas as pd

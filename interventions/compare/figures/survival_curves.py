@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from interventions.compare.collect import UNCHANGED, Comparison, Row
 from interventions.compare.figures.effect_sizes import by_claim
-from interventions.compare.figures.look import BLUE, GREY, TEXT, grid_of, legend_above, plain
 from interventions.compare.lifetimes import observed_times, survival
 from spectra.draw.charts import literal
+from spectra.draw.look import BLUE, GREY, TEXT, grid_of, legend_above, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

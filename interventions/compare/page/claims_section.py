@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from interventions.compare.verdict_words import SYMBOLS, effect_words, p_words, summary
+from spectra.draw.page import anchor, html_table
 
 if TYPE_CHECKING:
     from interventions.compare.claims.judge import Verdict
@@ -38,30 +39,19 @@ def claims_section(verdicts: Sequence[Verdict], figures: Container[str] = ()) ->
     others = [one for one in verdicts if not one.n]
     parts = [f"<p class=summary>{escape(summary(verdicts))}</p>"]
     if tested:
-        parts.append(_table("claims", CLAIM_HEADS, [_row(one, figures) for one in tested]))
+        parts.append(html_table("cards claims", CLAIM_HEADS, [_row(one, figures) for one in tested]))
         parts.append(f"<p class=small>{escape(READING)}</p>")
     if others:
         words = f"{len(others)} claims that no run here tests, and why"
-        body = _table("claims untested", ("claim", "premise", "verdict"), [_short_row(one) for one in others])
+        body = html_table("cards claims untested", ("claim", "premise", "verdict"), [_short_row(one) for one in others])
         parts.append(f"<details><summary>{words}</summary>\n{body}</details>")
     return "\n".join(parts)
-
-
-def _table(kind: str, heads: Sequence[str], rows: Sequence[str]) -> str:
-    head = "".join(f"<th scope=col>{escape(name)}</th>" for name in heads)
-    body = "\n".join(rows)
-    return f"<table class='{kind}'><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
 
 
 def _figure(one: Verdict, figures: Container[str]) -> str | None:
     """The figure that a claim names, or else the one of its entries, or of the base runs; None if it is not there."""
     wanted = (one.figure, "Effects" if one.entries else "Base runs")
     return next((title for title in wanted if title and title in figures), None)
-
-
-def anchor(title: str) -> str:
-    """The id of a figure on the page."""
-    return "figure-" + re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 def _row(one: Verdict, figures: Container[str]) -> str:
@@ -87,7 +77,7 @@ def _cells(one: Verdict, heads: Sequence[str], cells: Sequence[str]) -> str:
 
 
 def _kind(head: str) -> str:
-    return f" class={head}" if head in ("claim", "verdict") else ""
+    return {"claim": " class=whole", "verdict": " class=verdict"}.get(head, "")
 
 
 def _claim(one: Verdict) -> str:

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from interventions.compare.collect import Comparison
 from interventions.compare.figures.base_runs import draw_base_courses
-from interventions.compare.figures.look import data_uri, png_uri
 from interventions.compare.figures.registry import COMPARISON_FIGURES
 from interventions.compare.origin import Origin, duration, origin_of
 from interventions.compare.page.captions import CAPTIONS
-from interventions.compare.page.claims_section import anchor, claims_section
+from interventions.compare.page.claims_section import claims_section
 from interventions.compare.page.film import film_strip_of
-from interventions.compare.page.style import SCRIPT, STYLE
+from interventions.compare.page.style import STYLE
 from interventions.compare.series import BaseCourse, base_courses
 from interventions.compare.tables import NO_SCORES, TEXTS, sections
+from spectra.draw import page
+from spectra.draw.look import data_uri, png_uri
+from spectra.draw.page import anchor, folded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,32 +39,20 @@ def page_of(comparison: Comparison, verdicts: Sequence[Verdict] = ()) -> str:
     pictures, courses = _pictures(comparison), base_courses(comparison)
     others = [title for title in pictures if title not in (*EFFECT_FIGURES, *SURVIVAL_FIGURES, *SPECTRA_FIGURES)]
     origin = origin_of(comparison)
-    parts = [
-        (
-            "Claims",
-            claims_section(verdicts, [*pictures, *([BASES_FIGURE] if courses else [])])
-            if any(one.n for one in verdicts)
-            else "",
-        ),
-        ("Effects of the interventions", _figures(pictures, EFFECT_FIGURES)),
-        ("Survival", _figures(pictures, SURVIVAL_FIGURES)),
-        ("Base runs", _base_runs(courses) if courses else ""),
-        ("Spectra and losses", _figures(pictures, SPECTRA_FIGURES)),
-        ("Courses of all entries", _folded("FID, spread, D's loss and sigma_0 over time", _figures(pictures, others))),
-        ("Tables", _tables(comparison)),
-        ("Where this comes from", _origin(origin, comparison)),
-    ]
-    shown = [(title, body) for title, body in parts if body]
-    links = "".join(f"<a href='#{_id(title)}'>{escape(title)}</a>" for title, _ in shown)
-    body = "\n".join(f"<section><h2 id='{_id(title)}'>{escape(title)}</h2>\n{part}</section>" for title, part in shown)
-    title = escape(comparison.title)
+    claims = claims_section(verdicts, [*pictures, *([BASES_FIGURE] if courses else [])])
+    parts = {
+        "Claims": claims if any(one.n for one in verdicts) else "",
+        "Effects of the interventions": _figures(pictures, EFFECT_FIGURES),
+        "Survival": _figures(pictures, SURVIVAL_FIGURES),
+        "Base runs": _base_runs(courses) if courses else "",
+        "Spectra and losses": _figures(pictures, SPECTRA_FIGURES),
+        "Courses of all entries": folded("FID, spread, D's loss and sigma_0 over time", _figures(pictures, others)),
+        "Tables": _tables(comparison),
+        "Where this comes from": _origin(origin, comparison),
+    }
     warning = "" if comparison.scored else f"<p class=warn>{escape(NO_SCORES)}</p>"
-    return (
-        f"<!doctype html>\n<html lang=en>\n<head><meta charset=utf-8>"
-        f"<meta name=viewport content='width=device-width, initial-scale=1'>\n<title>{title}</title>\n"
-        f"<style>{STYLE}</style></head>\n<body>\n<h1>{title}</h1>\n<p>{escape(studied(comparison, origin))}</p>\n"
-        f"{warning}<nav>{links}</nav>\n{body}\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
-    )
+    intro = f"<p>{escape(studied(comparison, origin))}</p>\n{warning}"
+    return page.html_page(comparison.title, intro, parts, STYLE)
 
 
 def studied(comparison: Comparison, origin: Origin) -> str:
@@ -97,10 +87,6 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
-def _id(title: str) -> str:
-    return "section-" + anchor(title).removeprefix("figure-")
-
-
 def _pictures(comparison: Comparison) -> dict[str, str]:
     """Title -> data URI of every figure that has data, but for that of the base runs."""
     drawn = {title: draw(comparison) for title, draw in COMPARISON_FIGURES.items() if title != BASES_FIGURE}
@@ -108,15 +94,11 @@ def _pictures(comparison: Comparison) -> dict[str, str]:
 
 
 def _figures(pictures: dict[str, str], titles: Sequence[str]) -> str:
-    return "\n".join(_figure(title, pictures[title]) for title in titles if title in pictures)
+    return "\n".join(page.html_figure(title, pictures[title], _caption(title)) for title in titles if title in pictures)
 
 
-def _figure(title: str, uri: str) -> str:
-    caption = CAPTIONS.get(title) or (COMPARISON_FIGURES[title].__doc__ or "")
-    return (
-        f"<figure id='{anchor(title)}'><h3>{escape(title)}</h3><img alt='{escape(title)}' src='{uri}'>"
-        f"<figcaption>{escape(' '.join(caption.split()))}</figcaption></figure>"
-    )
+def _caption(title: str) -> str:
+    return CAPTIONS.get(title) or (COMPARISON_FIGURES[title].__doc__ or "")
 
 
 def _base_runs(courses: Sequence[BaseCourse]) -> str:
@@ -142,15 +124,11 @@ def _base_runs(courses: Sequence[BaseCourse]) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _folded(title: str, body: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>\n{body}</details>" if body else ""
-
-
 def _tables(comparison: Comparison) -> str:
     parts = []
     for title, words, frame in sections(comparison):
         body = _table(frame) if frame is not None and len(frame) else "<p>No results.</p>"
-        parts.append(_folded(title, f"{body}<p class=small>{escape(words)}</p>"))
+        parts.append(folded(title, f"{body}<p class=small>{escape(words)}</p>"))
     return "\n".join(parts)
 
 
@@ -173,17 +151,16 @@ def _origin(origin: Origin, comparison: Comparison) -> str:
     parts = []
     if comparison.notes:
         parts.append("<h3>Notes</h3><ul>" + "".join(f"<li>{escape(one)}</li>" for one in comparison.notes) + "</ul>")
-    facts = [*origin.facts]
+    pairs = [*origin.facts]
     if origin.seconds is not None:
-        facts.append(("training, all runs", duration(origin.seconds)))
-    if facts:
-        items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
-        parts.append(f"<h3>Code, machine and time</h3><dl>{items}</dl>")
+        pairs.append(("training, all runs", duration(origin.seconds)))
+    if pairs:
+        parts.append(f"<h3>Code, machine and time</h3>{page.html_facts(pairs)}")
     if origin.commands:
         lines = "".join(f"<p><code>{escape(command)}</code></p>" for command in origin.commands)
         parts.append(f"<h3>Command</h3>{lines}")
     if origin.configuration:
-        pairs = origin.configuration.items()
-        items = "".join(f"<li><code>{escape(name)}: {escape(value)}</code></li>" for name, value in pairs)
+        settings = origin.configuration.items()
+        items = "".join(f"<li><code>{escape(name)}: {escape(value)}</code></li>" for name, value in settings)
         parts.append(f"<h3>Configuration: what differs from the defaults</h3><ul class=columns>{items}</ul>")
     return "\n".join(parts)

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from interventions.compare.collect import Comparison, Row
-from interventions.compare.figures.look import mark_broken, new_figure
 from interventions.compare.outcome import RunOutcome
 from interventions.compare.page import document
 from interventions.compare.report import write_report
@@ -26,6 +25,7 @@ from interventions.compare.statistics import (
     survival_tests,
 )
 from interventions.compare.tables import sections
+from spectra.draw.look import mark_broken, new_figure
 
 FID, SPREAD = "final_fid_raw_median5", "last_spread_raw"
 

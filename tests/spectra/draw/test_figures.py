@@ -11,9 +11,9 @@ import pytest
 
 import spectra
 from spectra.cli.commands import main
-from spectra.cli.events import _in_words
 from spectra.draw.figures import depth_colours, sharpest_jump
 from spectra.record.segments import RecordWriter
+from spectra.report.words import event_words
 
 LAYERS = [f"{network}.blocks.{i}" for network in "GD" for i in range(4)]
 
@@ -75,15 +75,15 @@ def test_colours_go_from_red_to_violet() -> None:
     assert len({tuple(c) for c in colours}) == 9
 
 
-def test_events_are_told_in_words() -> None:
+def test_events_are_toldin_words() -> None:
     event = {
         "weights": "raw",
         "scores": {"fid": 24.140790831, "is": "nan"},
         "settings": {"seed": 0},
         "digest": "a" * 64,
     }
-    assert list(_in_words(event, whole=False)) == ["weights=raw", "fid=24.14", "is=nan", "digest=" + "a" * 12]
-    assert list(_in_words(event, whole=True))[3:] == ["settings={'seed': 0}", "digest=" + "a" * 64]
+    assert list(event_words(event, whole=False)) == ["weights=raw", "fid=24.14", "is=nan", "digest=" + "a" * 12]
+    assert list(event_words(event, whole=True))[3:] == ["settings={'seed': 0}", "digest=" + "a" * 64]
 
 
 def test_the_sharpest_jump_is_found(run: Path) -> None:

@@ -52,7 +52,8 @@ def test_every_chart_has_every_layer_as_a_line(tmp_path: Path) -> None:
         assert charts[f"D {title}"] == [f"{series}/D"]
     assert charts["losses"] == ["loss/G"]
     assert charts["accuracies"] == ["accuracy/D_real"]
-    assert "gradient_norm/G" not in tags
+    assert "gradient_norm/G" in tags  # no probe measures it here, so it is a scalar as any other
+    assert not any(tag.startswith(("residual/", "converged/")) for tag in tags)
     frame = spectra.load(tmp_path)["spectra"]
     shown = [(e.step, e.value) for e in found.Scalars("ratio/G.1")]
     recorded = frame[frame.layer == "G.1"]
@@ -83,3 +84,19 @@ def test_long_series_are_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     steps = [event.step for event in read(tmp_path).Scalars("sigma0/D")]
     assert steps[:20] == list(range(1, 21))
     assert 25 <= len(steps) <= 35
+
+
+def test_scalars_of_any_name_are_shown_and_losses_have_a_chart(tmp_path: Path) -> None:
+    monitor = spectra.Monitor({"net": nn.Linear(3, 2)}, tmp_path, every=1, probes=PLAIN, tensorboard=tmp_path / "tb")
+    for step in range(1, 4):
+        monitor.after_step(step, {"train_loss": 2.0, "lr": 1e-3, "acc@1": 0.5, "grad norm": 1.0, "sigma0": 7.0})
+    monitor.log(3, {"val/top5.accuracy": 0.9})
+    monitor.close()
+    found = EventAccumulator(str(tmp_path / "tb"), size_guidance=EVERYTHING).Reload()
+    tags = found.Tags()["scalars"]
+    assert {"train_loss", "lr", "acc@1", "grad norm", "sigma0", "val/top5.accuracy", "monitor/seconds"} <= set(tags)
+    assert [event.value for event in found.Scalars("lr")] == pytest.approx([1e-3] * 3)
+    (event,) = found.Tensors("custom_scalars__config__")
+    plan = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    (pattern,) = [c.multiline.tag[0] for one in plan.category for c in one.chart if c.title == "losses"]
+    assert [tag for tag in tags if re.match(pattern, tag)] == ["train_loss"]

@@ -1,4 +1,4 @@
-"""How the figures of a comparison look: sizes, colours that the colour-blind can tell apart, pictures for a page."""
+"""How the figures of a page look: sizes, colours that the colour-blind can tell apart, pictures for a page."""
 
 from __future__ import annotations
 
@@ -69,28 +69,6 @@ def mark_broken(axes: Axes, found: tuple[list[int], list[float]], style: dict[st
     if broken:
         marker = {"color": style["color"], "linestyle": "none", "marker": "x", "clip_on": False, "label": "not finite"}
         axes.plot(broken, [1.0] * len(broken), transform=axes.get_xaxis_transform(), **marker)
-
-
-def mark_onset(axes: Axes, step: float, *, text: bool = True) -> None:
-    """A line where samples began to collapse."""
-    _mark(axes, step, "collapse" if text else "", "left", {"color": ORANGE, "linewidth": 1.2, "linestyle": "--"})
-
-
-def mark_branch(axes: Axes, step: float) -> None:
-    """A line at a branching point."""
-    _mark(axes, step, "branch", "right", {"color": "black", "linewidth": 0.9, "linestyle": ":"})
-
-
-def _mark(axes: Axes, step: float, text: str, side: str, style: dict[str, Any]) -> None:
-    axes.axvline(step, zorder=1, **style)
-    if text:
-        place = axes.get_xaxis_transform()
-        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
-        shift = {"left": 3, "right": -3}[side]
-        axes.annotate(
-            text, (step, 0.98), xycoords=place, xytext=(shift, 0), textcoords="offset points", fontsize=7, rotation=90,
-            color=style["color"], va="top", ha=side, bbox=box,
-        )  # fmt: skip
 
 
 def legend_above(figure: Figure, panels: Sequence[Axes], columns: int = 5) -> None:

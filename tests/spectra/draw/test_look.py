@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from interventions.compare.figures.look import data_uri, new_figure
+from spectra.draw.look import data_uri, new_figure
 
 
 def test_long_labels_are_whole_in_a_drawing_without_pixels() -> None:
