@@ -14,6 +14,7 @@ _HOMES = {
     "spectra.networks.checkpoint_files": ["StoredWeight", "WeightFile", "WeightFileError", "read_weights"],
     "spectra.monitor.monitor": ["Monitor"],
     "spectra.monitor.probes": ["PROBES", "Probe", "Snapshot"],
+    "spectra.monitor.watch": ["Watch", "watch"],
     "spectra.monitor.schedule": ["Bursts", "Every", "Logarithmic"],
     "spectra.draw.figures": ["FIGURES", "draw_figures"],
     "spectra.draw.charts": ["Chart"],

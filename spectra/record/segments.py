@@ -147,6 +147,11 @@ def read_legend(run: str | Path) -> dict[str, dict[str, Any]]:
     return _legend(_read(run))
 
 
+def read_last_legend(run: str | Path) -> dict[str, dict[str, Any]]:
+    """What the newest segment that says anything says about its names: those of the run at its end."""
+    return next((segment.legend for segment in reversed(_read(run)) if segment.legend), {})
+
+
 def read_table(run: str | Path) -> pa.Table | None:
     """The record of a run as an Arrow table (step, name as a dictionary, value), in order; None where there is none.
 
