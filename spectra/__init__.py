@@ -25,6 +25,10 @@ _HOMES = {
     "spectra.detect.online": ["detect_run"],
     "spectra.networks.scan": ["Convolution", "Spectrum", "scan"],
 }
-_MODULES = {"detect": "spectra.detect", "lightning": "spectra.monitor.integrations.lightning"}
+_MODULES = {
+    "detect": "spectra.detect",
+    "lightning": "spectra.monitor.integrations.lightning",
+    "transformers": "spectra.monitor.integrations.transformers",
+}
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES, _MODULES)
