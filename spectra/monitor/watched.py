@@ -183,9 +183,8 @@ def _check_whole(name: str, network: nn.Module) -> None:
 def _named(networks: nn.Module | Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]]) -> dict[str, nn.Module]:
     if networks is None or isinstance(networks, str):
         raise TypeError(f"a network, or networks by name, are expected; got {networks!r}")
-    if hasattr(networks, "named_parameters"):
-        networks = {"model": networks}
-    pairs = list(networks.items()) if isinstance(networks, Mapping) else list(networks)
+    given: Any = {"model": networks} if hasattr(networks, "named_parameters") else networks
+    pairs = list(given.items() if isinstance(given, Mapping) else given)
     if not pairs:
         return {}
     from torch import nn
