@@ -15,6 +15,7 @@ _HOMES = {
     "spectra.networks.files.stored": ["WeightFileError"],
     "spectra.monitor.monitor": ["Monitor"],
     "spectra.monitor.probes": ["PROBES", "Probe", "Snapshot"],
+    "spectra.monitor.watch": ["Watch", "watch"],
     "spectra.monitor.schedule": ["Bursts", "Every", "Logarithmic"],
     "spectra.draw.figures": ["FIGURES", "draw_figures"],
     "spectra.draw.charts": ["Chart"],
@@ -26,6 +27,10 @@ _HOMES = {
     "spectra.networks.scan": ["Spectrum", "scan"],
     "spectra.networks.convolutions": ["Convolution"],
 }
-_MODULES = {"detect": "spectra.detect", "lightning": "spectra.monitor.integrations.lightning"}
+_MODULES = {
+    "detect": "spectra.detect",
+    "lightning": "spectra.monitor.integrations.lightning",
+    "transformers": "spectra.monitor.integrations.transformers",
+}
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES, _MODULES)

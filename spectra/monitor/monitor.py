@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectra.detect.online import Detectors
+from spectra.monitor.measuring import Failure, error_in_words, run_probes, top_found
 from spectra.monitor.non_finite import KIND, FirstNonFinite
+from spectra.monitor.outlets import Outlets, Sink, Writes
 from spectra.monitor.probes import find_probes
-from spectra.monitor.schedule import Bursts, Every, Schedule
+from spectra.monitor.schedule import Bursts, Schedule, as_schedule
+from spectra.monitor.settings import check_settings
 from spectra.monitor.vectors import Kept
-from spectra.monitor.watched import WatchedNetworks
+from spectra.monitor.watched import WatchedNetworks, copies, those_that_fit
 from spectra.record.events import append_event, read_event_lines, supersede_events
 from spectra.record.segments import RecordWriter, truncate_record
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from spectra.detect.finding import Finding
     from spectra.detect.registry import Detector
     from spectra.draw.panels import Panels
     from spectra.monitor.probes import Probe, Snapshot
@@ -50,10 +54,14 @@ class Monitor:
     moves a recorded bit. Trouble that is found in the series becomes an event: a `spike`, or an `alarm` with its
     `cause` ("explosion", ...; see `spectra.DETECTORS`). The seconds that it took are
     recorded as `monitor/seconds`, those since the last measurement. On measured steps it holds one copy of the weights
-    and one of the gradients.
+    and one of the gradients. `spectra.watch` finds the updates by itself.
+
+    Layers may come, go and change their shape. What cannot be measured is an event `not_measured` with its `layer` and
+    the `reason`, once, and costs no other layer. A write that fails raises its `OSError`.
 
     Args:
-        networks: by name, without dots and slashes; or (name, network) pairs. None of them records scalars alone.
+        networks: a network, called "model"; or by name, without dots and slashes; or (name, network) pairs. An empty
+            mapping records scalars alone.
         run: the run directory; it is made where it is missing.
         start_step: the last step done: more than 0 goes on with the record in `run`, dropping what lies after it.
         every: measure every N steps, or by a schedule (`spectra.Every`, `spectra.Logarithmic`, ...).
@@ -65,15 +73,19 @@ class Monitor:
         tensorboard: a folder for the panels of `spectra.draw.panels`, of its own. None: no panels.
         saved_steps: returns the steps at which the run can currently be resumed; singular vectors that only other steps
             need are removed. None: all steps passed to `on_checkpoint`.
+        on_alarm: called with every `alarm` event, a dict.
+        sinks: functions that are called with each step's numbers and the step, `log(dict, step)`.
+        on_failed_write: "raise", or "warn": a write that fails is warned of once, and nothing is raised.
 
     Raises:
+        TypeError: an argument of another kind, such as `every=0.5`.
         ValueError: two networks of one name, one network twice, an unknown probe or detector, a network without a
-            weight matrix, or a run directory that holds the record of another run.
+            weight matrix or sharded over processes, or a run directory that holds the record of another run.
     """
 
     def __init__(
         self,
-        networks: Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]],
+        networks: nn.Module | Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]],
         run: str | Path,
         *,
         start_step: int = 0,
@@ -85,11 +97,16 @@ class Monitor:
         burst: int = 50,
         tensorboard: str | Path | None = None,
         saved_steps: Callable[[], Iterable[int]] | None = None,
+        on_alarm: Callable[[Mapping[str, Any]], Any] | None = None,
+        sinks: Iterable[Sink] = (),
+        on_failed_write: str = "raise",
     ) -> None:
+        check_settings(run, start_step=start_step, top_k=top_k, tol=tol)
         self.top_k, self.tol = top_k, tol
-        self._watched = WatchedNetworks(networks)
-        self.networks = self._watched.named
-        self.schedule = Bursts(Every(every) if isinstance(every, int) else every, burst)
+        self._outlets, self._write = Outlets(sinks, on_alarm), Writes(Path(run), on_failed_write)
+        self.schedule = Bursts(as_schedule(every), burst)
+        self.watched = WatchedNetworks(networks)
+        self.networks = self.watched.named
         self.probes = find_probes(probes) if self.networks else []
         self._gradients_needed = any(probe.needs_gradients for probe in self.probes)
         self._before_needed = any(probe.needs_before for probe in self.probes)
@@ -98,21 +115,23 @@ class Monitor:
         self._emit: Callable[..., None] | None = None
         self.run = run = Path(run)
         if start_step > 0:
-            self._watched.check_same_run(run)
+            self.watched.check_same_run(run)
             truncate_record(run, start_step)
             supersede_events(run, start_step)
             self.detectors.replay(run)
         for event in read_event_lines(run):
             if event["event"] == "alarm" and not event.get("superseded") and event["step"] <= start_step:
                 self.schedule.alarm(event["step"])
-        self.record = RecordWriter(run, start_step, self._watched.legend(self.probes, top_k))
+        self.record = RecordWriter(run, start_step, self.watched.legend(self.probes, top_k))
         self.panels: Panels | None = None
         if tensorboard is not None and self.networks:
             from spectra.draw.panels import Panels
 
             self.panels = Panels(tensorboard, run, self.networks, self.probes, start_step)
         self._last_step, self._stride = start_step, 0
-        devices = {matrix.name: matrix.raw().device for matrix in self._watched.matrices}
+        self._segment = start_step, self.watched.generation
+        self._reported: set[tuple[str | None, str | None]] = set()
+        devices = {matrix.name: matrix.raw().device for matrix in self.watched.matrices}
         self._directions = Kept(run, start_step, devices, saved_steps)
         self._seconds = 0.0
         self._scores: dict[int, dict[str, float]] = {}
@@ -126,9 +145,9 @@ class Monitor:
             if not self._knows(network) or network in self._begun:
                 return
             self._begun.add(network)
-            if self._before_needed and self._may_be_due():
-                self._watched.read()
-                self._before |= _copied(self._watched.by_network[network])
+            if self._before_needed and self.may_be_due():
+                self.watched.read()
+                self._before |= copies(self.watched.by_network[network])
 
     def after_backward(self, network: str, k: int = 0) -> None:
         """Call when a network's gradients are complete, before clipping and the optimizer's step.
@@ -138,13 +157,20 @@ class Monitor:
         with self._timed():
             if not self._knows(network):
                 return
-            self._backward.add(network)
-            if self._gradients_needed and self._may_be_due():
-                self._watched.read()
-                mine = self._watched.by_network[network]
+            if self._gradients_needed and self.may_be_due():
+                self.watched.read()
+                mine = self.watched.by_network[network]
                 for name in mine:
                     self._gradients.pop(name, None)
-                self._gradients |= _copied({name: p.grad for name, p in mine.items() if p.grad is not None})
+                self.take_gradients(network, copies({n: p.grad for n, p in mine.items() if p.grad is not None}))
+            self._backward.add(network)
+
+    def take_gradients(self, network: str, gradients: Mapping[str, Tensor]) -> None:
+        """As `after_backward`, with the gradients by parameter name ("G.linear.weight"), which the monitor keeps.
+        Parameters that are not among them stay as they were."""
+        if self._knows(network):
+            self._backward.add(network)
+            self._gradients |= gradients
 
     def skip(self, network: str) -> None:
         """Call if a network is not updated in this step; its gradients are then not recorded."""
@@ -164,20 +190,20 @@ class Monitor:
             if step < self._last_step or (step == self._last_step and not (first and step == 0)):
                 raise ValueError(f"step {step} comes after step {self._last_step}: steps must grow")
             self._check_announced(step)
-            values = {name: float(value) for name, value in (scalars or {}).items()}
-            values |= self._scores.pop(step, {})
+            given = self._as_floats(step, scalars or {})
             due = bool(self.networks) and self.schedule.is_due(step)
             measured = self._measure(step) if due else {}
-            values |= measured
+            values = given | self._scores.pop(step, {}) | measured
         if due:
             values["monitor/seconds"], self._seconds = self._seconds, 0.0
-        self.record.append(step, values)
+        self._write(self.record.append, step, values)
+        self._outlets.send(step, values)
         if due and self.panels is not None:
             with self._timed():
-                self._show(step, values)
+                self._guarded(step, "panels", self._show, step, values)
         with self._timed():
             self._detect(step, values)
-            self._look_for_non_finite(step, scalars or {}, measured)
+            self._guarded(step, KIND, self._look_for_non_finite, step, given, measured)
         self._stride = max(step - self._last_step, 1)
         self._last_step = step
         self._forget_step()
@@ -186,10 +212,11 @@ class Monitor:
         """Record further scalars of a step, the last one done. Raises `ValueError` for an earlier step."""
         if step < self._last_step:
             raise ValueError(f"scalars of step {step} come after step {self._last_step}: steps must grow")
-        values = {name: float(value) for name, value in scalars.items()}
-        self.record.append(step, values)
+        values = self._as_floats(step, scalars)
+        self._write(self.record.append, step, values)
+        self._outlets.send(step, values)
         if self.panels is not None:
-            self.panels.add(step, values)
+            self._guarded(step, "panels", self.panels.add, step, values)
         self._detect(step, values)
 
     def close(self) -> None:
@@ -197,10 +224,10 @@ class Monitor:
         self._close(draw=True)
 
     def _close(self, *, draw: bool) -> None:
-        self.record.close()
+        self._write(self.record.close)
         panels, self.panels = self.panels, None
         if panels is not None:
-            panels.close(draw)
+            self._guarded(self._last_step, "panels", panels.close, draw)
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:
         assert self.panels is not None
@@ -211,15 +238,16 @@ class Monitor:
 
     def _detect(self, step: int, values: Mapping[str, float]) -> None:
         """Report what the detectors find in the step's numbers, to the trainer or, without one, to events.jsonl."""
-        for finding in self.detectors.update(step, values):
+        found: list[Finding] = []
+        self._guarded(step, "detectors", lambda: found.extend(self.detectors.update(step, values)))
+        for finding in found:
             alarming = self.detectors.is_alarm(finding)
             fields = {"onset": finding.onset, **({"cause": finding.kind} if alarming else {}), **finding.details}
             self._event(step, "alarm" if alarming else finding.kind, fields)
 
     def _look_for_non_finite(self, step: int, scalars: Mapping[str, float], measured: Mapping[str, float]) -> None:
-        numbers = {name: float(value) for name, value in scalars.items()}
-        tensors = self._watched.parameters, self._gradients, self._before
-        if (first := self._first_non_finite.look(step, numbers, measured, *tensors)) is not None:
+        tensors = self.watched.parameters, self._gradients, self._before
+        if (first := self._first_non_finite.look(step, scalars, measured, *tensors)) is not None:
             self._event(step, KIND, first)
 
     def _event(self, step: int, kind: str, fields: Mapping[str, Any]) -> None:
@@ -227,8 +255,34 @@ class Monitor:
             self._emit(kind, **fields)
             return
         event = {"event": kind, "step": step, "time": round(time.time(), 3), **fields}
-        append_event(self.run, event)
+        self._write(append_event, self.run, event)
         self.on_event(event)
+
+    def report(self, step: int, failure: Failure) -> None:
+        """Say, once in a session, that something could not be measured."""
+        key = failure.layer, failure.probe
+        if key not in self._reported:
+            self._reported.add(key)
+            fields = {name: value for name, value in vars(failure).items() if value is not None}
+            self._event(step, "not_measured", fields)
+
+    def _guarded(self, step: int, what: str, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call something that is not the record itself: what fails is an event, but for a failed write."""
+        try:
+            self._write(function, *arguments)
+        except OSError:
+            raise
+        except Exception as error:
+            self.report(step, Failure(None, what, error_in_words(error)))
+
+    def _as_floats(self, step: int, scalars: Mapping[str, float]) -> dict[str, float]:
+        found = {}
+        for name, value in scalars.items():
+            try:
+                found[name] = float(value.detach() if hasattr(value, "detach") else value)
+            except Exception as error:
+                self.report(step, Failure(name, None, f"it is not one number: {error_in_words(error)}"))
+        return found
 
     def on_start(self, trainer: Any) -> None:
         """From here on, send events to the trainer."""
@@ -241,20 +295,21 @@ class Monitor:
         """
         if event["event"] == "alarm":
             self.schedule.alarm(event["step"])
+            self._outlets.alarm(event)
         elif event["event"] == "evaluation":
             scores = {f"eval/{event['weights']}/{name}": float(value) for name, value in event["scores"].items()}
             if event["step"] == self._last_step:
-                self.record.append(event["step"], scores)
+                self._write(self.record.append, event["step"], scores)
             else:
                 self._scores.setdefault(event["step"], {}).update(scores)
 
     def before_checkpoint(self, step: int) -> None:
         """The state of `step` is about to be saved: what was recorded up to here is on the disk first."""
-        self.record.flush(durable=True)
+        self._write(self.record.flush, durable=True)
 
     def on_checkpoint(self, step: int, path: Path | None = None) -> None:
         """The state was saved: flush the record, and keep the vectors that a run resumed here needs."""
-        self.record.flush()
+        self._write(self.record.flush)
         self._directions.saved(step)
 
     def on_end(self, status: str) -> None:
@@ -262,42 +317,45 @@ class Monitor:
         self._close(draw=status != "failed")
 
     def _measure(self, step: int) -> dict[str, float]:
-        """Every probe's numbers now, fetched from the device in one transfer."""
+        """Every probe's numbers now."""
         import torch
 
         from spectra.linalg.tf32 import tf32
 
-        self._watched.read()
+        self.watched.read()
+        if self.watched.generation != self._segment[1]:
+            self._guarded(step, "record", self._begin_segment)
         snapshot = self._snapshot(step)
-        numbers: dict[str, float | Tensor] = {}
         with torch.no_grad(), tf32(False):
-            for probe in self.probes:
-                numbers |= probe.measure(snapshot)
+            numbers, failures = run_probes(self.probes, snapshot)
         if self._turns_needed:
-            matrices = (matrix.name for matrix in snapshot.matrices)
-            self._directions.keep(step, dict(zip(matrices, snapshot.top, strict=True)))
-        on_device = {name: value for name, value in numbers.items() if isinstance(value, torch.Tensor)}
-        by_device: dict[Any, list[str]] = {}
-        for name, value in on_device.items():
-            by_device.setdefault(value.device, []).append(name)
-        for names in by_device.values():
-            fetched = torch.stack([on_device[name].detach().double().reshape(()) for name in names]).tolist()
-            numbers |= dict(zip(names, fetched, strict=True))
-        return {name: float(value) for name, value in numbers.items()}
+            self._guarded(step, "turns", self._directions.keep, step, top_found(snapshot))
+        for failure in [*(Failure(name, None, why) for name, why in self.watched.refused.items()), *failures]:
+            self.report(step, failure)
+        return numbers
+
+    def _begin_segment(self) -> None:
+        """Layers have changed: from here on the record is another segment, whose head describes them as they are."""
+        if self._last_step > self._segment[0]:
+            legend = self.watched.legend(self.probes, self.top_k)
+            self.record.close()  # first: one that is followed by another counts as cut where its end is missing
+            self.record = RecordWriter(self.run, self._last_step, legend)
+            self._segment = self._last_step, self.watched.generation
 
     def _snapshot(self, step: int) -> Snapshot:
         from spectra.monitor.probes import Snapshot
 
+        parameters = self.watched.parameters
         return Snapshot(
-            matrices=self._watched.matrices,
-            parameters=self._watched.parameters,
-            gradients=self._gradients,
-            before=self._before,
+            matrices=self.watched.matrices,
+            parameters=parameters,
+            gradients=those_that_fit(self._gradients, parameters),
+            before=those_that_fit(self._before, parameters),
             top_k=self.top_k,
             last=self._directions.last,
             tol=self.tol,
             step=step,
-            names={id(p): name for name, p in reversed(self._watched.parameters.items())},
+            names={id(p): name for name, p in reversed(self.watched.parameters.items())},
         )
 
     def _check_announced(self, step: int) -> None:
@@ -318,7 +376,7 @@ class Monitor:
             raise ValueError(f"unknown network {network!r}; known: {', '.join(map(repr, self.networks))}")
         return bool(self.networks)
 
-    def _may_be_due(self) -> bool:
+    def may_be_due(self) -> bool:
         """Whether the current step will be measured, if its number is the expected one."""
         return self._stride == 0 or self.schedule.is_due(self._last_step + self._stride)
 
@@ -333,14 +391,3 @@ class Monitor:
         begin = time.perf_counter()
         yield
         self._seconds += time.perf_counter() - begin
-
-
-def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies to compute with: dense, at least float32."""
-    import torch
-
-    dense = [t.detach().to_dense() if t.is_sparse else t.detach() for t in tensors.values()]
-    copies = [torch.empty_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in dense]
-    if copies:
-        torch._foreach_copy_(copies, dense)
-    return dict(zip(tensors, copies, strict=True))

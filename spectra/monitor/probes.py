@@ -98,6 +98,13 @@ class Snapshot:
         """The lengths of `updates`."""
         return _norms(self.updates)
 
+    @cached_property
+    def parts(self) -> list[Snapshot]:
+        """The same for each layer alone, for what fails on all of them together."""
+        from spectra.monitor.measuring import split
+
+        return list(split(self))
+
     def took_part(self, name: str) -> bool:
         """Whether a parameter had a gradient, or moved without: else its update of 0 is none."""
         return name in self.gradients or self.update_norms.get(name, 0.0) != 0
@@ -360,9 +367,13 @@ def find_probes(chosen: Sequence[str | Probe] | None) -> list[Probe]:
     """Probes by name, or as they are given; None: all of `PROBES`. Raises `ValueError` for an unknown name."""
     load_extensions()
     found = []
+    if isinstance(chosen, str):
+        chosen = [chosen]
     for probe in PROBES if chosen is None else chosen:
         if isinstance(probe, str) and probe not in PROBES:
             raise ValueError(f"unknown probe {probe!r}{nearest(probe, PROBES)} Known: {', '.join(PROBES)}")
+        if isinstance(probe, type) or not (isinstance(probe, str) or hasattr(probe, "measure")):
+            raise TypeError(f"a probe is a name or an instance of a subclass of spectra.Probe; got {probe!r}")
         found.append(PROBES[probe]() if isinstance(probe, str) else probe)
     return found
 

@@ -18,11 +18,23 @@ class Schedule(Protocol):
         ...
 
 
+def as_schedule(every: int | Schedule) -> Schedule:
+    """`Every(every)` for a number, else the schedule itself. Raises `TypeError` for anything else."""
+    if isinstance(every, type) or not (hasattr(every, "is_due") and hasattr(every, "alarm")):
+        return Every(every)  # type: ignore[arg-type]
+    return every
+
+
 class Every:
-    """Every `n` steps: those that n divides. Raises `ValueError` for n < 1."""
+    """Every `n` steps: those that n divides.
+
+    Raises `ValueError` for n < 1, and `TypeError` for what is not a whole number.
+    """
 
     def __init__(self, n: int) -> None:
-        if not isinstance(n, int) or n < 1:
+        if isinstance(n, bool) or not hasattr(n, "__index__"):
+            raise TypeError(f"every is a whole number of steps, or a schedule such as spectra.Logarithmic(); got {n!r}")
+        if (n := int(n)) < 1:
             raise ValueError(f"every is a number of steps, at least 1; got {n!r}")
         self.n = n
 
@@ -62,8 +74,8 @@ class Bursts:
     """Another schedule, and every one of the `length` steps after each alarm."""
 
     def __init__(self, otherwise: Schedule, length: int = 50) -> None:
-        if length < 0:
-            raise ValueError(f"length is a number of steps, at least 0; got {length}")
+        if not isinstance(length, int) or length < 0:
+            raise ValueError(f"a burst is a whole number of steps, at least 0; got {length!r}")
         self.otherwise, self.length = otherwise, length
         self._alarms: list[int] = []
 

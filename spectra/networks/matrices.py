@@ -19,6 +19,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from spectra.linalg.operators import CONVOLUTIONS, ImageOperator, convolution_operator
+from spectra.networks.wrappers import plain_name
 
 _KINDS: dict[type[nn.Module], str] = {
     nn.Linear: "linear",
@@ -121,6 +122,8 @@ class WeightMatrix:
 def weight_matrices(network: nn.Module | Mapping[str, nn.Module]) -> list[WeightMatrix]:
     """Every weight of two or more dimensions, as a matrix, in network order.
 
+    The names are those of the network itself, also where `torch.compile` or DistributedDataParallel wraps it.
+
     Args:
         network: a module, or named ones ({"encoder": encoder, ...}), whose names become prefixes ("encoder.").
 
@@ -138,6 +141,30 @@ def weight_matrices(network: nn.Module | Mapping[str, nn.Module]) -> list[Weight
         what = " and ".join(type(part).__name__ for part in named.values()) or "an empty dict"
         raise ValueError(f"{what} has no weight matrix: no parameter of two or more dimensions was found")
     return found
+
+
+def readable_matrices(networks: Mapping[str, nn.Module]) -> tuple[list[WeightMatrix], dict[str, str]]:
+    """As `weight_matrices`, of networks that may have changed under training: a layer that cannot be read costs no
+    other one. Returns the matrices, and why the other layers were left out, by name."""
+    unreadable: dict[str, str] = {}
+    return [m for prefix, module in networks.items() for m in _of_one(prefix, module, unreadable)], unreadable
+
+
+def why_not_measured(tensor: Tensor) -> str | None:
+    """Why no singular values, norms or updates of a parameter can be computed; None where they can."""
+    if hasattr(tensor, "device_mesh") and hasattr(tensor, "placements"):
+        return "it is a DTensor, of which this process holds a shard"
+    if tensor.is_meta:
+        return "it is on the meta device, and has no values"
+    if tensor.is_complex():
+        return f"it is complex ({tensor.dtype})"
+    if tensor.is_quantized or not tensor.is_floating_point() or tensor.element_size() < 2:
+        return f"it is quantized, or not of real numbers ({tensor.dtype})"
+    if tensor.layout != torch.strided:
+        return f"it is sparse ({tensor.layout})"
+    if tensor.numel() == 0:
+        return f"it is empty, of shape {list(tensor.shape)}"
+    return None
 
 
 def as_matrix(weight: Tensor, transposed: bool = False) -> Tensor:
@@ -159,12 +186,14 @@ class _Weight:
     sigma: Callable[[], Tensor] | None = None
 
 
-def _of_one(network: str, module: nn.Module) -> list[WeightMatrix]:
+def _of_one(network: str, module: nn.Module, unreadable: dict[str, str] | None = None) -> list[WeightMatrix]:
+    """A network's matrices. A layer that cannot be read raises, or goes to `unreadable` where that is given."""
     entries: dict[int, tuple[str, nn.Module, _Weight, list[str]]] = {}
-    for path, layer in module.named_modules():
+    for wrapped_path, layer in module.named_modules():
+        path = plain_name(module, wrapped_path)
         if isinstance(layer, parametrize.ParametrizationList) or ".parametrizations." in f".{path}.":
             continue  # read through the layer that it belongs to
-        for weight in _weights(layer, path):
+        for weight in _weights_or_reason(layer, ".".join(filter(None, (network, path))), unreadable):
             name = ".".join(part for part in (network, path, weight.label) if part)
             if weight.identity in entries:
                 entries[weight.identity][3].append(name)
@@ -179,6 +208,19 @@ def _of_one(network: str, module: nn.Module) -> list[WeightMatrix]:
         shape = (rows, columns)
         found.append(WeightMatrix(name, kind, layer_type, depth, network, shape, layer, tuple(others), weight))
     return found
+
+
+def _weights_or_reason(layer: nn.Module, path: str, unreadable: dict[str, str] | None) -> list[_Weight]:
+    if unreadable is None:
+        return list(_weights(layer, path))
+    try:
+        found = list(_weights(layer, path))
+        for weight in found:
+            as_matrix(weight.raw().detach(), weight.transposed)
+        return found
+    except Exception as error:
+        unreadable[path or type(layer).__name__] = f"{type(error).__name__}: {error}"
+        return []
 
 
 def _weights(layer: nn.Module, path: str) -> Iterator[_Weight]:

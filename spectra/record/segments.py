@@ -75,8 +75,11 @@ class RecordWriter:
         self._thread.start()
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
-        """Add one row for each of `values` at `step`. Raises the `OSError` of an earlier write that failed."""
+        """Add one row for each of `values` at `step`; nothing once closed. Raises the `OSError` of an earlier write
+        that failed."""
         self._raise_error()
+        if self._closed.is_set():
+            return
         with self._lock:
             for name, value in values.items():
                 self._steps.append(step)
@@ -145,6 +148,11 @@ def last_step(run: str | Path) -> int | None:
 def read_legend(run: str | Path) -> dict[str, dict[str, Any]]:
     """What the segments say about the record's names, the newest last; empty where none says anything."""
     return _legend(_read(run))
+
+
+def read_last_legend(run: str | Path) -> dict[str, dict[str, Any]]:
+    """What the newest segment that says anything says about its names: those of the run at its end."""
+    return next((segment.legend for segment in reversed(_read(run)) if segment.legend), {})
 
 
 def read_table(run: str | Path) -> pa.Table | None:

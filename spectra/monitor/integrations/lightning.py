@@ -9,118 +9,102 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from spectra.monitor.monitor import Monitor
-
-if TYPE_CHECKING:
-    from torch import nn
+from spectra.monitor.integrations.chosen import chosen_networks
+from spectra.monitor.watch import Watch
 
 
 def SpectraCallback(
     run: str | Path,
-    networks: Sequence[str] | Mapping[str, str] | None = None,
+    networks: str | Sequence[str] | Mapping[str, str] | None = None,
+    *,
+    step_of: str | None = None,
     **settings: Any,
 ) -> Any:
     """A Lightning callback that watches a module's networks into `run`, whose record `spectra.load(run)` reads.
 
-    A step is one training batch, in automatic and in manual optimization. A network's gradients are taken in front of
-    the step of the optimizer that holds its parameters; the metrics of `self.log` are recorded as scalars. A fit that
-    goes on from a checkpoint needs the record to reach it; what lies after it is dropped. Under several processes the
-    first alone records.
+    In automatic optimization a step is Lightning's `global_step`: under `accumulate_grad_batches` one of several
+    batches, with the gradients of all of them. In manual optimization it is a batch in which an optimizer stepped.
+    Gradients are those before clipping. The metrics of `self.log` are recorded as scalars. A fit that goes on from a
+    checkpoint needs the record to reach it; what lies after it is dropped. Under several processes the first alone
+    records. After the start of a fit nothing is raised, as by `spectra.watch`.
 
     Args:
         run: the run directory.
         networks: attributes of the module to watch ("encoder"), or names for them ({"net": "encoder"}); None: the
             whole module, as "model".
+        step_of: in manual optimization, the network whose updates are the steps: a step may then hold several updates
+            of another one.
         settings: of `spectra.Monitor`.
 
     Raises:
         ModuleNotFoundError: Lightning is not installed.
-        ValueError: on fit, what `spectra.Monitor` raises, or an attribute that the module does not have.
+        TypeError, ValueError: on fit, what `spectra.watch` raises, an attribute that the module does not have, or
+            `step_of` that is not among the networks.
     """
     import importlib
 
     callback = importlib.import_module("lightning.pytorch.callbacks").Callback
     kind = type("SpectraCallback", (_Hooks, callback), {"__doc__": SpectraCallback.__doc__})
-    return kind(run, networks, settings)
+    return kind(run, networks, step_of, settings)
 
 
 class _Hooks:
     """The hooks that Lightning calls."""
 
-    def __init__(
-        self, run: str | Path, networks: Sequence[str] | Mapping[str, str] | None, settings: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, run: str | Path, networks: Any, step_of: str | None, settings: Mapping[str, Any]) -> None:
         super().__init__()
-        if isinstance(networks, str):
-            networks = [networks]
-        self.run, self.settings = run, dict(settings)
-        self.networks = networks if networks is None or isinstance(networks, Mapping) else {n: n for n in networks}
-        self.monitor: Monitor | None = None
+        self.run, self.networks, self.step_of, self.settings = run, networks, step_of, dict(settings)
+        self.watch: Watch | None = None
         self._step = 0
 
-    def _named(self, module: nn.Module) -> dict[str, nn.Module]:
-        if self.networks is None:
-            return {"model": module}
-        missing = [path for path in self.networks.values() if not hasattr(module, path)]
-        if missing:
-            raise ValueError(f"the module has no attribute {missing[0]!r} to watch")
-        return {name: getattr(module, path) for name, path in self.networks.items()}
-
     def state_dict(self) -> dict[str, int]:
-        """What a checkpoint holds of the callback: the number of training batches done."""
+        """What a checkpoint holds of the callback: the number of steps done."""
         return {"step": self._step}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Restore the number of training batches done."""
+        """Restore the number of steps done."""
         self._step = state["step"]
 
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Open the record."""
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Open the record; Lightning knows by now at which step the fit begins."""
+        named = chosen_networks(pl_module, self.networks)
+        if self.step_of is not None and self.step_of not in named:
+            raise ValueError(f"step_of={self.step_of!r} is none of the networks that are watched: {', '.join(named)}")
+        if self._counts_global_steps(pl_module):
+            self._step = trainer.global_step
         if trainer.is_global_zero:
-            named = self._named(pl_module)
-            self.monitor = Monitor(named, self.run, start_step=self._step, **self.settings)
-            self._parameters = {name: {id(p) for p in network.parameters()} for name, network in named.items()}
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Called before the update, while the weights are unchanged."""
-        if self.monitor is not None:
-            for name in self._parameters:
-                self.monitor.before_update(name)
-
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        """The optimizer's gradients are complete, before clipping."""
-        if self.monitor is None:
-            return
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for name, mine in self._parameters.items():
-            if mine & held:
-                self.monitor.after_backward(name)
+            counts = not self._counts_global_steps(pl_module)
+            self.watch = Watch(named, self.run, start_step=self._step, counts_updates=counts, **self.settings)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """One step is done; a batch without an optimizer's step (accumulation) has no gradients of its own."""
-        self._step += 1
-        if self.monitor is not None:
-            for name in self._parameters:
-                self.monitor.skip(name)
-            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            self.monitor.after_step(self._step, metrics)
+        """A batch is done, and with it a step if there was an update."""
+        if self.watch is None:
+            return
+        if self._counts_global_steps(pl_module):
+            self._step = trainer.global_step
+        elif self.step_of in self.watch.updated or (self.step_of is None and self.watch.updated):
+            self._step += 1
+        self.watch.step_to(self._step, dict(trainer.callback_metrics))
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
         """Keep what a resumed fit needs."""
-        if self.monitor is not None:
-            self.monitor.on_checkpoint(self._step)
+        if self.watch is not None:
+            self.watch.saved()
 
-    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """End the record."""
-        self._close("finished")
+        self._close(failed=False)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """End the record; nothing more is drawn."""
-        self._close("failed")
+        self._close(failed=True)
 
-    def _close(self, status: str) -> None:
-        if self.monitor is not None:
-            self.monitor.on_end(status)
-            self.monitor = None
+    def _counts_global_steps(self, module: Any) -> bool:
+        return bool(module.automatic_optimization) and self.step_of is None
+
+    def _close(self, *, failed: bool) -> None:
+        if self.watch is not None:
+            self.watch.close(failed=failed)
+            self.watch = None

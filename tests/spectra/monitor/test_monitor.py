@@ -382,3 +382,25 @@ def recorded(run: Path) -> dict[tuple[int, str], np.float64]:
     found = dict(zip(keys, record.value.to_numpy(), strict=True))
     assert len(found) == len(record)
     return {key: value for key, value in found.items() if not key[1].startswith("monitor/")}
+
+
+def test_a_probe_that_fails_is_an_event_of_a_run_and_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from biggan.cli.train import train_main
+
+    class Failing(spectra.Probe):
+        quantities = ("failing",)
+
+        def measure(self, snapshot: spectra.Snapshot) -> dict:
+            raise ArithmeticError("on purpose")
+
+    monkeypatch.setitem(spectra.PROBES, "failing", Failing)
+    options = ["--out", str(tmp_path / "run"), *OPTIONS, "--spectra.probes=[failing, frobenius]", "--steps=4"]
+    assert train_main(options) == 0
+    events = spectra.load(tmp_path / "run")["events"]
+    said = events.query("event == 'not_measured'")
+    assert said.step.tolist() == [2]
+    assert said.details.tolist() == [{"probe": "Failing", "reason": "ArithmeticError: on purpose"}]
+    assert events.event.tolist()[-1] == "finished"
+    assert set(spectra.load(tmp_path / "run")["spectra"].step) == {2, 4}

@@ -1,0 +1,17 @@
+"""What is wrong with a monitor's settings is said when it is made, and not in the middle of training."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+def check_settings(run: Any, *, start_step: Any, top_k: Any, tol: Any) -> None:
+    """Raise `TypeError` or `ValueError` where a setting of a monitor is of another kind, or out of its range."""
+    if not isinstance(run, str | os.PathLike):
+        raise TypeError(f"run is the path of a run directory; got {type(run).__name__}")
+    for name, value, least in (("start_step", start_step, 0), ("top_k", top_k, 1)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} is a whole number, at least {least}; got {value!r}")
+    if not isinstance(tol, int | float) or not 0 < tol < 1:
+        raise ValueError(f"tol is the largest relative error of a singular value, between 0 and 1; got {tol!r}")
