@@ -5,8 +5,10 @@ Only this module renames files and flushes them to disk.
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
@@ -87,7 +89,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a whole safetensors file, see `replacing`. Raises `OSError` where the system refuses."""
+    """Write a whole safetensors file, see `replacing`. Raises `OSError`, with its number, where the system refuses."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -95,7 +97,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         with replacing(path) as temporary:
             save_file(dict(tensors), temporary, metadata=None if metadata is None else dict(metadata))
     except SafetensorError as error:
-        raise OSError(f"cannot write {path}: {error}. Free some space") from error
+        found = re.search(r"os error (\d+)", str(error))  # the library gives it in words alone
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number) if found else str(error), str(path)) from error
 
 
 def append_line(path: Path, line: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import resource
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -43,6 +45,19 @@ def test_files_get_the_permissions_of_new_files_here(umask: int, tmp_path: Path)
 def test_tensors_that_cannot_be_written_are_an_oserror(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         write_tensors(tmp_path / "no folder" / "a", {"x": torch.ones(2)})
+
+
+def test_tensors_that_have_no_room_are_refused_with_the_systems_number(tmp_path: Path) -> None:
+    """Commands tell a full disk or a limit by it; the library that writes the file knows it in words alone."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large.*'.*a'") as refused:
+            write_tensors(tmp_path / "a", {"x": torch.ones(2_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert refused.value.errno == errno.EFBIG
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("durable", [True, False])
