@@ -62,6 +62,7 @@ def test_a_rig_switches_the_same_weights(tiny: Callable[..., Config]) -> None:
         assert updater.config.speed == speed
 
 
+@pytest.mark.slow
 def test_ablation_of_a_tiny_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["--ablate", "digits", *TINY, "--rounds", "1", "--json"]) == 0
     (case,) = json.loads(capsys.readouterr().out)["cases"]

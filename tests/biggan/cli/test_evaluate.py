@@ -72,6 +72,7 @@ def test_the_table_over_checkpoints_has_every_score_with_its_settings(
     assert "real val" in said
 
 
+@pytest.mark.slow
 def test_other_settings_are_another_table_and_the_same_ones_the_same_numbers(run: Path, tmp_path: Path) -> None:
     one = tmp_path / "out"
     first = {path.name: path.read_bytes() for path in evaluate(run, one)}
@@ -88,6 +89,7 @@ def test_rows_of_other_checkpoints_stay_in_the_table(run: Path, tmp_path: Path) 
     assert [row["step"] for row in stored["rows"]] == [1, 2]
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_same_scores_and_one_prints(run: Path, tmp_path: Path) -> None:
     alone = evaluate(run, tmp_path / "alone")
     command = ["biggan.cli.evaluate", "--ckpt", str(run), "--out", str(tmp_path / "two"), *FEW]

@@ -140,6 +140,7 @@ def test_the_newest_whole_and_finite_checkpoint_is_taken(saved, tiny) -> None:  
         newest_checkpoint(run)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_while_saving_leaves_the_previous_checkpoint_whole(tmp_path: Path) -> None:
     """After its first checkpoint a run may write no file beyond 100 kB: exit code 2, nothing half-written."""
     run = tmp_path / "run"

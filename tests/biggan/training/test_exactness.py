@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from tiny import assert_same_state
 
@@ -165,6 +166,7 @@ def test_the_monitor_does_not_change_the_bits(tmp_path: Path) -> None:
     assert {"sigma0/G.linear", "sigma2/D.blocks.0.conv1", "frobenius/G.embedding", "D/accuracy/val"} <= names
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
     run = tmp_path / "run"
     kill_after_step(run, 2, "--steps=3", "--monitor=none")
@@ -174,6 +176,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -
     assert_same_state(final_state(run), final_state(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_whole_group_saves(tmp_path: Path) -> None:
     """Schedulers signal every process of a job, the data loader's workers too."""
     code = f"""
