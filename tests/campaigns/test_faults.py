@@ -315,7 +315,7 @@ def test_two_processes_at_one_directory(stage: Stage, attempt: Callable, share: 
     attempt("two processes at one directory: one does it, the other waits or is refused", cases, share)
 
 
-@share
+@pytest.mark.parametrize("share", [pytest.param(None, id="all", marks=CAMPAIGN)])  # ranks take long to begin
 def test_a_rank_dies(stage: Stage, attempt: Callable, share: int | None) -> None:
     again: Command = ("biggan-train", ["--out", "run", "--steps=4", *TINY, "--resume-or-start"])
 

@@ -47,6 +47,7 @@ def test_lost_connections_and_batch_systems_let_the_step_be_saved(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     act_after_step(monkeypatch, 2, lambda: os.kill(os.getpid(), number))
+    signal.signal(number, signal.SIG_DFL)  # the tests themselves may run under nohup
     assert train(tmp_path / "run") == 130
     last = RunDirectory(tmp_path / "run").events()[-1]
     assert (last["event"], last["step"]) == ("interrupted", 2)

@@ -121,6 +121,7 @@ def whole(preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_base_runs_that_do_not_collapse_are_branched_at_a_share_of_their_length(whole: Path) -> None:
     resolved = load_resolved(whole)
     assert [base.step for base in resolved.bases] == [6, 6]  # 60 % of 12, and the newest checkpoint before
@@ -258,6 +259,7 @@ def test_the_thinned_copy_grows_and_holds_no_paths(preset: Path, whole: Path, tm
         thin_plan(whole, out)
 
 
+@pytest.mark.slow
 def test_a_recorded_study_is_added_to(preset: Path, whole: Path, tmp_path: Path) -> None:
     recorded = update_thinned(whole, tmp_path / "recorded")
     study = make_study(preset, tmp_path / "more", ("r1-1", "freeze-G"), base_seeds=(2, 3))
