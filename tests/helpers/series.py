@@ -109,6 +109,15 @@ STEPS_OF_LOSS = {"0.1 to 3": (0.1, 3.0), "0.5 to 1.5": (0.5, 1.5), "2 to 3": (2.
 RAMPS_OF_LOSS = {"0.5 to 10 over 300": 300, "0.5 to 10 over 1000": 1000}
 
 
+def with_bursts(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The values with bursts of 3 to 8 steps, by 0.5 to 2, every 120 or so."""
+    values, step = values.copy(), 0
+    while step < len(values):
+        step += 10 + int(random.exponential(120))
+        values[step : step + int(random.integers(3, 9))] += random.uniform(0.5, 2)
+    return values
+
+
 def losses(kind: str, noise: str, size: float, seed: int, *, last: int = 3000) -> tuple[np.ndarray, np.ndarray, int]:
     """Steps, D's losses, and the last step before the rise. "bursts": of 3 to 8 steps, by 0.5 to 2, every 120 or so, on
     a loss that falls towards 0, as while D memorizes against a G that stands still."""
@@ -131,11 +140,7 @@ def losses(kind: str, noise: str, size: float, seed: int, *, last: int = 3000) -
         }[kind]
     scale = size * np.clip(level, 0.05, 1) if kind in ("decay to 0", "bursts") else size
     values = level + scale * LOSS_NOISES[noise](random, last)
-    step = 0
-    while kind == "bursts" and step < last:
-        step += 10 + int(random.exponential(120))
-        values[step : step + int(random.integers(3, 9))] += random.uniform(0.5, 2)
-    return t, values, onset
+    return t, with_bursts(values, random) if kind == "bursts" else values, onset
 
 
 SIGMA_NOISES: dict[str, Noise] = {"gaussian": gaussian, "heavy": heavy, "walk": walk}
@@ -224,8 +229,4 @@ def any_loss(kind: str, noise: str, size: float, seed: int, *, last: int = 3000)
         size = min(size, 0.1)
     scale = size * np.clip(level, 0.003, 1) if kind in ("decay to 0", "bursts") else size
     values = level + scale * LOSS_NOISES[noise](random, last)
-    step = 0
-    while kind == "bursts" and step < last:
-        step += 10 + int(random.exponential(120))
-        values[step : step + int(random.integers(3, 9))] += random.uniform(0.5, 2)
-    return t, values, onset
+    return t, with_bursts(values, random) if kind == "bursts" else values, onset

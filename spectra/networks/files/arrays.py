@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from spectra.networks.files.rebuilt import from_bytes
-from spectra.networks.files.stored import StoredTensor, WeightFileError, entries, never_read, without_wrappers
+from spectra.networks.files.stored import (
+    ZIP_FAULTS,
+    StoredTensor,
+    WeightFileError,
+    entries,
+    incomplete,
+    never_read,
+    without_wrappers,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,8 +48,8 @@ def read_arrays(path: Path) -> list[StoredTensor]:
     try:
         archive = zipfile.ZipFile(path)  # stays open for the arrays that are read later
         records = [record for record in archive.infolist() if record.filename.endswith(".npy")]
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, MemoryError) as error:
-        raise WeightFileError(f"{path} is not a complete file of arrays ({error}): copy it again") from error
+    except ZIP_FAULTS as error:
+        raise incomplete(path, error) from error
     names = without_wrappers([record.filename.removesuffix(".npy") for record in records])
     return [
         _array(name, partial(archive.open, record), record.file_size, record.compress_size)
@@ -59,7 +67,7 @@ def _array(name: str, open_it: Callable[[], IO[bytes]], size: int, packed: int) 
         with open_it() as file:
             shape, is_fortran, dtype = _header(file)
             start = file.tell()
-    except (ValueError, EOFError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+    except (*ZIP_FAULTS, EOFError, OSError, RuntimeError) as error:
         return refused((0, 0), "unknown", f"its header cannot be read ({str(error)[:100]})")
     except Exception as error:  # zlib's own, of a damaged stream
         if type(error).__module__ != "zlib":

@@ -6,7 +6,7 @@ import re
 import zipfile
 from pathlib import Path
 
-from spectra.networks.files.stored import WeightFileError
+from spectra.networks.files.stored import ZIP_FAULTS, WeightFileError, incomplete
 
 _TO_STATE_DICT = "save a state dict where the model can be loaded: torch.save(model.state_dict(), 'model.pt')"
 
@@ -99,11 +99,8 @@ def _zip_format(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, MemoryError) as error:
-        raise WeightFileError(
-            f"{path} is not a complete checkpoint ({error}): it was cut off or is damaged. Copy it again, or choose "
-            "another checkpoint"
-        ) from error
+    except ZIP_FAULTS as error:
+        raise incomplete(path, error) from error
     inner = {name.partition("/")[2] for name in names} | set(names)
     if any(name.startswith("code/") for name in inner) or "constants.pkl" in inner:
         todo = "run torch.save(torch.jit.load(FILE, map_location='cpu').state_dict(), 'model.pt'), and scan model.pt"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +16,18 @@ if TYPE_CHECKING:
 
 class WeightFileError(ValueError):
     """A file cannot be read as a checkpoint; the message says what came, what was expected and how to fix it."""
+
+
+ZIP_FAULTS = (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, MemoryError)
+"""What `zipfile` raises for a damaged archive, or one made to be in the way."""
+
+
+def incomplete(path: Path, error: BaseException) -> WeightFileError:
+    """A file that was cut off or is damaged."""
+    return WeightFileError(
+        f"{path} is not a complete checkpoint ({str(error)[:200]}): it was cut off or is damaged. Copy it again, or "
+        "choose another checkpoint"
+    )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import IO, Any
 from spectra.networks.files.nested import tensors_in
 from spectra.networks.files.pickled import Built, DamagedPickle, ForeignName, Persistent, read_pickle
 from spectra.networks.files.rebuilt import STORAGES, Storage, bytes_of, tensor_of
-from spectra.networks.files.stored import StoredTensor, WeightFileError
+from spectra.networks.files.stored import ZIP_FAULTS, StoredTensor, WeightFileError, incomplete
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 """The first pickle in a file of torch's format before the zip files."""
@@ -36,11 +36,8 @@ def _in_words(path: Path) -> Iterator[None]:
         ) from error
     except WeightFileError:
         raise
-    except (DamagedPickle, zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, MemoryError) as error:
-        raise WeightFileError(
-            f"{path} is not a complete checkpoint ({str(error)[:200]}): it was cut off or is damaged. Copy it again, "
-            "or choose another checkpoint"
-        ) from error
+    except (DamagedPickle, *ZIP_FAULTS) as error:
+        raise incomplete(path, error) from error
 
 
 @dataclass(frozen=True)

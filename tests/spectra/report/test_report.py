@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from pages import check_page
 
 import spectra
 from spectra.cli.commands import main
@@ -25,52 +24,11 @@ NAN = math.nan
 HOSTILE = ("net.$\\frac{$", "net.<b>&\"'", "net.a_{b")
 
 
-class Page(HTMLParser):
-    """The tags, ids, addresses, headings and text of a page; fails where tags are not balanced."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.ids: list[str] = []
-        self.addresses: list[str] = []
-        self.headings: list[str] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.ids += [value or "" for name, value in attrs if name == "id"]
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in ("meta", "img", "br", "wbr"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == "h2":
-            self.headings.append(data)
-        if self.open and self.open[-1] not in ("style", "script"):
-            self.text += data
-
-
 @pytest.fixture(autouse=True)
 def _quick_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Figures are made, but only slow tests spend the seconds that it takes to save them."""
     if request.node.get_closest_marker("slow") is None:
         monkeypatch.setattr(document, "picture_of", lambda figure: "data:image/png;base64,")
-
-
-def check(text: str) -> Page:
-    page = Page(text)
-    assert len(set(page.ids)) == len(page.ids)
-    assert {one[1:] for one in page.addresses if one.startswith("#")} <= set(page.ids)
-    assert all(one.startswith(("#", "data:image/")) for one in page.addresses)
-    assert not re.search(r"@import|url\(", text)
-    return page
 
 
 def record(
@@ -113,7 +71,7 @@ def test_the_sections_are_in_order_and_the_page_needs_nothing_else(
     (run / "run.json").write_text(json.dumps({"torch": "2.6", "device": "x", "parent": None, "threads": 1}))
     assert main(["report", str(run)]) == 0
     assert capsys.readouterr().out == f"{run}/report.html\n"
-    page = check((run / "report.html").read_text())
+    page = check_page((run / "report.html").read_text())
     assert page.headings == [
         "What to look at", "Spectra", "What grew most", "Gradients", "Losses and other scalars", "Events",
         "Where this comes from",
@@ -137,7 +95,7 @@ def test_a_record_with_nan_inf_and_odd_names_has_a_page(tmp_path: Path) -> None:
 
     run = record(tmp_path / "<b>$x_{", list(HOSTILE), spoil=spoil)
     (run / "events.jsonl").write_text(json.dumps({"event": "<script>", "step": 5, "why": "<b>"}) + "\n")
-    page = check(run_page(run))
+    page = check_page(run_page(run))
     assert page.tags.count("script") == 1  # the page's own
     assert "b" in page.tags
     assert "<script>" in page.text
@@ -163,7 +121,7 @@ def test_records_that_lack_things_have_a_page(tmp_path: Path, kind: str) -> None
         layers = ["net"] if kind == "one layer" else ["net.0", "net.1"]
         record(run, layers, steps=1 if kind == "one step" else 5, gradients=kind != "no gradients",
                spoil=all_nan if kind == "all NaN" else None, scalars=kind != "one layer")  # fmt: skip
-    page = check(run_page(run))
+    page = check_page(run_page(run))
     assert ("Spectra" in page.headings) == (kind not in ("scalars alone", "events alone", "all NaN"))
     assert ("sigma_0 is NaN at step 10 (5 of 5 measurements)" in page.text) == (kind == "all NaN")
     assert ("Gradients" in page.headings) == (kind in ("one layer", "one step"))
@@ -177,14 +135,14 @@ def test_odd_names_are_drawn(tmp_path: Path, name: str) -> None:
     def spoil(step: int, values: dict[str, float]) -> None:
         values[f"loss {name}"] = NAN if step > 60 else 1.0
 
-    check(run_page(record(tmp_path, [name], spoil=spoil)))
+    check_page(run_page(record(tmp_path, [name], spoil=spoil)))
 
 
 @pytest.mark.slow
 def test_two_hundred_layers_have_a_page(tmp_path: Path) -> None:
     run = record(tmp_path, [f"net.{'very.long.' * 4}{i}" for i in range(200)])
     text = run_page(run)
-    page = check(text)
+    page = check_page(text)
     assert len(text) < 3_000_000
     assert "The other 190 layers" in page.text
 
@@ -196,10 +154,10 @@ def test_a_picture_of_the_run_is_on_the_page(tmp_path: Path, monkeypatch: pytest
     (run / "samples").mkdir()
     for step in (1, 2):
         Image.new("RGB", (4, 4)).save(run / "samples" / f"step-{step}.png")
-    page = check(run_page(run))
+    page = check_page(run_page(run))
     assert "samples/step-2.png, the newest." in page.text
     monkeypatch.setattr(document, "MOST_PICTURE", 10)
-    assert "Pictures" not in check(run_page(run)).headings
+    assert "Pictures" not in check_page(run_page(run)).headings
 
 
 def test_growth_is_from_the_first_to_the_last_finite_value() -> None:
