@@ -8,7 +8,8 @@ from __future__ import annotations
 from spectra.public import lazy_names
 
 _HOMES = {
-    "spectra.linalg.topk": ["TopSingularValues", "top_singular_values", "top_singular_values_batch"],
+    "spectra.linalg.result": ["TopSingularValues"],
+    "spectra.linalg.topk": ["top_singular_values", "top_singular_values_batch"],
     "spectra.networks.matrices": ["NormalizedLayer", "WeightMatrix", "as_matrix", "weight_matrices"],
     "spectra.linalg.operators": ["ImageOperator", "LinearOperator", "convolution_operator"],
     "spectra.networks.checkpoint_files": ["StoredWeight", "WeightFile", "read_weights"],

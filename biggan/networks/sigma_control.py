@@ -49,7 +49,7 @@ def top_two(matrices: Sequence[Tensor], starts: Sequence[Tensor | None]) -> list
     """The two largest singular triplets of each matrix (rows x columns), constants, in its dtype and on its device.
 
     `starts` (see `start_shape`) holds for each the vectors of an earlier, similar matrix, or None. Exact to rounding
-    for matrices of up to a few hundred rows or columns, to 1e-5 of sigma_0 beyond (`spectra.top_singular_values`).
+    for matrices of up to a hundred rows or columns, to 1e-5 of sigma_0 beyond (`spectra.top_singular_values`).
     """
     if any(matrix.is_meta or isinstance(matrix, FakeTensor) for matrix in matrices):
         # Shapes without numbers, in an estimate of memory.

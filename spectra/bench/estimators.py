@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from spectra.linalg.dense import by_arpack
-from spectra.linalg.topk import TopSingularValues, top_singular_values, top_singular_values_batch
+from spectra.linalg.result import TopSingularValues
+from spectra.linalg.topk import top_singular_values, top_singular_values_batch
 
 WEIGHT_KINDS = ("spiked", "orthogonal", "slow")
 DESCRIPTIONS = {

@@ -12,6 +12,7 @@ missed.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,11 +24,14 @@ from spectra.linalg.certificate import Probes, RitzPairs, is_certified
 from spectra.linalg.operators import LinearOperator, Scaled
 
 BLOCK_WIDTH = 16  # a product with 16 vectors costs little more than with 4: reading the matrix dominates
-START = 8  # vectors of an earlier result that are worth their products
+START = 4  # vectors of an earlier result that are worth their products: with the probes a block of 16 for three values
+SUBSPACE = 8  # leading Ritz vectors that are handed on
 MORE_PROBES = 9  # than values asked for: the certificate leaves out fewer vectors than there are probes
 MAX_BASIS = 192
 MIN_CAPACITY_IN_BLOCKS = 4
 MEMORY_FOR_BASIS = 2**28  # bytes; a basis that would outgrow it restarts from its Ritz vectors
+FIRST_FORECAST = 3  # block from which on it may give up: before, residuals do not fall regularly
+RESIDUAL_AT_THE_END = 1e-3  # relative to sigma_0^2; where it stopped, it was mostly below a third of this
 SAFE = (1e-12, 1e12)  # magnitudes whose squares float32 holds; matrices outside are scaled first
 
 
@@ -42,6 +46,7 @@ class KrylovOutcome:
         subspace: (p, m), the leading Ritz vectors, some more than k: the best start for the next call.
         converged: every value is certified to the tolerance.
         blocks: how many blocks of vectors went through W and back.
+        next_value: the Ritz value five places behind the last; NaN where it is unknown.
     """
 
     values: np.ndarray
@@ -51,6 +56,7 @@ class KrylovOutcome:
     subspace: Tensor
     converged: bool
     blocks: int
+    next_value: float = math.nan
 
 
 class Products:
@@ -114,6 +120,7 @@ def block_krylov(
     seed: int,
     stack: bool | None = None,
     rescale: bool = True,
+    give_up: bool = False,
 ) -> list[KrylovOutcome]:
     """The leading k singular triplets of each matrix. All have one shape, dtype (float32 or float64) and device.
 
@@ -126,6 +133,7 @@ def block_krylov(
         seed: of the probes' generator.
         stack: iterate on all matrices at once; by default on an accelerator only.
         rescale: scale matrices of unusual magnitude first.
+        give_up: stop also where the residuals fall too slowly to be small by ``max_blocks``.
     """
     one = Products(matrices[:1], stack=False)
     probes = min(k + MORE_PROBES, one.short)
@@ -140,7 +148,7 @@ def block_krylov(
         if members:
             given = _stacked_rows([start[i] for i in members], widths[members[0]], one)
             products = Products([matrices[i] for i in members], stack)
-            found = _Iteration(products, k, tol, max_blocks, seed, probes, room).run(given, rescale)
+            found = _Iteration(products, k, tol, max_blocks, seed, probes, room, give_up).run(given, rescale)
             for i, outcome in zip(members, found, strict=True):
                 outcomes[i] = outcome
     return [
@@ -170,6 +178,7 @@ def _solve_scaled(
         scaled = (matrix.double() / scale).to(matrix.dtype) if isinstance(matrix, Tensor) else Scaled(matrix, scale)
         (outcome,) = block_krylov([scaled], k, tol, [start], max_blocks, seed, rescale=False)
         outcome.values, outcome.residuals = outcome.values * scale, outcome.residuals * scale
+        outcome.next_value *= scale
         return outcome
     value = 0.0 if scale == 0 else float("nan")
     eye = torch.eye(k, long, dtype=matrix.dtype, device=matrix.device) + value
@@ -181,13 +190,22 @@ class _Iteration:
     """One iteration, batched over the products' members."""
 
     def __init__(
-        self, products: Products, k: int, tol: float, max_blocks: int, seed: int, least_probes: int, room: int
+        self,
+        products: Products,
+        k: int,
+        tol: float,
+        max_blocks: int,
+        seed: int,
+        least_probes: int,
+        room: int,
+        give_up: bool = False,
     ) -> None:
         self.products, self.k, self.tol, self.max_blocks = products, k, tol, max_blocks
         self.room, self.least_probes = room, least_probes
+        self.give_up, self.last_residual = give_up, [math.nan] * len(products.members)
         self.block = max(min(BLOCK_WIDTH, products.short), least_probes + room)
         self.count = len(products.members)
-        self.generator = _generator(seed)
+        self.generator = seeded_generator(seed)
         # A product's rounding error relative to |W| |v|: below 8 units in the last place up to 24,576 terms.
         self.noise = 8 * torch.finfo(products.dtype).eps
         bytes_each = (4 * products.short + 8 * products.long) * self.count
@@ -221,7 +239,7 @@ class _Iteration:
                 continue
             pairs = RitzPairs(ritz[i], rotation[i], coupling[i] @ rotation[i, -self.fresh :] * (not complete))
             converged = self._is_resolved(pairs) and (complete or self._certified(i, pairs))
-            if converged or complete or blocks == self.max_blocks:
+            if converged or complete or blocks == self.max_blocks or self._is_hopeless(i, pairs, blocks):
                 self.outcomes[i] = self._outcome(i, pairs, converged, blocks)
 
     def _gaussian(self, rows: int) -> Tensor:
@@ -259,6 +277,17 @@ class _Iteration:
         first, last = (float(np.sqrt(max(pairs.values[j], 0.0))) for j in (0, min(self.k, pairs.values.size) - 1))
         rounding = 4 * self.products.short**0.5 * np.finfo(np.float64).eps
         return bool(self.tol >= 2 * self.noise and self.tol * (2 * last + self.tol * first) >= rounding * first)
+
+    def _is_hopeless(self, i: int, pairs: RitzPairs, blocks: int) -> bool:
+        """Whether the residual of the last value, falling as it did in the last block, is too large at the end."""
+        if not self.give_up or pairs.values.size < self.k:
+            return False
+        before, now = self.last_residual[i], float(np.sqrt(pairs.leaks[self.k - 1]) / max(pairs.values[0], 1e-300))
+        self.last_residual[i] = now
+        if blocks < FIRST_FORECAST or not now > 0:
+            return False
+        factor = min(now / before, 0.99)
+        return now * factor ** (self.max_blocks - blocks) > RESIDUAL_AT_THE_END
 
     def _certified(self, i: int, pairs: RitzPairs) -> bool:
         tolerance = self.tol * float(np.sqrt(max(pairs.values[0], 0.0)))
@@ -311,7 +340,8 @@ class _Iteration:
 
     def _outcome(self, i: int, pairs: RitzPairs, converged: bool, blocks: int) -> KrylovOutcome:
         """The triplets of member i, from its Ritz pairs."""
-        leading = max(self.k, self.room)
+        leading = max(self.k, min(SUBSPACE, pairs.values.size))
+        further = pairs.values[self.k + 4] if pairs.values.size > self.k + 4 else math.nan
         subspace = _device(pairs.rotation[:, :leading].T, self.basis) @ self.basis[i]
         turn, values, long = self._long_vectors(i, pairs.rotation[:, : self.k])
         lengths = np.sqrt(pairs.leaks[: self.k])
@@ -324,10 +354,11 @@ class _Iteration:
             subspace=subspace,
             converged=converged,
             blocks=blocks,
+            next_value=float(np.sqrt(max(further, 0.0))),
         )
 
 
-def _generator(seed: int) -> torch.Generator:
+def seeded_generator(seed: int) -> torch.Generator:
     """The probes' own stream: a weight that was drawn under the same seed must not begin with these very numbers."""
     digest = hashlib.blake2b(f"spectra probes {seed}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

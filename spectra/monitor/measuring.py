@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spectra.linalg.topk import TopSingularValues
+    from spectra.linalg.result import TopSingularValues
     from spectra.monitor.probes import Probe, Snapshot
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # naming the probes, as help does, does not wait for torch
     import torch
     from torch import Tensor, nn
 
-    from spectra.linalg.topk import TopSingularValues
+    from spectra.linalg.result import TopSingularValues
     from spectra.monitor.vectors import Directions
     from spectra.networks.matrices import WeightMatrix
 

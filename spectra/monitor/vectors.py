@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from spectra.linalg.topk import TopSingularValues
+    from spectra.linalg.result import TopSingularValues
 
 FILE_NAME = re.compile(r"vectors-(\d{8,})\.safetensors")
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectra.linalg.topk import TopSingularValues, top_singular_values
+from spectra.linalg.result import TopSingularValues
+from spectra.linalg.topk import top_singular_values
 from spectra.networks.checkpoint_files import StoredWeight, read_weights
 from spectra.networks.fused_attention import split_fused_attention
 from spectra.networks.matrices import as_matrix

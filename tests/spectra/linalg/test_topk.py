@@ -13,7 +13,7 @@ import spectra
 from spectra import top_singular_values, top_singular_values_batch
 from spectra.linalg import krylov
 
-METHODS = ("exact", "krylov", "svds")
+METHODS = ("exact", "gram", "krylov", "svds")
 SHAPES = [(1, 1), (1, 7), (7, 1), (2, 5), (3, 3), (17, 16), (40, 9), (24, 216), (216, 24), (130, 150)]
 
 
@@ -317,10 +317,17 @@ def test_a_reflection_has_equal_values_that_lapack_returns_none_of() -> None:
         assert torch.allclose(found.values, torch.full((3,), 1.7, dtype=torch.float64), rtol=1e-12)
 
 
-def test_auto_takes_the_gram_matrix_up_to_384_rows() -> None:
-    assert top_singular_values(make("slow", 384, 390)).method == "exact"
-    assert top_singular_values(make("slow", 385, 390)).method == "krylov"
+def test_auto_chooses_by_shape_and_by_what_a_start_tells() -> None:
+    spiked, plain = make("spiked", 400, 410).float(), make("gaussian", 400, 410).float()
+    assert top_singular_values(make("slow", 128, 390)).method == "exact"
+    assert top_singular_values(make("slow", 129, 390)).method == "gram"
     assert top_singular_values(make("slow", 900, 20)).method == "exact"
+    known, none = top_singular_values(spiked), top_singular_values(plain)
+    assert (known.method, none.method) == ("krylov", "gram"), "cold: by the iteration, and where it is slow by the Gram"
+    assert known.gap > 0.2 > 0.06 > none.gap
+    assert top_singular_values(spiked, start=known).method == "krylov"
+    again = top_singular_values(plain, start=none)
+    assert (again.method, again.passes) == ("gram", 3), "warm, and nothing stands out: no iteration is tried"
 
 
 def test_numpy_and_many_values() -> None:
