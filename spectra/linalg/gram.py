@@ -29,8 +29,8 @@ from torch import Tensor
 from spectra.linalg.certificate import probe_threshold
 from spectra.linalg.krylov import seeded_generator
 
-PROBES = 8
-BESIDE = 5
+ROUNDING_PROBES = 8
+VECTORS_BEYOND = 5
 """Eigenvectors beyond those asked for: the next start, and how far the values stand out."""
 
 RITZ_TOLERANCE = 2e-6
@@ -77,11 +77,11 @@ def certified_by_gram(matrix: Tensor, k: int, tol: float, start: Tensor | None, 
     if not SAFE_SQUARES[0] <= float(diagonal.max()) <= SAFE_SQUARES[1]:  # NaN is in no range
         return None
     generator = seeded_generator(seed)
-    drawn = torch.randn(len(wide), PROBES + 1, generator=generator, dtype=torch.float64)
+    drawn = torch.randn(len(wide), ROUNDING_PROBES + 1, generator=generator, dtype=torch.float64)
     first = drawn[:, 0].to(gram) / len(wide) ** 0.5
     if start is not None:  # a little of everything stays: of eigenvectors alone ARPACK could make nothing else
         first = RANDOM_SHARE * first + torch.linalg.qr(start.to(gram).T).Q.sum(1)
-    found = _eigenvectors(gram, min(k + BESIDE, len(wide) - 1), first)
+    found = _eigenvectors(gram, min(k + VECTORS_BEYOND, len(wide) - 1), first)
     if found is None:
         return None
     double, gram = wide.double(), gram.double()
@@ -92,7 +92,7 @@ def certified_by_gram(matrix: Tensor, k: int, tol: float, start: Tensor | None, 
     back = double @ torch.cat([long[:k] * values[:, None], images[basis.shape[1] :]]).T.contiguous()
     squares = values**2
     residual = back[:, :k] - short * squares
-    rounding = _norm(gram @ probes - back[:, k:]) / probe_threshold(PROBES)
+    rounding = _norm(gram @ probes - back[:, k:]) / probe_threshold(ROUNDING_PROBES)
     allowed = float((values[-1] + tol * values[0]) ** 2)
     level = allowed - rounding - _norm(residual)
     inner = (short * squares) @ short.T - gram

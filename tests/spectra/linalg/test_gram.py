@@ -93,7 +93,7 @@ def measured_and_true_rounding(matrix: Tensor, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(gram, "_norm", lambda m: norms.append(true(m)) or norms[-1])
     assert isinstance(certified_by_gram(matrix, 3, 1e-5, None, 0), GramOutcome)
     error = gram._lower_gram(matrix).double() - matrix.double() @ matrix.double().T
-    return norms[0] / gram.probe_threshold(gram.PROBES), float(torch.linalg.matrix_norm(error, 2))
+    return norms[0] / gram.probe_threshold(gram.ROUNDING_PROBES), float(torch.linalg.matrix_norm(error, 2))
 
 
 def test_the_bound_on_rounding_holds_and_is_not_vain(monkeypatch: pytest.MonkeyPatch) -> None:
