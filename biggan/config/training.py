@@ -170,6 +170,11 @@ class SpectraConfig(Section):
     """Singular values per weight matrix (Section 4.1: three)."""
     probes: list[str] | None = setting(None, numbers=False)
     """What to measure; null: everything."""
+    guarantee: Literal["certified", "tracked"] = setting("certified", numbers=False)
+    """certified: each singular value is right to 1e-5 of sigma_0; tracked: they are followed from measurement to
+    measurement, at a fraction of the cost, and certified every `certify_every` steps."""
+    certify_every: int = setting(100, numbers=False, low=1)
+    """With tracked: certify at measured steps that N divides."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spectra.linalg.result import TopSingularValues
-    from spectra.monitor.probes import Probe, Snapshot
+    from spectra.monitor.probes import Probe
+    from spectra.monitor.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

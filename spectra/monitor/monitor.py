@@ -18,7 +18,7 @@ from spectra.monitor.non_finite import KIND, FirstNonFinite
 from spectra.monitor.outlets import Outlets, Sink, Writes
 from spectra.monitor.probes import find_probes
 from spectra.monitor.schedule import Bursts, Schedule, as_schedule
-from spectra.monitor.settings import check_settings
+from spectra.monitor.settings import NOT_ANNOUNCED, check_settings
 from spectra.monitor.vectors import Kept
 from spectra.monitor.watched import WatchedNetworks, copies, those_that_fit
 from spectra.record.events import append_event, read_event_lines, supersede_events
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from spectra.detect.finding import Finding
     from spectra.detect.registry import Detector
     from spectra.draw.panels import Panels
-    from spectra.monitor.probes import Probe, Snapshot
+    from spectra.monitor.probes import Probe
+    from spectra.monitor.snapshot import Snapshot
 
 
 class Monitor:
@@ -68,6 +69,9 @@ class Monitor:
         top_k: singular values per weight matrix.
         probes: names from `spectra.PROBES`, or `Probe` objects. None: all of `PROBES`.
         tol: largest error of a singular value, relative to sigma0.
+        guarantee: "certified": every singular value is within `tol`; "tracked": those between two certifications are
+            followed by `spectra.linalg.tracked` instead, at a fraction of the cost, and never called converged.
+        certify_every: with "tracked", certify at measured steps that this number divides, and a matrix's first.
         detectors: names from `spectra.DETECTORS`, or `Detector` objects. None: all of `DETECTORS`.
         burst: how many steps after an `alarm` are all measured.
         tensorboard: a folder for the panels of `spectra.draw.panels`, of its own. None: no panels.
@@ -93,6 +97,8 @@ class Monitor:
         top_k: int = 3,
         probes: Sequence[str | Probe] | None = None,
         tol: float = 1e-5,
+        guarantee: str = "certified",
+        certify_every: int = 100,
         detectors: Sequence[str | Detector] | None = None,
         burst: int = 50,
         tensorboard: str | Path | None = None,
@@ -101,7 +107,10 @@ class Monitor:
         sinks: Iterable[Sink] = (),
         on_failed_write: str = "raise",
     ) -> None:
-        check_settings(run, start_step=start_step, top_k=top_k, tol=tol)
+        check_settings(
+            run, start_step=start_step, top_k=top_k, tol=tol, guarantee=guarantee, certify_every=certify_every
+        )
+        self._tracks, self._certify_every = guarantee == "tracked", certify_every
         self.top_k, self.tol = top_k, tol
         self._outlets, self._write = Outlets(sinks, on_alarm), Writes(Path(run), on_failed_write)
         self.schedule = Bursts(as_schedule(every), burst)
@@ -110,7 +119,7 @@ class Monitor:
         self.probes = find_probes(probes) if self.networks else []
         self._gradients_needed = any(probe.needs_gradients for probe in self.probes)
         self._before_needed = any(probe.needs_before for probe in self.probes)
-        self._turns_needed = any(probe.needs_last for probe in self.probes)
+        self._turns_needed = self._tracks or any(probe.needs_last for probe in self.probes)
         self.detectors = Detectors(detectors)
         self._emit: Callable[..., None] | None = None
         self.run = run = Path(run)
@@ -132,7 +141,7 @@ class Monitor:
         self._segment = start_step, self.watched.generation
         self._reported: set[tuple[str | None, str | None]] = set()
         devices = {matrix.name: matrix.raw().device for matrix in self.watched.matrices}
-        self._directions = Kept(run, start_step, devices, saved_steps)
+        self._directions = Kept(run, start_step, devices, saved_steps, self._tracks)
         self._seconds = 0.0
         self._scores: dict[int, dict[str, float]] = {}
         self._first_non_finite = FirstNonFinite(run, start_step)
@@ -224,6 +233,7 @@ class Monitor:
         self._close(draw=True)
 
     def _close(self, *, draw: bool) -> None:
+        self._write(self._directions.flush)
         self._write(self.record.close)
         panels, self.panels = self.panels, None
         if panels is not None:
@@ -305,6 +315,7 @@ class Monitor:
 
     def before_checkpoint(self, step: int) -> None:
         """The state of `step` is about to be saved: what was recorded up to here is on the disk first."""
+        self._write(self._directions.flush)
         self._write(self.record.flush, durable=True)
 
     def on_checkpoint(self, step: int, path: Path | None = None) -> None:
@@ -343,7 +354,7 @@ class Monitor:
             self._segment = self._last_step, self.watched.generation
 
     def _snapshot(self, step: int) -> Snapshot:
-        from spectra.monitor.probes import Snapshot
+        from spectra.monitor.snapshot import Snapshot
 
         parameters = self.watched.parameters
         return Snapshot(
@@ -356,6 +367,7 @@ class Monitor:
             tol=self.tol,
             step=step,
             names={id(p): name for name, p in reversed(self.watched.parameters.items())},
+            followed={} if step % self._certify_every == 0 else self._directions.followed,
         )
 
     def _check_announced(self, step: int) -> None:
@@ -364,12 +376,7 @@ class Monitor:
         for method, needed, called in needs:
             missing = [name for name in self.networks if name not in called]
             if needed and missing:
-                raise RuntimeError(
-                    f"after_step({step}) was called without {method}({missing[0]!r}), which every step needs for "
-                    "each network. "
-                    "Call after_step when all networks have been updated, or choose probes that need neither gradients "
-                    "nor updates: probes=['singular_values', 'frobenius']"
-                )
+                raise RuntimeError(NOT_ANNOUNCED.format(step=step, method=method, network=missing[0]))
 
     def _knows(self, network: str) -> bool:
         if self.networks and network not in self.networks:

@@ -12,106 +12,19 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from spectra.draw.charts import Chart
 from spectra.extensions import load_extensions
+from spectra.monitor.snapshot import norms_of
 from spectra.nearest import nearest
 
 if TYPE_CHECKING:  # naming the probes, as help does, does not wait for torch
-    import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from spectra.linalg.result import TopSingularValues
-    from spectra.monitor.vectors import Directions
-    from spectra.networks.matrices import WeightMatrix
+    from spectra.monitor.snapshot import Snapshot
 
     Numbers = Mapping[str, float | Tensor]
-
-
-@dataclass
-class Snapshot:
-    """What a probe may read, after a step. It must change none of it.
-
-    Attributes:
-        matrices: the weight matrices of all networks.
-        parameters: by name with the network's before it ("G.linear.weight"): every one that is trained.
-        gradients: copies by parameter name, of the last update of this step, before clipping. A parameter that had
-            none is missing.
-        before: copies by parameter name, from before this step's first update; empty where none could be made.
-        top_k: how many singular values are asked for.
-        last: the singular vectors of the last measurement by matrix, as far as they are known.
-        tol: largest error of a singular value, relative to sigma0.
-        step: the step that is measured.
-    """
-
-    matrices: Sequence[WeightMatrix]
-    parameters: Mapping[str, nn.Parameter]
-    gradients: Mapping[str, Tensor]
-    before: Mapping[str, Tensor]
-    top_k: int
-    last: Mapping[str, Directions] = field(default_factory=dict)
-    tol: float = 1e-5
-    step: int = 0
-    names: Mapping[int, str] = field(default_factory=dict)  # of parameters, by id
-
-    @cached_property
-    def top(self) -> list[TopSingularValues]:
-        """The top singular triplets of each matrix as it is now, computed once for all probes.
-
-        From random vectors of the step's own, and never from the last measurement's, of which a resumed or branched
-        run may know nothing: what is recorded is a function of the weights and the step alone.
-        """
-        from spectra.linalg.topk import top_singular_values_batch
-
-        return top_singular_values_batch([m.raw() for m in self.matrices], self.top_k, tol=self.tol, seed=self.step)
-
-    @cached_property
-    def gradient_norms(self) -> dict[str, float]:
-        """The lengths of `gradients`, summed in float64, by parameter name."""
-        return _norms(self.gradients)
-
-    @cached_property
-    def before_norms(self) -> dict[str, float]:
-        """The lengths of the parameters before the step, where these are known."""
-        return _norms(self.before)
-
-    @cached_property
-    def norms(self) -> dict[str, float]:
-        """The lengths of the parameters now."""
-        return _norms({name: parameter.detach() for name, parameter in self.parameters.items()})
-
-    @cached_property
-    def updates(self) -> dict[str, Tensor]:
-        """What the step added to each parameter, where the parameter before it is known."""
-        import torch
-
-        if not self.before:
-            return {}
-        now = [self.parameters[name].detach() for name in self.before]
-        return dict(zip(self.before, torch._foreach_sub(now, list(self.before.values())), strict=True))
-
-    @cached_property
-    def update_norms(self) -> dict[str, float]:
-        """The lengths of `updates`."""
-        return _norms(self.updates)
-
-    @cached_property
-    def parts(self) -> list[Snapshot]:
-        """The same for each layer alone, for what fails on all of them together."""
-        from spectra.monitor.measuring import split
-
-        return list(split(self))
-
-    def took_part(self, name: str) -> bool:
-        """Whether a parameter had a gradient, or moved without: else its update of 0 is none."""
-        return name in self.gradients or self.update_norms.get(name, 0.0) != 0
-
-    def name_of(self, matrix: WeightMatrix) -> str:
-        """The name of a matrix's parameter; empty where it is not trained."""
-        return self.names.get(id(matrix.parameter()), "")
 
 
 class Probe(ABC):
@@ -142,7 +55,7 @@ class Probe(ABC):
 class SingularValues(Probe):
     """sigma0, sigma1, ... of each raw weight matrix (Section 4.1), the largest residual, and whether they converged."""
 
-    quantities = ("sigma*", "residual", "converged")
+    quantities = ("sigma*", "residual", "converged", "tracked")
     charts = (
         Chart("sigma_0", "sigma0", r"$\sigma_0$"),
         Chart("sigma_1", "sigma1", r"$\sigma_1$"),
@@ -157,6 +70,8 @@ class SingularValues(Probe):
             numbers |= {f"sigma{i}/{matrix.name}": value for i, value in enumerate(found.values.tolist())}
             numbers[f"residual/{matrix.name}"] = max(found.residuals.tolist(), key=lambda r: (math.isnan(r), r))
             numbers[f"converged/{matrix.name}"] = float(found.converged)
+            if found.method == "tracked":
+                numbers[f"tracked/{matrix.name}"] = 1.0
         return numbers
 
 
@@ -169,7 +84,7 @@ class Frobenius(Probe):
     def measure(self, snapshot: Snapshot) -> Numbers:
         """Summed in float64."""
         known = {m.name: snapshot.norms.get(snapshot.name_of(m)) for m in snapshot.matrices}
-        others = _norms({m.name: m.raw() for m in snapshot.matrices if known[m.name] is None})
+        others = norms_of({m.name: m.raw() for m in snapshot.matrices if known[m.name] is None})
         return {f"frobenius/{name}": others[name] if norm is None else norm for name, norm in known.items()}
 
 
@@ -241,7 +156,7 @@ class TopShares(Probe):
                     blocks[f"{what}_share/{matrix.name}"] = block
                     whole.append(norms[name])
         with np.errstate(all="ignore"):
-            shares = (np.array(list(_norms(blocks).values())) / np.array(whole)) ** 2
+            shares = (np.array(list(norms_of(blocks).values())) / np.array(whole)) ** 2
         return dict(zip(blocks, shares.tolist(), strict=True))
 
 
@@ -376,17 +291,3 @@ def find_probes(chosen: Sequence[str | Probe] | None) -> list[Probe]:
             raise TypeError(f"a probe is a name or an instance of a subclass of spectra.Probe; got {probe!r}")
         found.append(PROBES[probe]() if isinstance(probe, str) else probe)
     return found
-
-
-def _norms(tensors: Mapping[str, Tensor]) -> dict[str, float]:
-    """Lengths, summed in float64, fetched from each device at once."""
-    import torch
-
-    by_device: dict[torch.device, list[str]] = {}
-    for name, tensor in tensors.items():
-        by_device.setdefault(tensor.device, []).append(name)
-    found: dict[str, float] = {}
-    for names in by_device.values():
-        norms = torch._foreach_norm([tensors[name] for name in names], 2, dtype=torch.float64)
-        found.update(zip(names, torch.stack(norms).tolist(), strict=True))
-    return {name: found[name] for name in tensors}

@@ -29,10 +29,12 @@ FILE_NAME = re.compile(r"vectors-(\d{8,})\.safetensors")
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """The k top singular vectors of one matrix, as columns: left (rows, k) and right (columns, k)."""
+    """The k top singular vectors of one matrix, as columns: left (rows, k) and right (columns, k); and the directions
+    from which it is followed, (shorter side, j), where it is."""
 
     left: Tensor
     right: Tensor
+    subspace: Tensor | None = None
 
 
 class Kept:
@@ -42,7 +44,9 @@ class Kept:
         run: the run directory, whose record exists.
         start_step: the step that is gone on from; what was measured after it is removed.
         devices: where each matrix lies.
-        saved_steps: gives the steps that the run can be resumed at now. None: those told to `saved`, in any session.
+        saved_steps: gives the steps that the run can be resumed at now, to whose saving `flush` is called before. None:
+            those told to `saved`, in any session; every measurement is then written at once.
+        follow: whether the directions are kept from which matrices are followed.
     """
 
     def __init__(
@@ -51,14 +55,14 @@ class Kept:
         start_step: int,
         devices: Mapping[str, torch.device],
         saved_steps: Callable[[], Iterable[int]] | None,
+        follow: bool = False,
     ) -> None:
         forget_directions_after(run, start_step)
-        self._run, self._saved_steps = run, saved_steps
+        self._run, self._saved_steps, self._follow = run, saved_steps, follow
+        self._unwritten: int | None = None
         self._saved = {start_step, *_files(run)}
         self.last = {
-            name: Directions(one.left.to(devices[name]), one.right.to(devices[name]))
-            for name, one in read_directions(run, start_step).items()
-            if name in devices
+            name: _on(one, devices[name]) for name, one in read_directions(run, start_step).items() if name in devices
         }
 
     def saved(self, step: int) -> None:
@@ -66,12 +70,34 @@ class Kept:
         self._saved.add(step)
 
     def keep(self, step: int, found: Mapping[str, TopSingularValues]) -> None:
-        """Remember the vectors measured at `step`, here and in the run directory."""
+        """Remember the vectors measured at `step`, here and, by the next `flush`, in the run directory."""
         self.last = {  # copied as they are read back: the order of a sum's terms, and so its bits, depends on strides
-            name: Directions(_contiguous(one.left), _contiguous(one.right)) for name, one in found.items()
+            name: Directions(
+                _contiguous(one.left), _contiguous(one.right), _contiguous(one.subspace) if self._follow else None
+            )
+            for name, one in found.items()
         }
-        write_directions(self._run, step, self.last)
-        keep_directions_of(self._run, self._saved_steps() if self._saved_steps else self._saved)
+        self._unwritten = step
+        if self._saved_steps is None:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is remembered to the run directory, where it is not there yet."""
+        if self._unwritten is not None:
+            write_directions(self._run, self._unwritten, self.last)
+            keep_directions_of(self._run, self._saved_steps() if self._saved_steps else self._saved)
+            self._unwritten = None
+
+    @property
+    def followed(self) -> dict[str, Tensor]:
+        """By matrix what `track` starts from; empty unless matrices are followed."""
+        known = {name: one.subspace for name, one in self.last.items()}
+        return {name: subspace for name, subspace in known.items() if self._follow and subspace is not None}
+
+
+def _on(one: Directions, device: torch.device) -> Directions:
+    subspace = None if one.subspace is None else one.subspace.to(device)
+    return Directions(one.left.to(device), one.right.to(device), subspace)
 
 
 def _contiguous(tensor: Tensor) -> Tensor:
@@ -85,6 +111,8 @@ def write_directions(run: Path, step: int, found: Mapping[str, Directions]) -> N
     tensors: dict[str, Tensor] = {}
     for name, one in found.items():
         tensors |= {f"left/{name}": one.left.cpu(), f"right/{name}": one.right.cpu()}
+        if one.subspace is not None:
+            tensors[f"subspace/{name}"] = one.subspace.cpu()
     write_tensors(_path(run, step), tensors, {"crc32": _crc(tensors)})
 
 
@@ -102,7 +130,10 @@ def read_directions(run: str | Path, step: int) -> dict[str, Directions]:
         if known is not None and known != _crc(tensors):
             return {}
         names = [name.removeprefix("left/") for name in tensors if name.startswith("left/")]
-        return {name: Directions(tensors[f"left/{name}"], tensors[f"right/{name}"]) for name in names}
+        return {
+            name: Directions(tensors[f"left/{name}"], tensors[f"right/{name}"], tensors.get(f"subspace/{name}"))
+            for name in names
+        }
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError):
         return {}
 

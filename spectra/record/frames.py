@@ -26,7 +26,8 @@ def load(run: str | Path) -> dict[str, pd.DataFrame]:
 
         - "spectra": one row a measured step and weight matrix: step, network, layer, kind, depth (position in its
           network), out and rest (the matrix is out x rest), sigma0, sigma1, ..., ratio (sigma0 / sigma1), residual
-          (the largest of them, in units of sigma), converged (1 or 0), frobenius, stable_rank (the square of
+          (the largest of them, in units of sigma), converged (1 or 0), guarantee ("certified", "tracked" or "none"; see
+          `spectra.Monitor`), frobenius, stable_rank (the square of
           frobenius / sigma0), sigma_estimate (Spectral Normalization's own) and sigma_lag (1 - estimate / sigma0),
           then what further probes recorded of matrices (Section 4.1, Appendix F);
         - "gradients": one row a measured step and parameter: step, network, parameter, depth, gradient_norm,
@@ -181,6 +182,7 @@ def _spectra(series: _Series) -> pd.DataFrame:
     nothing = np.full(len(steps), np.nan)
     sigmas = sorted((c for c in columns if re.fullmatch(r"sigma\d+", c)), key=lambda c: int(c[5:]))
     sigmas += [c for c in ("sigma0", "sigma1", "sigma2") if c not in sigmas]
+    tracked = columns.pop("tracked", nothing) == 1
     take = {name: columns.get(name, nothing) for name in (*sigmas, "residual", "converged", "frobenius")}
     estimate = columns.get("sigma_estimate", nothing)
     with np.errstate(all="ignore"):
@@ -190,6 +192,8 @@ def _spectra(series: _Series) -> pd.DataFrame:
             "sigma_estimate": estimate,
             "sigma_lag": 1 - estimate / take["sigma0"],
         }
+    codes = np.where(tracked, 1, np.where(take["converged"] == 1, 0, 2)).astype(np.int8)
+    guarantee = {"guarantee": pd.Categorical.from_codes(codes, ["certified", "tracked", "none"])}
     frame = {
         "step": steps,
         "network": _category(subject, [fact["network"] for fact in facts]),
@@ -200,7 +204,7 @@ def _spectra(series: _Series) -> pd.DataFrame:
         "rest": _number(subject, [fact["shape"][1] for fact in facts]),
     }
     further = {name: values for name, values in columns.items() if name not in take and name not in derived}
-    return pd.DataFrame(frame | take | derived | further)
+    return pd.DataFrame(frame | take | guarantee | derived | further)
 
 
 def _gradients(series: _Series) -> pd.DataFrame:

@@ -122,7 +122,7 @@ def _broken(rows: pd.DataFrame, recorded: Sequence[str]) -> Reasons:
             what, step = ("infinite" if np.isinf(values[bad[0]]) else "NaN"), rows.step.to_numpy()[bad[0]]
             found.append((100.0, f"{words} is {what} at step {step:,} ({len(bad)} of {len(values)} measurements)"))
             break
-    poor = int((rows.converged.to_numpy() == 0).sum())
+    poor = int(((rows.converged == 0) & (rows.guarantee != "tracked")).sum())
     if poor:
         found.append((5.0, f"the singular values did not converge in {poor} of {len(rows)} measurements"))
     return found
