@@ -34,6 +34,14 @@ def normalized_weights(layers: Sequence[SpectrallyNormalized], *, iterate: bool)
     return list(_Divide.apply(u, v, sigmas, *weights))
 
 
+@torch.no_grad()
+def sigma_estimates(layers: Sequence[SpectrallyNormalized]) -> list[Tensor]:
+    """u^T W v of each layer, a scalar, from its vector u as it is; changes nothing."""
+    matrices = [in_memory_order(layer.mapped_weight()) for layer in layers]
+    v = _unit(layers, [torch.mv(m.t(), layer.u) for m, layer in zip(matrices, layers, strict=True)])
+    return [torch.dot(layer.u, torch.mv(m, right)) for m, right, layer in zip(matrices, v, layers, strict=True)]
+
+
 def _unit(layers: Sequence[SpectrallyNormalized], vectors: list[Tensor]) -> list[Tensor]:
     """Each vector over its norm, or over its layer's epsilon where that is larger."""
     norms = torch._foreach_norm(vectors)

@@ -83,27 +83,28 @@ def _followed(wide: Sequence[Tensor], starts: Sequence[Tensor], k: int) -> list[
         squares = torch.where(finite[:, None, None], squares, torch.zeros_like(squares))
     ritz, turn = torch.linalg.eigh(squares)
     ritz, turn = ritz.flip(-1)[:, :kept], turn.flip(-1)[..., :kept].mT
-    near, far = turn.to(basis) @ basis, turn @ double
-    back = far.to(basis) @ stacked.mT
-    values = torch.linalg.vector_norm(far, dim=-1)
-    residual = back - ritz[..., None].to(basis) * near
-    added = turn.clone()
+    ritz, turned = ritz.clamp_min(0), turn.to(basis)
+    near, far = turned @ basis, turned @ images
+    values = ritz.sqrt()
+    residual = far @ stacked.mT - ritz[..., None].to(basis) * near
+    added = turned.clone()
     added[..., :kept] = 0  # what the new vectors have beyond the old ones, which come first in the basis
-    parts = [near, residual, added.to(basis) @ basis] if basis.shape[1] > kept else [near, residual]
+    parts = [near, residual, added @ basis] if basis.shape[1] > kept else [near, residual]
     subspace = _of_unit_length(torch.cat(parts, dim=1))
-    lengths = torch.linalg.vector_norm(residual, dim=-1).double() / values.clamp_min(torch.finfo(torch.float64).tiny)
-    long = far / values[..., None].clamp_min(torch.finfo(torch.float64).tiny)
+    tiny = torch.finfo(basis.dtype).tiny
+    lengths = torch.linalg.vector_norm(residual, dim=-1).double() / values.clamp_min(tiny)
+    long = far / values[..., None].to(far).clamp_min(tiny)
     host = torch.stack([values, lengths]).cpu()
     known = finite.tolist()
     if not all(known):
         host[:, ~finite.cpu()] = math.nan
-    if long.dtype != stacked.dtype:
-        long = long.to(stacked.dtype)
-    turned = subspace.mT
+    columns_of = subspace.mT
     found = []
     for i, (rows, columns) in enumerate(tuple(w.shape) for w in wide):
         vectors = near[i, :k, :rows], long[i, :k, :columns]
-        found.append((known[i], host[0, i, :k], *vectors, host[1, i, :k], turned[i, :rows, : 3 * rows].contiguous()))
+        found.append(
+            (known[i], host[0, i, :k], *vectors, host[1, i, :k], columns_of[i, :rows, : 3 * rows].contiguous())
+        )
     return found
 
 

@@ -18,7 +18,7 @@ from spectra.monitor.non_finite import KIND, FirstNonFinite
 from spectra.monitor.outlets import Outlets, Sink, Writes
 from spectra.monitor.probes import find_probes
 from spectra.monitor.schedule import Bursts, Schedule, as_schedule
-from spectra.monitor.settings import NOT_ANNOUNCED, check_settings
+from spectra.monitor.settings import check_announced, check_settings
 from spectra.monitor.vectors import Kept
 from spectra.monitor.watched import WatchedNetworks, copies, those_that_fit
 from spectra.record.events import append_event, read_event_lines, supersede_events
@@ -54,8 +54,8 @@ class Monitor:
     the last one's singular vectors, kept beside the record (`spectra.monitor.vectors`): neither a save nor a resume
     moves a recorded bit. Trouble that is found in the series becomes an event: a `spike`, or an `alarm` with its
     `cause` ("explosion", ...; see `spectra.DETECTORS`). The seconds that it took are
-    recorded as `monitor/seconds`, those since the last measurement. On measured steps it holds one copy of the weights
-    and one of the gradients. `spectra.watch` finds the updates by itself.
+    recorded as `monitor/seconds`. On measured steps it holds one copy of the weights and one of the gradients.
+    `spectra.watch` finds the updates by itself.
 
     Layers may come, go and change their shape. What cannot be measured is an event `not_measured` with its `layer` and
     the `reason`, once, and costs no other layer. A write that fails raises its `OSError`.
@@ -110,8 +110,7 @@ class Monitor:
         check_settings(
             run, start_step=start_step, top_k=top_k, tol=tol, guarantee=guarantee, certify_every=certify_every
         )
-        self._tracks, self._certify_every = guarantee == "tracked", certify_every
-        self.top_k, self.tol = top_k, tol
+        self.top_k, self.tol, self._certify_every = top_k, tol, certify_every
         self._outlets, self._write = Outlets(sinks, on_alarm), Writes(Path(run), on_failed_write)
         self.schedule = Bursts(as_schedule(every), burst)
         self.watched = WatchedNetworks(networks)
@@ -119,7 +118,8 @@ class Monitor:
         self.probes = find_probes(probes) if self.networks else []
         self._gradients_needed = any(probe.needs_gradients for probe in self.probes)
         self._before_needed = any(probe.needs_before for probe in self.probes)
-        self._turns_needed = self._tracks or any(probe.needs_last for probe in self.probes)
+        tracks = guarantee == "tracked"
+        self._turns_needed = tracks or any(probe.needs_last for probe in self.probes)
         self.detectors = Detectors(detectors)
         self._emit: Callable[..., None] | None = None
         self.run = run = Path(run)
@@ -141,7 +141,7 @@ class Monitor:
         self._segment = start_step, self.watched.generation
         self._reported: set[tuple[str | None, str | None]] = set()
         devices = {matrix.name: matrix.raw().device for matrix in self.watched.matrices}
-        self._directions = Kept(run, start_step, devices, saved_steps, self._tracks)
+        self._directions = Kept(run, start_step, devices, saved_steps, tracks)
         self._seconds = 0.0
         self._scores: dict[int, dict[str, float]] = {}
         self._first_non_finite = FirstNonFinite(run, start_step)
@@ -155,7 +155,7 @@ class Monitor:
                 return
             self._begun.add(network)
             if self._before_needed and self.may_be_due():
-                self.watched.read()
+                self._read_once()
                 self._before |= copies(self.watched.by_network[network])
 
     def after_backward(self, network: str, k: int = 0) -> None:
@@ -167,7 +167,7 @@ class Monitor:
             if not self._knows(network):
                 return
             if self._gradients_needed and self.may_be_due():
-                self.watched.read()
+                self._read_once()
                 mine = self.watched.by_network[network]
                 for name in mine:
                     self._gradients.pop(name, None)
@@ -175,8 +175,8 @@ class Monitor:
             self._backward.add(network)
 
     def take_gradients(self, network: str, gradients: Mapping[str, Tensor]) -> None:
-        """As `after_backward`, with the gradients by parameter name ("G.linear.weight"), which the monitor keeps.
-        Parameters that are not among them stay as they were."""
+        """As `after_backward`, with gradients by parameter name ("G.linear.weight"), which the monitor keeps. Those of
+        other parameters stay as they were."""
         if self._knows(network):
             self._backward.add(network)
             self._gradients |= gradients
@@ -198,7 +198,10 @@ class Monitor:
             first = self._stride == 0
             if step < self._last_step or (step == self._last_step and not (first and step == 0)):
                 raise ValueError(f"step {step} comes after step {self._last_step}: steps must grow")
-            self._check_announced(step)
+            if self._gradients_needed:
+                check_announced(step, "after_backward", self.networks, self._backward)
+            if self._before_needed:
+                check_announced(step, "before_update", self.networks, self._begun)
             given = self._as_floats(step, scalars or {})
             due = bool(self.networks) and self.schedule.is_due(step)
             measured = self._measure(step) if due else {}
@@ -370,14 +373,6 @@ class Monitor:
             followed={} if step % self._certify_every == 0 else self._directions.followed,
         )
 
-    def _check_announced(self, step: int) -> None:
-        needs = [("after_backward", self._gradients_needed, self._backward)]
-        needs += [("before_update", self._before_needed, self._begun)]
-        for method, needed, called in needs:
-            missing = [name for name in self.networks if name not in called]
-            if needed and missing:
-                raise RuntimeError(NOT_ANNOUNCED.format(step=step, method=method, network=missing[0]))
-
     def _knows(self, network: str) -> bool:
         if self.networks and network not in self.networks:
             raise ValueError(f"unknown network {network!r}; known: {', '.join(map(repr, self.networks))}")
@@ -388,10 +383,17 @@ class Monitor:
         return self._stride == 0 or self.schedule.is_due(self._last_step + self._stride)
 
     def _forget_step(self) -> None:
+        self._is_read = False
         self._before: dict[str, Tensor] = {}
         self._gradients: dict[str, Tensor] = {}
         self._begun: set[str] = set()
         self._backward: set[str] = set()
+
+    def _read_once(self) -> None:
+        """Look for layers that have come or gone, once before the updates of a step."""
+        if not self._is_read:
+            self._is_read = True
+            self.watched.read()
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

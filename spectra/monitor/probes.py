@@ -95,8 +95,10 @@ class SigmaEstimate(Probe):
 
     def measure(self, snapshot: Snapshot) -> Numbers:
         """The sigma that the layer divides by, without changing its vectors."""
-        estimates = {m.name: m.sigma_estimate() for m in snapshot.matrices}
-        return {f"sigma_estimate/{name}": value for name, value in estimates.items() if value is not None}
+        from spectra.networks.matrices import sigma_estimates
+
+        estimates = zip(snapshot.matrices, sigma_estimates(snapshot.matrices), strict=True)
+        return {f"sigma_estimate/{m.name}": value for m, value in estimates if value is not None}
 
 
 class SingularVectorAngle(Probe):

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from spectra.nearest import nearest
 
-NOT_ANNOUNCED = (
-    "after_step({step}) was called without {method}({network!r}), which every step needs for each network. Call "
-    "after_step when all networks have been updated, or choose probes that need neither gradients nor updates: "
-    "probes=['singular_values', 'frobenius']"
-)
 GUARANTEES = ("certified", "tracked")
 
 
@@ -31,3 +27,14 @@ def check_settings(run: Any, *, start_step: Any, top_k: Any, tol: Any, guarantee
     if guarantee not in GUARANTEES:
         known = " or ".join(map(repr, GUARANTEES))
         raise ValueError(f"guarantee is {known}; got {guarantee!r}{nearest(str(guarantee), GUARANTEES)}")
+
+
+def check_announced(step: int, method: str, networks: Iterable[str], called: Collection[str]) -> None:
+    """Raise `RuntimeError` if `method` was not called for one of the networks before `after_step(step)`."""
+    missing = next((name for name in networks if name not in called), None)
+    if missing is not None:
+        raise RuntimeError(
+            f"after_step({step}) was called without {method}({missing!r}), which every step needs for each network. "
+            "Call after_step when all networks have been updated, or choose probes that need neither gradients nor "
+            "updates: probes=['singular_values', 'frobenius']"
+        )

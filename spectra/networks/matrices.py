@@ -46,8 +46,9 @@ class NormalizedLayer(Protocol):
 
     Besides the method the layer keeps its raw parameter in ``weight``. Two more attributes are read where it has
     them: ``sigma_estimate()``, Spectral Normalization's own running estimate of sigma_0 of the raw weight, a scalar;
-    and ``is_mapped``, False while the layer applies its raw weight after all. Nothing read may change the layer (no
-    power iteration); gradients are not needed.
+    and ``is_mapped``, False while the layer applies its raw weight after all. Where its class has a static method
+    ``sigma_estimates(layers)``, that gives those of several layers at once, in order, as tensors. Nothing read may
+    change the layer (no power iteration); gradients are not needed.
     """
 
     def normalized_weight(self) -> Tensor:
@@ -117,6 +118,24 @@ class WeightMatrix:
             with torch.no_grad():
                 weight = read().detach()
         return convolution_operator(self.module, size, weight)
+
+
+@torch.no_grad()
+def sigma_estimates(matrices: Sequence[WeightMatrix]) -> list[float | None]:
+    """`WeightMatrix.sigma_estimate` of each, together where the layers' class can do so."""
+    found: list[float | None] = [None] * len(matrices)
+    together: dict[Callable, list[int]] = {}
+    for i, matrix in enumerate(matrices):
+        batched = getattr(type(matrix.module), "sigma_estimates", None)
+        if batched is None:
+            found[i] = matrix.sigma_estimate()
+        elif matrix._weight.sigma is not None:
+            together.setdefault(batched, []).append(i)
+    for batched, members in together.items():
+        estimates = torch.stack([one.reshape(()) for one in batched([matrices[i].module for i in members])])
+        for i, value in zip(members, estimates.tolist(), strict=True):
+            found[i] = value
+    return found
 
 
 def weight_matrices(network: nn.Module | Mapping[str, nn.Module]) -> list[WeightMatrix]:

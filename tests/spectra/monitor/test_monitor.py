@@ -347,16 +347,21 @@ class Signal:
         return lambda *_: None
 
 
-def test_no_save_resume_or_signal_moves_a_recorded_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("guarantee", ["certified", "tracked"])
+def test_no_save_resume_or_signal_moves_a_recorded_bit(
+    guarantee: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Other checkpoint schedules, a resume on and off the schedule of measurements, a state saved on SIGTERM."""
     from biggan.cli.options import parse
     from biggan.cli.train import train_main
     from biggan.run.assemble import train_session
     from biggan.run.session import open_new
 
-    monkeypatch.setattr("spectra.linalg.topk.EXACT_UP_TO", 4)  # by Krylov iterations, which begin somewhere
+    monkeypatch.setattr("spectra.linalg.topk.EXACT_UP_TO_ON_CPU", 4)  # by Krylov iterations, which begin somewhere
+    monkeypatch.setattr("spectra.linalg.solvers.GRAM_UP_TO", 4)
     runs = {name: tmp_path / name for name in ("whole", "often", "signalled")}
-    start = {name: ["--out", str(run), *OPTIONS] for name, run in runs.items()}
+    options = [*OPTIONS, f"--spectra.guarantee={guarantee}", "--spectra.certify_every=4"]
+    start = {name: ["--out", str(run), *options] for name, run in runs.items()}
     assert train_main([*start["whole"], "--steps=8", "--checkpoint.every=100"]) == 0
     assert train_main([*start["often"], "--steps=5", "--checkpoint.every=1", "--checkpoint.keep=2"]) == 0
     assert train_main(["--resume", str(runs["often"]), "--steps=8", "--quiet"]) == 0
@@ -366,6 +371,9 @@ def test_no_save_resume_or_signal_moves_a_recorded_bit(tmp_path: Path, monkeypat
     whole, *others = (recorded(run) for run in runs.values())
     assert {name.partition("/")[0] for _, name in whole} >= {"sigma0", "residual", "turn0", "update_share", "loss", "D"}
     assert {step for step, name in whole if name.startswith("turn0/")} == {4, 6, 8}
+    tracked = {step for step, name in whole if name.startswith("tracked/")}
+    assert tracked == ({6} if guarantee == "tracked" else set()), "2 is the first, and 4 divides 4 and 8"
+    assert {value for (step, name), value in whole.items() if name.startswith("converged/") and step in tracked} <= {0}
     for other in others:
         assert set(other) == set(whole)
         assert [key for key, value in whole.items() if other[key].tobytes() != value.tobytes()] == []
