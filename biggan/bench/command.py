@@ -1,4 +1,5 @@
-"""`python -m biggan.bench [PRESET] [--any.option VALUE]`, and its other reports: --ablate, --growth, --gpu-report."""
+"""`python -m biggan.bench [PRESET] [--any.option VALUE]`, and its other reports: --ablate, --growth, --watching,
+--gpu-report."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from biggan.errors import UserError
 REPORTS = {
     "ablate": "the speed with each switch of `speed` on and off, on three presets",
     "growth": "how a step's cost grows with channels, resolution and batch",
+    "watching": "what a monitor adds to a step, at the preset's schedule and at every step",
     "gpu_report": "the roofline of one GPU, its largest batch, time against batch, the cost of the monitor",
 }
 
@@ -69,6 +71,10 @@ def _report(name: str, arguments: argparse.Namespace, rest: list[str]) -> tuple[
         from biggan.bench.growth import grow
 
         return grow(rest, rounds=arguments.rounds, log=_progress), tables.print_growth
+    if name == "watching":
+        from biggan.bench.watching import watching
+
+        return watching(rest, rounds=arguments.rounds, log=_progress), tables.print_watching
     from biggan.bench.gpu import gpu_report
 
     return gpu_report(rest, rounds=arguments.rounds, log=_progress), tables.print_gpu
@@ -82,8 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m biggan.bench",
         allow_abbrev=False,
-        usage="python -m biggan.bench [PRESET ...] [--section.field VALUE ...] [--ablate | --growth | --gpu-report] "
-        "[--json]",
+        usage="python -m biggan.bench [PRESET ...] [--section.field VALUE ...] [--ablate | --growth | --watching | "
+        "--gpu-report] [--json]",
         description="Measure training and loading speed of a configuration on this machine. Takes biggan-train's "
         "presets and options; --ablate takes several presets, and applies the options to all. Nothing is written.",
     )

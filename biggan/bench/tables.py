@@ -147,3 +147,22 @@ def print_gpu(found: dict[str, Any]) -> None:
         f"algorithms: {found['deterministic']['price']:+.1%}."
     )
     Console().print(table)
+
+
+def print_watching(found: dict[str, Any]) -> None:
+    """A line for each kind of monitor, and what its schedule costs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="What a monitor adds to a step: this process's CPU time, steps taking turns")
+    table.add_column(no_wrap=True)
+    for heading in ("step", "added", "in the monitor"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, row in found["kinds"].items():
+        added = "" if name == "no monitor" else f"{row['added']:+.1%}"
+        table.add_row(name, f"{1e3 * row['seconds']:,.1f} ms", added, f"{1e3 * row['inside']:,.1f} ms")
+    table.caption = (
+        f"Medians; the last column is a mean. The schedule, certified at every {found['schedule']} steps, takes "
+        f"{found['scheduled_share']:.2%} of the time."
+    )
+    Console().print(table)

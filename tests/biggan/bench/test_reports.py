@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from biggan import bench
-from biggan.bench import ablate, gpu, growth, tables
+from biggan.bench import ablate, gpu, growth, tables, watching
 from biggan.bench.machine import matrix_rate, peak_of_tensors
 from biggan.bench.traffic import count_traffic
 from biggan.config import Config, SpeedConfig
@@ -182,3 +182,17 @@ def test_no_gpu_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 def test_the_report_of_a_gpu() -> None:
     found = gpu.gpu_report(["digits"], rounds=2, log=quiet, batches=(32, 64))
     assert found["batches"][0]["peak_bytes"] > 0
+
+
+def test_watching_compares_monitors_on_the_same_networks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(watching, "STEPS_A_ROUND", 2)
+    found = watching.watching([*TINY, "--spectra.every=5"], rounds=1, log=quiet)
+    kinds = found["kinds"]
+    assert list(kinds) == ["no monitor", "certified at every step", "tracked at every step"]
+    assert kinds["no monitor"]["inside"] == 0 < kinds["tracked at every step"]["inside"]
+    inside = kinds["certified at every step"]["inside"]
+    assert found["scheduled_share"] == pytest.approx(inside / 5 / kinds["no monitor"]["seconds"])
+    tables.print_watching(found)
+    assert "certified at every 5 steps" in " ".join(capsys.readouterr().out.split())

@@ -15,12 +15,18 @@ def test_a_run_on_a_few_shapes(kind: str, capsys: pytest.CaptureFixture) -> None
     lines = bench.run_comparison(shapes, [kind], 1e-5, "cpu")
     out = capsys.readouterr().out
     assert torch.get_num_threads() == threads
-    assert {line.label for line in lines} >= {"exact", "krylov cold", "krylov warm", "svds cold", "svds with v0"}
+    assert {line.label for line in lines} >= {"exact", "auto cold", "auto warm", "tracked", "svds cold", "svds with v0"}
     for line in lines:
-        assert line.worst_error <= 1e-5 or line.label.startswith("svds"), line
+        assert line.worst_error <= 1e-5 or line.label.startswith("svds") or line.label == "tracked", line
         assert "unconverged" not in line.unconverged, line
         assert line.seconds > 0
-    for text in ("the floor", "extrapolated", "krylov warm: ", "goal 5", "goal 4"):
+    for text in (
+        "the floor",
+        "extrapolated",
+        "auto warm, certified: ",
+        "goal 3" if kind == "spiked" else "goal 1",
+        "2 readings",
+    ):
         assert text in out
 
 
@@ -29,6 +35,10 @@ def test_made_weights_have_the_spectra_they_claim() -> None:
     bases = [bench.random_orthogonal(*shape, generator) for shape in [(40, 200), (200, 40), (1, 30)]]
     for weight in bench.make_weights("orthogonal", bases, generator):
         assert torch.allclose(torch.linalg.svdvals(weight), torch.ones(min(weight.shape)), atol=1e-5)
+    halved = bench.make_weights("pruned", bases[:1], generator)[0]
+    assert torch.linalg.svdvals(halved).round().tolist() == [1.0] * 20 + [0.0] * 20
+    gaussian = torch.linalg.svdvals(bench.make_weights("gaussian", bases[:1], generator)[0])
+    assert 0.85 < float(gaussian[0]) < 1.1
     for weight in bench.make_weights("slow", bases, generator):
         wanted = torch.arange(1, min(weight.shape) + 1, dtype=torch.float32) ** -0.1
         assert torch.allclose(torch.linalg.svdvals(weight), wanted, atol=1e-5)
