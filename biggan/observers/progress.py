@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from biggan.training.trainer import Trainer
 
 
-_SHOWN = ("non_finite", "spike", "alarm", "collapse", "recovered", "notify_failed")
+_SHOWN = ("non_finite", "first_non_finite", "spike", "alarm", "collapse", "recovered", "notify_failed")
 
 
 class Progress(Observer):
@@ -53,6 +53,8 @@ class Progress(Observer):
         """Print an important event on a separate line."""
         if event["event"] in _SHOWN and self.display is not None:
             details = ", ".join(f"{name} {value}" for name, value in event.get("values", {}).items())
+            if event["event"] == "first_non_finite":
+                details = f"the {event['what']} {event['name']} is {event['value']}"
             details = event.get("words", details)
             line = f"{event['event']} at step {event['step']}{': ' + details if details else ''}"
             self.display.say(line, "bold red")

@@ -9,6 +9,7 @@ import pytest
 
 from biggan.observers import display
 from biggan.observers.display import ProgressDisplay
+from biggan.observers.progress import Progress
 
 
 def test_plain_lines_come_first_now_and_then_and_at_the_end(
@@ -37,3 +38,12 @@ def test_a_live_bar_opens_with_the_first_step_and_takes_notes_as_they_are(
     assert "1,000 of 2,000 images" in out
     assert "7 images/s" in out
     assert "skipped [a].png" in out
+
+
+def test_the_first_number_that_is_not_finite_is_named() -> None:
+    said: list[str] = []
+    progress = Progress()
+    progress.display = SimpleNamespace(say=lambda line, style: said.append(line))
+    event = {"event": "first_non_finite", "step": 7, "what": "gradient", "name": "G.linear.weight", "value": "nan"}
+    progress.on_event({**event, "scalars": [], "gradients": 1, "parameters": 0})
+    assert said == ["first_non_finite at step 7: the gradient G.linear.weight is nan"]

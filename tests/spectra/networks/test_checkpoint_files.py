@@ -240,6 +240,17 @@ def test_arrays_of_numpy(tmp_path: Path) -> None:
     assert rows(tmp_path / "one.npy")["array"].sigma == pytest.approx(truth(WEIGHT), rel=1e-5)
 
 
+def test_an_array_that_is_cut_off_after_it_was_listed(tmp_path: Path) -> None:
+    path = tmp_path / "one.npy"
+    np.save(path, WEIGHT.numpy())
+    (weight,) = spectra.read_weights(path).weights
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(spectra.WeightFileError, match="not all in the file"):
+        weight.read()
+    (row,) = rows(path).values()
+    assert row.reason == "its entries are not in the file, which is cut off or damaged"
+
+
 def shards(folder: Path) -> dict[str, Tensor]:
     folder.mkdir(parents=True, exist_ok=True)
     state = {f"layers.{i}.weight": draw(4, 3, seed=i) for i in range(12)}
