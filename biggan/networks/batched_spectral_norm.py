@@ -35,7 +35,7 @@ def normalized_weights(layers: Sequence[SpectrallyNormalized], *, iterate: bool)
 
 
 @torch.no_grad()
-def sigma_estimates(layers: Sequence[SpectrallyNormalized]) -> list[Tensor]:
+def estimates_of_sigma(layers: Sequence[SpectrallyNormalized]) -> list[Tensor]:
     """u^T W v of each layer, a scalar, from its vector u as it is; changes nothing."""
     matrices = [in_memory_order(layer.mapped_weight()) for layer in layers]
     v = _unit(layers, [torch.mv(m.t(), layer.u) for m, layer in zip(matrices, layers, strict=True)])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biggan.networks.batched_spectral_norm import normalized_weights, sigma_estimates
+from biggan.networks.batched_spectral_norm import estimates_of_sigma, normalized_weights
 from biggan.networks.reparametrization import Conv2d, Linear, Reparametrized, in_memory_order
 
 
@@ -55,7 +55,7 @@ class SpectrallyNormalized(Reparametrized):
         with torch.no_grad():
             return self._sigma(in_memory_order(self.mapped_weight()), iterate=False)
 
-    sigma_estimates = staticmethod(sigma_estimates)
+    sigma_estimates = staticmethod(estimates_of_sigma)
     """`sigma_estimate` of several layers, with fewer operators."""
 
     @torch.no_grad()

@@ -53,12 +53,11 @@ class Monitor:
     A trainer with observers calls the same methods, and the `on_*` ones. A measurement is a function of the step and of
     the last one's singular vectors, kept beside the record (`spectra.monitor.vectors`): neither a save nor a resume
     moves a recorded bit. Trouble that is found in the series becomes an event: a `spike`, or an `alarm` with its
-    `cause` ("explosion", ...; see `spectra.DETECTORS`). The seconds that it took are
-    recorded as `monitor/seconds`. On measured steps it holds one copy of the weights and one of the gradients.
-    `spectra.watch` finds the updates by itself.
+    `cause` ("explosion", ...; see `spectra.DETECTORS`). The seconds that it took are recorded as `monitor/seconds`. On
+    measured steps it holds one copy of the weights and one of the gradients. `spectra.watch` finds the updates itself.
 
-    Layers may come, go and change their shape. What cannot be measured is an event `not_measured` with its `layer` and
-    the `reason`, once, and costs no other layer. A write that fails raises its `OSError`.
+    Layers may come, go and change their shape. What cannot be measured is one event `not_measured` with its `layer` and
+    the `reason`. A write that fails raises its `OSError`.
 
     Args:
         networks: a network, called "model"; or by name, without dots and slashes; or (name, network) pairs. An empty
@@ -72,11 +71,11 @@ class Monitor:
         guarantee: "certified": every singular value is within `tol`; "tracked": those between two certifications are
             followed by `spectra.linalg.tracked` instead, at a fraction of the cost, and never called converged.
         certify_every: with "tracked", certify at measured steps that this number divides, and a matrix's first.
-        detectors: names from `spectra.DETECTORS`, or `Detector` objects. None: all of `DETECTORS`.
+        detectors: names from `spectra.DETECTORS`, or `Detector` objects. None: all.
         burst: how many steps after an `alarm` are all measured.
         tensorboard: a folder for the panels of `spectra.draw.panels`, of its own. None: no panels.
-        saved_steps: returns the steps at which the run can currently be resumed; singular vectors that only other steps
-            need are removed. None: all steps passed to `on_checkpoint`.
+        saved_steps: returns the steps at which the run can be resumed; singular vectors that only others need are
+            removed. None: all steps passed to `on_checkpoint`.
         on_alarm: called with every `alarm` event, a dict.
         sinks: functions that are called with each step's numbers and the step, `log(dict, step)`.
         on_failed_write: "raise", or "warn": a write that fails is warned of once, and nothing is raised.
@@ -195,8 +194,7 @@ class Monitor:
         `after_backward` was not called for a network since then.
         """
         with self._timed():
-            first = self._stride == 0
-            if step < self._last_step or (step == self._last_step and not (first and step == 0)):
+            if step < self._last_step or (step == self._last_step and not (self._stride == 0 == step)):
                 raise ValueError(f"step {step} comes after step {self._last_step}: steps must grow")
             if self._gradients_needed:
                 check_announced(step, "after_backward", self.networks, self._backward)
