@@ -92,7 +92,7 @@ def certified_by_gram(matrix: Tensor, k: int, tol: float, start: Tensor | None, 
     back = double @ torch.cat([long[:k] * values[:, None], images[basis.shape[1] :]]).T.contiguous()
     squares = values**2
     residual = back[:, :k] - short * squares
-    rounding = _norm(gram @ probes - back[:, k:]) / probe_threshold(ROUNDING_PROBES)
+    rounding = norm_bound(gram @ probes - back[:, k:])
     allowed = float((values[-1] + tol * values[0]) ** 2)
     level = allowed - rounding - _norm(residual)
     inner = (short * squares) @ short.T - gram
@@ -107,6 +107,11 @@ def certified_by_gram(matrix: Tensor, k: int, tol: float, start: Tensor | None, 
         subspace=(basis @ turn).T.to(matrix.dtype),
         next_value=float(sigma[-1]),
     )
+
+
+def norm_bound(images: Tensor) -> float:
+    """A bound on the norm of a matrix, from its images (m, s) of s Gaussian probes that were drawn apart from it."""
+    return _norm(images) / probe_threshold(images.shape[1])
 
 
 def _norm(matrix: Tensor) -> float:

@@ -96,8 +96,6 @@ def _followed(wide: Sequence[Tensor], starts: Sequence[Tensor], k: int) -> list[
     long = far / values[..., None].to(far).clamp_min(tiny)
     host = torch.stack([values, lengths]).cpu()
     known = finite.tolist()
-    if not all(known):
-        host[:, ~finite.cpu()] = math.nan
     columns_of = subspace.mT
     found = []
     for i, (rows, columns) in enumerate(tuple(w.shape) for w in wide):
