@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from killing import kill_after_step
 from tiny import TINY, assert_same_state
 
 from biggan.cli.train import train_main
@@ -189,26 +188,6 @@ def test_a_branch_takes_over_what_happened_before_it(base: Path, tmp_path: Path)
     assert measured == [5, 6, 7]
 
 
-def kill_after_step(step: int, *arguments: str) -> None:
-    """Run `biggan-intervene` in a child and kill it with -9 as soon as `step` is done."""
-    code = f"""
-import sys
-from biggan.observers import progress
-class Loud(progress.Observer):
-    def after_step(self, step, stats):
-        print("step", step, flush=True)
-progress.Progress = Loud
-from interventions.cli.main import main
-sys.exit(main({list(arguments)!r}))
-"""
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    next((line for line in child.stdout if line.split() == ["step", str(step)]), None)
-    os.kill(child.pid, signal.SIGKILL)
-    child.communicate()
-    assert child.returncode == -signal.SIGKILL
-
-
 SEQUENCE = ["--steps=8", "--lr=G=x2", "--until=2", "--then", "--moments=second", "--l2=1e-3", "--from=3"]
 
 
@@ -243,7 +222,7 @@ def test_a_killed_branch_with_timed_changes_goes_on_exactly(
     base: Path, sequence: Path, tmp_path: Path, step: int
 ) -> None:
     out = tmp_path / "branch"
-    kill_after_step(step, "--ckpt", str(base), "--at=4", "--out", str(out), *SEQUENCE)
+    kill_after_step(step, "biggan-intervene", "--ckpt", str(base), "--at=4", "--out", str(out), *SEQUENCE)
     assert main(["--resume", str(out), "--quiet"]) == 0
     assert_same_state(state_of(out), state_of(sequence))
 
@@ -284,7 +263,7 @@ def test_a_branch_with_one_change_is_continued_by_biggan_train(base: Path, tmp_p
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     change = ("--moments=both", "--freeze=D", "--steps=4")
     assert intervene(base, whole, "--at=4", *change) == 0
-    kill_after_step(5, "--ckpt", str(base), "--at=4", "--out", str(killed), *change)
+    kill_after_step(5, "biggan-intervene", "--ckpt", str(base), "--at=4", "--out", str(killed), *change)
     assert [path.name for path in checkpoint_paths(killed)] == ["step-00000004.safetensors"]
     assert train_main(["--resume", str(killed), "--quiet"]) == 0
     assert_same_state(state_of(whole), state_of(killed))
