@@ -69,7 +69,7 @@ def collapsed(tmp_path_factory: pytest.TempPathFactory, scripted: Scripted) -> P
     run = tmp_path_factory.mktemp("rescue") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(observer.Evaluator, "scores", lambda self, *rest: scripted(self, *rest))
-        assert train_main(["--out", str(run), "--steps=50", *OPTIONS]) == 0
+        assert train_main(["--out", str(run), "--steps=42", *OPTIONS]) == 0
     return run
 
 
@@ -143,7 +143,7 @@ def test_after_a_kill_the_same_command_goes_on_ranks_and_its_command_works(
     finally:
         scripted.now = "base"
     last = read_checkpoint(checkpoint_paths(tmp_path / "out/run/G-rate-halved")[-1])
-    assert (last.step, last.config.steps) == (50, 50)
+    assert (last.step, last.config.steps) == (42, 42)
     assert (last.config.train.on_alarm, last.config.checkpoint.ring_every) == ("continue", 2)
     assert last.config.optim.G.lr == 0.5 * RunDirectory(collapsed).read_config().optim.G.lr
     assert main([*line, "--json"]) == 0  # nothing is left to do
