@@ -159,7 +159,7 @@ def test_no_value_is_wrong_that_is_called_converged(request: pytest.FixtureReque
 
 
 def test_a_slice_of_the_campaign() -> None:
-    found = run(20, seed=2)
+    found = run(10, seed=2)
     assert not [(key, e) for key, errors in found.items() for e in errors if e > 1]
     converged = [e == e for key, errors in found.items() for e in errors if key[1] in ("auto", "exact")]
     assert all(converged), "and `auto` always answers for matrices of this size"
