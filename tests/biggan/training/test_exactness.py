@@ -36,10 +36,10 @@ def final_state(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_killed_and_resumed_equals_never_stopped(tmp_path: Path) -> None:
-    """Killed at 6 with its last checkpoint at 4, resumed with and without data-loader workers, up to 12."""
+    """Killed at 6 with its last checkpoint at 4, resumed with and without data-loader workers, up to 8."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert train_main(["--out", str(whole), "--quiet", "--steps=12", *OPTIONS]) == 0
-    kill_after_step(6, "biggan-train", "--out", str(killed), *OPTIONS, "--steps=12", "--monitor=none")
+    assert train_main(["--out", str(whole), "--quiet", "--steps=8", *OPTIONS]) == 0
+    kill_after_step(6, "biggan-train", "--out", str(killed), *OPTIONS, "--steps=8", "--monitor=none")
     assert [p.name for p in checkpoint_paths(killed)] == ["step-00000004.safetensors"]
     for workers in (0, 2):
         resumed = tmp_path / f"workers-{workers}"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ entries:
   freeze-D: {changes: [freeze: D]}
   r1-{r}: {from: scratch, each: {r: [1]}, changes: [r1: "{r}"]}
 """
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_waiting() -> Iterator[None]:
+    """Jobs that run at once are not waited for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("interventions.study.launch.POLL_SECONDS", 0.01)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,14 @@ class Replaying(InThisProcess):
         self.begun.append(key)
         shutil.copytree(self.finished / key, folder / key, dirs_exist_ok=True)
         return self
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_waiting() -> Iterator[None]:
+    """Jobs that run at once are not waited for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("interventions.study.launch.POLL_SECONDS", 0.01)
+        yield
 
 
 @pytest.fixture(autouse=True)

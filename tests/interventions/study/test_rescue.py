@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ class Scripted:
     def __call__(self, evaluator: object, network: object, settings: object, step: int, *rest: object) -> dict:
         fallen = step > self.falls.get(self.now, END)
         return {"fid": 500.0 if fallen else 20.0, "spread_share": 0.5}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_waiting() -> Iterator[None]:
+    """Jobs that run at once are not waited for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("interventions.study.launch.POLL_SECONDS", 0.01)
+        yield
 
 
 @pytest.fixture(scope="module")
