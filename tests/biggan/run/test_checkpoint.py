@@ -32,7 +32,6 @@ from biggan.training.state import TrainingState
 from biggan.training.trainer import Trainer
 from spectra.record.segments import read_record
 
-
 STATES: dict[int, TrainingState] = {}
 """After so many steps; nobody writes into them."""
 
