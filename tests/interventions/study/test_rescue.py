@@ -111,12 +111,15 @@ def start_with(start: InThisProcess, monkeypatch: pytest.MonkeyPatch) -> InThisP
     return start
 
 
-def test_a_rescue_starts_before_the_onset_and_lasts_half_of_the_healthy_time_longer(collapsed: Path) -> None:
+def test_a_rescue_starts_before_the_onset_and_lasts_half_of_the_healthy_time_longer(
+    collapsed: Path, tmp_path: Path
+) -> None:
+    (recipes := tmp_path / "two.yaml").write_text(RECIPES)
     found = plan_rescue(collapsed)
     assert (found.onset, found.begin, found.end) == (ONSET, BEGIN, END)  # here ten evaluations, more than half of 20
     assert Path(found.resolved.bases[0].checkpoint).parent.name == "frozen-00000024"
-    assert plan_rescue(collapsed, before=5).begin == 14
-    assert plan_rescue(collapsed, before=0).begin == ONSET
+    assert plan_rescue(collapsed, str(recipes), before=5).begin == 14
+    assert plan_rescue(collapsed, str(recipes), before=0).begin == ONSET
     names = [job.name for job in found.resolved.jobs]
     assert names[0] == "control-seed-1"
     assert {"G-rate-halved", "both-rates-halved", "small-R1", "dropout", "more-D-steps", "smaller-batch"} <= set(names)
