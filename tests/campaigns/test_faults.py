@@ -132,7 +132,9 @@ def test_a_read_only_disk_is_said_and_loses_nothing(stage: Stage, attempt: Calla
 
 
 @share
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", "SIGINT", *(pytest.param(one, marks=pytest.mark.slow) for one in ("SIGHUP", "SIGUSR1"))]
+)
 def test_a_signal_finishes_the_step(stage: Stage, attempt: Callable, name: str, share: int | None) -> None:
     number = getattr(signal, name)
     before = {"SIGINT": 1}.get(name, -number)  # before training listens, the signal does what it does to any program

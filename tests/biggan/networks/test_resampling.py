@@ -63,8 +63,15 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("switch", [*FAST, "all"])
-@pytest.mark.parametrize("model", MODELS)
+# One by one with the plain model; with the others all at once, and one by one in the slow tests.
+TOGETHER = [
+    pytest.param(model, switch, marks=() if switch == "all" or model == "biggan" else pytest.mark.slow,
+                 id=f"{model}-{switch}")
+    for model in MODELS for switch in (*FAST, "all")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "switch"), TOGETHER)
 @pytest.mark.parametrize("network", ["G", "D"])
 def test_switch_keeps_the_function_and_its_gradients(network: str, model: str, switch: str) -> None:
     """Forward and every gradient: to 1e-10 in float64; in float32 to 1e-5, or to the plain network's own rounding."""
