@@ -110,7 +110,8 @@ RENAMED = {
 def to_dict(config: Section) -> dict[str, Any]:
     """The configuration as nested plain dictionaries, as written to config.yaml and into checkpoints."""
     # dataclasses.asdict takes three times as long, and comparing the changes of a plan makes thousands of these.
-    values = ((name, getattr(config, name)) for name in hints_of(type(config)))
+    kind: Any = type(config)
+    values = ((name, getattr(config, name)) for name in hints_of(kind))
     return {
         name: to_dict(value)
         if isinstance(value, Section)
