@@ -11,6 +11,8 @@ called once, when a registry is first used.
 
 from __future__ import annotations
 
+import functools
+import sys
 import warnings
 from importlib.metadata import EntryPoint, entry_points
 
@@ -19,9 +21,15 @@ GROUP = "spectra.extensions"
 _called: set[EntryPoint] = set()
 
 
+@functools.lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """The extensions of the packages on `sys.path`: reading what every package names takes about 20 ms."""
+    return tuple(entry_points(group=GROUP))
+
+
 def load_extensions() -> None:
     """Call every installed extension's function; one that fails is skipped with a warning."""
-    for entry in entry_points(group=GROUP):
+    for entry in _installed(tuple(sys.path)):
         if entry in _called:
             continue
         _called.add(entry)  # before the call, which may use a registry itself

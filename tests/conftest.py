@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from pages import drawn
 from tiny import TINY as TINY_OPTIONS
 from tiny import TINY_CONFIG
 
@@ -37,9 +40,11 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Feature networks trained in the tests are kept for this session alone."""
+    """Feature networks trained in the tests are kept for this session alone, and shared by its processes."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BIGGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("BIGGAN_CACHE", str(shared / "cache"))
         yield
 
 
@@ -94,8 +99,43 @@ def load(tiny: Callable[..., Config]) -> Callable[..., Evaluator]:
 
 
 @pytest.fixture
-def finished(tmp_path: Path) -> Path:
-    """A run of three steps."""
-    run = tmp_path / "run"
+def standing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps without updates, for what does not depend on the weights, such as which checkpoints stay."""
+
+    def step(self: Trainer, batches: object) -> dict[str, float]:
+        self.state.step += 1
+        return {"loss/D_real": 0.5, "loss/D_fake": 0.5, "loss/G": 0.0}
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+
+
+@pytest.fixture
+def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn, without their layout, and not saved; test_compare.py and test_figures.py save some."""
+    monkeypatch.setattr("interventions.compare.page.document.data_uri", drawn)
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda self, path, **how: Path(path).write_text(drawn(self))
+    )
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page of a comparison is written without its figures."""
+    monkeypatch.setattr("interventions.compare.page.document.COMPARISON_FIGURES", {})
+
+
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    run = tmp_path_factory.mktemp("trained") / "run"
     assert train_main(["--out", str(run), "--steps=3", "--quiet", "--checkpoint.every=1", *TINY_OPTIONS]) == 0
+    return run
+
+
+@pytest.fixture
+def finished(_trained: Path, tmp_path: Path) -> Path:
+    """A run of three steps: a copy of one that is trained once, with its own place in its texts."""
+    run = shutil.copytree(_trained, tmp_path / "run")
+    for path in (run / "config.yaml", run / "run.json", run / "events.jsonl"):
+        path.write_text(path.read_text().replace(str(_trained), str(run)))
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import tomllib
 from pathlib import Path
@@ -13,10 +14,15 @@ ROOT = Path(__file__).parent.parent
 FORBIDDEN = {"spectra": {"biggan", "interventions"}, "biggan": {"interventions"}, "interventions": set()}
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path) -> set[str]:
     """The top-level packages that a file imports, anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -51,7 +57,7 @@ OWN_WAYS = {"fsync", "fdatasync", "flock", "lockf", "link"}
 
 def renames(path: Path) -> set[str]:
     """The calls in a file that belong into one of `WRITERS`."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     called = [call.func for call in calls]
     attributes = [function for function in called if isinstance(function, ast.Attribute)]
@@ -88,6 +94,8 @@ def imported_modules(name: str, known: dict[str, Path]) -> set[str]:
     def visit(node: ast.AST) -> None:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             return
+        if isinstance(node, ast.expr):  # no import is inside one
+            return
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
@@ -97,7 +105,7 @@ def imported_modules(name: str, known: dict[str, Path]) -> set[str]:
         for child in ast.iter_child_nodes(node):
             visit(child)
 
-    visit(ast.parse((ROOT / known[name]).read_text()))
+    visit(parsed(ROOT / known[name]))
     return found & known.keys()
 
 
@@ -134,7 +142,7 @@ def test_the_cycle_finder_finds_cycles() -> None:
 def public_names(path: Path) -> set[str]:
     """The classes, functions and constants that a file defines at its top level."""
     found: set[str] = set()
-    for node in ast.parse(path.read_text()).body:
+    for node in parsed(path).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             found.add(node.name)
         targets = (

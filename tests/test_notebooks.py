@@ -16,8 +16,22 @@ NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
 
 @pytest.mark.slow
 def test_the_notebooks_run() -> None:
-    """In one process of their own, since the kernels have theirs; one thread, as everywhere in the tests."""
-    command = [sys.executable, "-m", "pytest", "--nbmake", "-n", "0", "-q", "-p", "no:cacheprovider", *NOTEBOOKS]
+    """In one process of their own, since the kernels have theirs; one thread, as everywhere in the tests. The plugin is
+    off elsewhere, where it would take each process seconds to load."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "nbmake",
+        "--nbmake",
+        "-n",
+        "0",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *NOTEBOOKS,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(FOLDER.parent)}
     done = subprocess.run(command, cwd=FOLDER, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

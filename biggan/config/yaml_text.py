@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 import re
 from typing import Any
@@ -24,15 +26,8 @@ def read_yaml_text(text: str, where: str, *, floats: bool = False) -> Any:
     still_open = itertools.accumulate((one in "[{") - (one in "]}") for one in text if one in "[]{}")
     if max(still_open, default=0) > _MOST_OPEN:
         raise UserError(f"in {where}: this is nested too deeply.")
-
-    class Loader(yaml.SafeLoader):
-        """Reads 1e-4 as a number, if asked to."""
-
-    if floats:
-        number = re.compile(r"[-+]?[0-9][0-9.]*[eE][-+]?[0-9]+$")
-        Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     try:
-        found = yaml.load(text, Loader)
+        found = copy.deepcopy(_loaded(text, floats))
     except RecursionError as error:
         raise UserError(f"in {where}: this is nested too deeply.") from error
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError) as error:  # a date 2024-13-45, say
@@ -41,6 +36,20 @@ def read_yaml_text(text: str, where: str, *, floats: bool = False) -> Any:
     if problem:
         raise UserError(f"in {where}: {problem}.")
     return found
+
+
+@functools.lru_cache(maxsize=64)
+def _loaded(text: str, floats: bool) -> Any:
+    """What PyYAML makes of a text; it takes milliseconds a line, and presets and configurations are read often."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Reads 1e-4 as a number, if asked to."""
+
+    if floats:
+        number = re.compile(r"[-+]?[0-9][0-9.]*[eE][-+]?[0-9]+$")
+        Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    return yaml.load(text, Loader)
 
 
 def _problem(found: Any) -> str | None:

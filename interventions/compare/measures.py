@@ -116,8 +116,13 @@ def store_numbers(path: Path, begin: int, numbers: Numbers, layers: Mapping[str,
 
 
 def _series(scalars: pd.DataFrame, name: str) -> pd.Series:
-    mine = scalars[scalars["name"] == name].drop_duplicates("step", keep="last")
-    return mine.set_index("step")["value"]
+    """A quantity by step; of a step that is there twice, the last."""
+    import pandas as pd
+
+    mine = (scalars["name"] == name).to_numpy(dtype=bool)
+    steps, values = (scalars[column].to_numpy()[mine] for column in ("step", "value"))
+    series = pd.Series(values, index=pd.Index(steps, name="step"), name="value")
+    return series if series.index.is_unique else series[~series.index.duplicated(keep="last")]
 
 
 def _consecutive(series: pd.Series) -> bool:

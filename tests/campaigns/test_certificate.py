@@ -160,7 +160,7 @@ def test_no_value_is_wrong_that_is_called_converged(request: pytest.FixtureReque
 
 
 def test_a_slice_of_the_campaign() -> None:
-    found = run(20, seed=2)
+    found = run(10, seed=2)
     assert not [(key, e) for key, errors in found.items() for e in errors if e > 1]
     converged = [
         e == e for key, errors in found.items() for e in errors if key[1].split()[0] in ("auto", "exact", "gram")

@@ -1,7 +1,7 @@
 """Thousands of faults, each with the promise that it must not break, and a table of what was found.
 
 `pytest -m campaign -n 0 -s tests/campaigns/test_faults.py` runs all of them, in about an hour on one core; `--cases N`
-runs N of each promise. A few of each are run by default. A command runs in a forked process; a fault comes before its
+runs N of each promise. One of each is run by default. A command runs in a forked process; a fault comes before its
 n-th file operation, for every n. Then the command is repaired as a user would. Everything on the disk must then be as
 if nothing had happened: checkpoints by their digests, the record by its rows, events, pictures, tables, and no file
 left over.
@@ -25,9 +25,9 @@ from faulty import Command, Fault, killed_after, killed_before, limited, open_de
 from fuzzing import fuzzed
 from scenarios import SCENARIOS, TINY, Scenario, Stage, differences, may_mount, snapshot
 
-DEFAULT_CASES = 2
-QUICK = ("train", "resume", "branch", "sample", "export", "prepare")
-"""The scenarios that the default share is of: without a fault, the others alone take half a minute."""
+DEFAULT_CASES = 1
+QUICK = ("train", "branch", "sample", "export", "prepare")
+"""The scenarios that the default share is of: without a fault, the others alone take half a minute. Repairs resume."""
 Case = tuple[str, Callable[[], list[str]]]
 """What the fault is, and a function that tries it and returns the promises that were broken."""
 
@@ -68,10 +68,11 @@ def tally() -> Iterator[Tally]:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    brief = not any(one.get_closest_marker("campaign") for one in request.session.items)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIGGAN_CACHE", "set by the stage")
-        yield Stage(tmp_path_factory.mktemp("faults") / "stage")
+        yield Stage(tmp_path_factory.mktemp("faults") / "stage", brief=brief)
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def by_operation(
 @share
 def test_a_kill_loses_nothing(stage: Stage, attempt: Callable, share: int | None) -> None:
     cases = [case for one in scenarios(share) for case in by_operation(stage, one, killed_before, [-signal.SIGKILL])]
-    attempt("SIGKILL before any file operation: repaired, all is as if undisturbed", cases, share)
+    attempt("SIGKILL before any file operation: repaired, all is as if undisturbed", cases, share and 3)
 
 
 @share
@@ -131,7 +132,9 @@ def test_a_read_only_disk_is_said_and_loses_nothing(stage: Stage, attempt: Calla
 
 
 @share
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", "SIGINT", *(pytest.param(one, marks=pytest.mark.slow) for one in ("SIGHUP", "SIGUSR1"))]
+)
 def test_a_signal_finishes_the_step(stage: Stage, attempt: Callable, name: str, share: int | None) -> None:
     number = getattr(signal, name)
     before = {"SIGINT": 1}.get(name, -number)  # before training listens, the signal does what it does to any program
@@ -249,7 +252,7 @@ def test_hostile_names(stage: Stage, attempt: Callable, share: int | None) -> No
         for name in HOSTILE_NAMES
         for command in commands
     ]
-    attempt("hostile names of runs: they work, or are refused in a sentence", cases, share)
+    attempt("hostile names of runs: they work, or are refused in a sentence", cases, share and 2)
 
 
 @share

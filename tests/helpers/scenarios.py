@@ -25,7 +25,7 @@ from biggan.run.checkpoint import peek
 TINY = [
     *("--model.resolution=8", "--model.ch_G=4", "--model.ch_D=4", "--train.batch=8", "--device=cpu", "--threads=1"),
     *("--tensorboard.every=0", "--samples.every=2", "--checkpoint.every=2", "--spectra.every=2"),
-    *("--discriminator_view.every=3", "--quiet"),
+    *("--samples.standing_passes=2", "--discriminator_view.every=3", "--quiet"),
 ]
 EVALUATED = ["--eval.every=3", "--eval.samples=1000", "--checkpoint.best=true", "--samples.every=0"]
 SCORED = ["--samples", "1000", "--standing-passes", "2"]
@@ -104,22 +104,26 @@ SCENARIOS = [
 
 
 class Stage:
-    """Folders to disturb: templates made once, and what each scenario leaves where nothing disturbs it."""
+    """Folders to disturb: templates made once, and what each scenario leaves where nothing disturbs it.
 
-    def __init__(self, root: Path) -> None:
+    A `brief` one imports what a few cases need, and no more.
+    """
+
+    def __init__(self, root: Path, *, brief: bool = False) -> None:
         self.root = root
         self._templates: dict[str, Path] = {}
         self._left: dict[str, tuple[dict[str, Any], int]] = {}
         self._cases = 0
         (root / "empty").mkdir(parents=True)
         os.environ["BIGGAN_CACHE"] = str(root / "cache")
-        self._warm()
+        compare: Command = ("biggan-intervene", ["compare", "branch"])
+        self._warm((_TRAIN, _BRANCH) if brief else (_SCORED_TRAIN, _SAMPLE, _BRANCH, compare, _PLOT, _EVAL))
 
-    def _warm(self) -> None:
-        """Import here what the commands import late, and train the classifier of the cache."""
+    def _warm(self, commands: Sequence[Command]) -> None:
+        """Import here what the commands import late; where they score, the classifier of the cache is trained."""
         folder = self.copy("empty")
         with _inside(folder):
-            for command in (_SCORED_TRAIN, _SAMPLE, _BRANCH, ("biggan-intervene", ["compare", "branch"]), _PLOT, _EVAL):
+            for command in commands:
                 outcome = import_as_after(command, folder)
                 assert outcome.code == 0, outcome.text
 

@@ -48,7 +48,9 @@ def test_from_training_to_a_branch(tmp_path: Path, capsys: pytest.CaptureFixture
         "--regularizers.sigma_D.target=1",
         "--discriminator_view.every=2",
     ]
-    assert train_main(["--out", str(run), "--steps=4", "--samples.every=2", *options]) == 0
+    assert (
+        train_main(["--out", str(run), "--steps=4", "--samples.every=2", "--samples.standing_passes=2", *options]) == 0
+    )
     assert len(list((run / "samples").glob("*.png"))) == 2
 
     # Resumed bit for bit.

@@ -29,6 +29,7 @@ class LargestEntry(spectra.Probe):
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(spectra.PROBES, "largest_entry", LargestEntry)
+    monkeypatch.setattr("spectra.draw.panels.Panels.draw", lambda self, step: None)  # pictures, which take seconds
     place = tmp_path / "run"
     options = ["--steps=4", "--quiet", "--spectra.every=2", "--spectra.probes=[singular_values,largest_entry]"]
     assert train_main(["--out", str(place), *TINY, *options, "--tensorboard.every=1"]) == 0

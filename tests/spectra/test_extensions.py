@@ -48,7 +48,7 @@ def test_each_is_called_once_and_a_failing_one_is_named(monkeypatch: pytest.Monk
         EntryPoint("bad", "extension_of_a_test:fails", extensions.GROUP),
         EntryPoint("gone", "no_such_package:register", extensions.GROUP),
     ]
-    monkeypatch.setattr(extensions, "entry_points", lambda group: found)
+    monkeypatch.setattr(extensions, "_installed", lambda path: found)
     monkeypatch.setattr(extensions, "_called", set())
     with pytest.warns(RuntimeWarning) as warned:
         names = [detector.what for detector in find_detectors()]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -58,7 +60,16 @@ class Claim:
 
 def read_claims(path: str | Path | None = None) -> list[Claim]:
     """The claims of claims.yaml, or of a file in its form. Raises `UserError` for what cannot be understood."""
-    place = resources.files("interventions.compare.claims").joinpath("claims.yaml") if path is None else Path(path)
+    return list(_shipped()) if path is None else _read(Path(path))
+
+
+@functools.cache
+def _shipped() -> tuple[Claim, ...]:
+    """Those of claims.yaml, which several figures and tables of one page ask for."""
+    return tuple(_read(resources.files("interventions.compare.claims").joinpath("claims.yaml")))
+
+
+def _read(place: Traversable) -> list[Claim]:
     try:
         values = read_yaml_text(place.read_text(encoding="utf-8"), str(place))
     except (OSError, UnicodeDecodeError, UserError) as error:

@@ -84,7 +84,20 @@ def test_the_earlier_name_of_the_default_preset_works_and_says_so(
     assert parse(["jar"]).preset == "digits"
     monkeypatch.chdir(tmp_path)
     assert (
-        train_main(["jar", "--model.resolution=8", "--steps=1", "--eval.every=0", "--samples.every=0", "--quiet"]) == 0
+        train_main(
+            [
+                "jar",
+                "--model.resolution=8",
+                "--model.ch=4",
+                "--train.batch=8",
+                "--steps=1",
+                "--eval.every=0",
+                "--samples.every=0",
+                "--monitor=none",
+                "--quiet",
+            ]
+        )
+        == 0
     )
     assert (tmp_path / "runs" / "digits" / "config.yaml").exists()
 

@@ -64,21 +64,36 @@ def test_what_is_kept_is_what_is_estimated(kind: type, recompute: bool, precisio
     assert (saved.bytes > kept) == recompute
 
 
-def test_recomputation_and_processes_need_less_and_the_largest_micro_batch_fits(tiny: Callable) -> None:
+@pytest.fixture
+def estimated(monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """`estimate`, which takes half a second, once for each configuration, also where the largest is searched."""
+    known: dict[str, dict] = {}
+
+    def once(config: Config, processes: int = 1) -> dict:
+        key = f"{processes} {config}"
+        return known[key] if key in known else known.setdefault(key, estimate(config, processes))
+
+    monkeypatch.setattr("biggan.training.estimate.estimate", once)
+    return once
+
+
+def test_recomputation_and_processes_need_less_and_the_largest_micro_batch_fits(
+    tiny: Callable, estimated: Callable
+) -> None:
     config = tiny(train={"batch": 48})
     again = tiny(train={"batch": 48, "recompute": True})
-    whole = estimate(config)["memory_bytes"]
-    assert estimate(again)["memory_bytes"] < whole
+    whole = estimated(config)["memory_bytes"]
+    assert estimated(again)["memory_bytes"] < whole
     reduced = tiny(train={"batch": 48}, speed={"precision": "bfloat16"})
-    assert 0.5 < estimate(reduced)["memory"]["activations"] / estimate(config)["memory"]["activations"] < 0.75
-    one, several = (estimate(config, processes)["memory"]["activations"] for processes in (1, 3))
+    assert 0.5 < estimated(reduced)["memory"]["activations"] / estimated(config)["memory"]["activations"] < 0.75
+    one, several = (estimated(config, processes)["memory"]["activations"] for processes in (1, 3))
     assert one / 3 < several < one / 2  # the normalized weights are kept by each
     assert largest_micro_batch(config, 2 * whole) == (48, 1, whole)
     micro, accumulate, needed = largest_micro_batch(config, int(0.9 * whole))
     assert micro * accumulate == 48
     assert needed <= 0.9 * 0.9 * whole
     coarser = max(cut for cut in range(1, accumulate) if 48 % cut == 0)
-    assert estimate(tiny(train={"batch": 48, "accumulate": coarser}))["memory_bytes"] > 0.9 * 0.9 * whole
+    assert estimated(tiny(train={"batch": 48, "accumulate": coarser}))["memory_bytes"] > 0.9 * 0.9 * whole
     assert largest_micro_batch(config, whole // 100) is None
 
 
@@ -116,10 +131,10 @@ def test_reduced_precision_is_estimated_time_and_again(
     assert estimate(config) == first
 
 
-def test_the_largest_micro_batch_is_found_where_finer_cuts_take_more(tiny: Callable) -> None:
+def test_the_largest_micro_batch_is_found_where_finer_cuts_take_more(tiny: Callable, estimated: Callable) -> None:
     """7 processes share 64 images unevenly, so a finer cut gives the first of them more images to make at once."""
     config = tiny(train={"batch": 64, "recompute": True}, model={"resolution": 32, "ch": 16})
-    needs = {cut: estimate(with_cut(config, cut), 7)["memory_bytes"] for cut in (1, 2, 4, 8)}
+    needs = {cut: estimated(with_cut(config, cut), 7)["memory_bytes"] for cut in (1, 2, 4, 8)}
     assert needs[2] < needs[4] < needs[8]
     found = largest_micro_batch(config, int(needs[2] / 0.9) + 1024, 7)
     assert found == (32, 2, needs[2])

@@ -149,7 +149,7 @@ def test_skipped_updates_change_nothing_but_the_scale(tiny: Callable[..., Config
     assert "optim_D" not in moved
 
 
-@pytest.mark.parametrize("frozen", ["G", "D"])
+@pytest.mark.parametrize("frozen", [pytest.param("G", marks=pytest.mark.slow), "D"])
 def test_the_scale_of_a_frozen_network_falls_too(tiny: Callable[..., Config], frozen: str) -> None:
     """Else its gradients, which are recorded, would be infinite for ever."""
     config = tiny(speed={"precision": "float16"}, train={"d_steps": 1, "freeze": frozen})
@@ -230,7 +230,7 @@ def test_a_skipped_update_is_recorded_and_is_no_event(tiny: Callable, train: Cal
     assert "non_finite" not in [event["event"] for event in trainer.run.events()]
 
 
-@pytest.mark.parametrize("precision", REDUCED)
+@pytest.mark.parametrize("precision", [pytest.param("bfloat16", marks=pytest.mark.slow), "float16"])
 def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, precision: str) -> None:
     options = [*TINY_OPTIONS, f"--speed.precision={precision}", "--checkpoint.every=2", "--quiet"]
     assert train_main(["--out", str(tmp_path / "whole"), "--steps=4", *options]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -62,17 +63,30 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("switch", [*FAST, "all"])
-@pytest.mark.parametrize("model", MODELS)
+# One by one with the plain model; with the others all at once, and one by one in the slow tests.
+TOGETHER = [
+    pytest.param(model, switch, marks=() if switch == "all" or model == "biggan" else pytest.mark.slow,
+                 id=f"{model}-{switch}")
+    for model in MODELS for switch in (*FAST, "all")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "switch"), TOGETHER)
 @pytest.mark.parametrize("network", ["G", "D"])
 def test_switch_keeps_the_function_and_its_gradients(network: str, model: str, switch: str) -> None:
     """Forward and every gradient: to 1e-10 in float64; in float32 to 1e-5, or to the plain network's own rounding."""
     config = ModelConfig(**MODELS[model])  # type: ignore[arg-type]
     fast = SpeedConfig(**(FAST if switch == "all" else {switch: True}))
-    truth = played(network, config, SpeedConfig(), torch.float64)
+    truth = plainly(network, model, torch.float64)
     assert worst_difference(played(network, config, fast, torch.float64), truth) < 1e-10
-    own = worst_difference(played(network, config, SpeedConfig(), torch.float32), truth)
+    own = worst_difference(plainly(network, model, torch.float32), truth)
     assert worst_difference(played(network, config, fast, torch.float32), truth) < max(1e-5, 3 * own)
+
+
+@functools.cache
+def plainly(network: str, model: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Without any switch; nobody writes into it."""
+    return played(network, ModelConfig(**MODELS[model]), SpeedConfig(), dtype)  # type: ignore[arg-type]
 
 
 def played(network: str, model: ModelConfig, speed: SpeedConfig, dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -108,7 +108,7 @@ def function_of(run: Path, network: str) -> torch.Tensor:
         return state.D.eval()(to_float(pixels), y)
 
 
-@pytest.mark.parametrize("networks", ["G", "D", "GD"])
+@pytest.mark.parametrize("networks", [*(pytest.param(one, marks=pytest.mark.slow) for one in "GD"), "GD"])
 def test_spectral_norm_turned_off_at_a_resume_is_folded_in(networks: str, tmp_path: Path) -> None:
     """With rates of zero the resumed step changes nothing but the form in which the function is stored."""
     run = tmp_path / "run"

@@ -67,7 +67,7 @@ def test_nan_logits_are_recorded_as_they_are(tiny) -> None:  # noqa: ANN001
     assert found["accuracy/D_fake"] == 0
 
 
-@pytest.mark.parametrize("freeze", ["none", "G", "D"])
+@pytest.mark.parametrize("freeze", ["none", pytest.param("G", marks=pytest.mark.slow), "D"])
 def test_the_view_changes_no_bit_and_is_recorded(freeze: str, tiny, train, tmp_path) -> None:  # noqa: ANN001
     """Every step, over accumulation, penalties and frozen networks."""
     config = tiny(

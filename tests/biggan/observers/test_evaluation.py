@@ -78,11 +78,12 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *fids: float) -> None:
     monkeypatch.setattr(observer.Evaluator, "scores", scores)
 
 
+@pytest.mark.usefixtures("standing")
 def test_a_best_that_lies_behind_the_step_resumed_from_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, 30, 20, 25, 22, float("nan"))
     run = tmp_path / "run"
     best = run / "checkpoints" / "best.safetensors"
-    assert train_main(["--out", str(run), "--steps=6", *OPTIONS, "--checkpoint.keep=1"]) == 0
+    assert train_main(["--out", str(run), "--steps=6", *OPTIONS, "--checkpoint.keep=1", "--monitor=none"]) == 0
     assert read_checkpoint(best).step == 4
     assert not (run / "checkpoints" / "step-00000004.safetensors").exists()
     assert train_main(["--resume", str(run), "--steps=10", "--quiet"]) == 0
@@ -97,6 +98,7 @@ def test_no_best_is_kept_where_it_is_not_wanted(tmp_path: Path) -> None:
     assert not (run / "checkpoints" / "best.safetensors").exists()
 
 
+@pytest.mark.usefixtures("standing")
 def test_a_collapse_and_its_recovery_are_told_and_each_collapse_freezes_a_state_from_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +107,7 @@ def test_a_collapse_and_its_recovery_are_told_and_each_collapse_freezes_a_state_
     run = tmp_path / "run"
     ring = ["--checkpoint.ring_every=1", "--checkpoint.ring_keep=2", "--checkpoint.every=0", "--checkpoint.keep=1"]
     for number, steps in enumerate((13, 17, 28)):
-        begin = ["--resume", str(run), "--quiet"] if number else ["--out", str(run), *OPTIONS, *ring]
+        begin = ["--resume", str(run), "--quiet"] if number else ["--out", str(run), *OPTIONS, *ring, "--monitor=none"]
         assert train_main([*begin, f"--steps={steps}"]) == 0
     events = RunDirectory(run).events()
     assert [(e["event"], e["step"], e["onset"]) for e in events if "onset" in e] == [

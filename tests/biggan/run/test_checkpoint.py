@@ -32,11 +32,14 @@ from biggan.training.state import TrainingState
 from biggan.training.trainer import Trainer
 from spectra.record.segments import read_record
 
+STATES: dict[int, TrainingState] = {}
+"""After so many steps; nobody writes into them."""
+
 
 @pytest.fixture
 def saved(tiny, play, tmp_path: Path) -> tuple[Path, TrainingState]:  # noqa: ANN001
     """A checkpoint file of a state after three steps."""
-    state, _ = play(tiny(steps=3))
+    state = STATES[3] if 3 in STATES else STATES.setdefault(3, play(tiny(steps=3))[0])
     path = tmp_path / "run" / "checkpoints" / "step-00000003.safetensors"
     save_checkpoint(path, state.tensors(), state.step, to_dict(tiny(steps=3)))
     return path, state
@@ -204,6 +207,7 @@ class Alarms(Observer):
             self.trainer.emit("alarm", values={"sigma0": "inf"})
 
 
+@pytest.mark.usefixtures("standing")
 def test_an_alarm_freezes_the_ring(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
     ring = {"every": 0, "ring_every": 1, "ring_keep": 2}
     config = tiny(steps=14, checkpoint=ring)
@@ -220,6 +224,7 @@ def test_an_alarm_freezes_the_ring(tiny, train, tmp_path: Path) -> None:  # noqa
     assert [p.name for p in checkpoint_paths(run.path)] == ["step-00000013.safetensors", "step-00000014.safetensors"]
 
 
+@pytest.mark.usefixtures("standing")
 @pytest.mark.parametrize(("second", "frozen"), [(4, [3]), (7, [3]), (8, [3, 8])])
 def test_alarms_within_the_rings_length_freeze_it_once(second: int, frozen: list[int], tiny, train, tmp_path) -> None:  # noqa: ANN001
     config = tiny(steps=9, checkpoint={"every": 0, "ring_every": 2, "ring_keep": 2})
@@ -227,6 +232,7 @@ def test_alarms_within_the_rings_length_freeze_it_once(second: int, frozen: list
     assert sorted(int(path.name.removeprefix("frozen-")) for path in run.checkpoints.glob("frozen-*")) == frozen
 
 
+@pytest.mark.usefixtures("standing")
 def test_an_earlier_resume_sets_the_frozen_rings_of_the_lost_future_aside(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
     config = tiny(steps=8, checkpoint={"every": 0, "ring_every": 1, "ring_keep": 8})
     run = train(config, tmp_path / "run", CheckpointStore(), Alarms(7)).run
@@ -240,6 +246,7 @@ def test_an_earlier_resume_sets_the_frozen_rings_of_the_lost_future_aside(tiny, 
     assert (run.checkpoints / "skipped" / "frozen-00000007").is_dir()
 
 
+@pytest.mark.usefixtures("standing")
 def test_what_belongs_to_the_very_step_is_not_set_aside(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
     """A resume at step 4 goes on with its checkpoint, its best state and the ring that an alarm froze there."""
     config = tiny(steps=4, checkpoint={"every": 0, "ring_every": 1, "ring_keep": 2})
@@ -252,6 +259,7 @@ def test_what_belongs_to_the_very_step_is_not_set_aside(tiny, train, tmp_path: P
     assert sorted(path.relative_to(folder) for path in folder.rglob("*.safetensors")) == before
 
 
+@pytest.mark.usefixtures("standing")
 def test_the_last_step_is_always_saved(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
     run = train(tiny(steps=5, checkpoint={"every": 0}), tmp_path / "run", CheckpointStore()).run
     assert [p.name for p in checkpoint_paths(run.path)] == ["step-00000005.safetensors"]
@@ -259,6 +267,7 @@ def test_the_last_step_is_always_saved(tiny, train, tmp_path: Path) -> None:  # 
     assert kinds == ["started", "checkpoint", "finished"]
 
 
+@pytest.mark.usefixtures("standing")
 def test_a_state_that_is_saved_is_not_saved_again(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
     """Opened at its last checkpoint and left there."""
     run = train(tiny(steps=3, checkpoint={"every": 3}), tmp_path / "run", CheckpointStore()).run
@@ -271,6 +280,7 @@ def test_a_state_that_is_saved_is_not_saved_again(tiny, train, tmp_path: Path) -
     assert [event["step"] for event in run.events() if event["event"] == "checkpoint"] == [3]
 
 
+@pytest.mark.usefixtures("standing")
 def test_without_a_ring_an_alarm_freezes_nothing(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
     run = train(
         tiny(steps=4, checkpoint={"every": 1, "ring_every": 0}), tmp_path / "run", CheckpointStore(), Alarms(3)
@@ -278,6 +288,7 @@ def test_without_a_ring_an_alarm_freezes_nothing(tiny, train, tmp_path: Path) ->
     assert not list(run.checkpoints.glob("frozen-*"))
 
 
+@pytest.mark.usefixtures("standing")
 def test_a_resume_knows_the_last_alarm_and_tidies_up(tiny, train, tmp_path: Path) -> None:  # noqa: ANN001
     """An alarm soon after the last one of the session before belongs to the same trouble; half-written files go."""
     ring = {"every": 0, "ring_every": 1, "ring_keep": 3}

@@ -98,7 +98,7 @@ def test_what_a_killed_process_left_of_a_folder_is_removed(tmp_path: Path) -> No
             (tmp_path / name / files.LOCK).touch()
     for name in (".run.mine.new", ".other.5.new"):
         (tmp_path / name).mkdir()
-    (tmp_path / f".run.{os.getppid()}.new").mkdir()
+    (tmp_path / f".run.{os.getppid()}.new").mkdir(exist_ok=True)  # 1 is its parent where nobody waits for it
     with Lock(tmp_path / ".run.1.new" / files.LOCK), whole_folder(tmp_path / "run") as made:
         made.mkdir()
     living = {".run.1.new", f".run.{os.getppid()}.new"}

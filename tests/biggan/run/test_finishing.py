@@ -17,7 +17,10 @@ from biggan.run.directory import RunDirectory
 from spectra.record import files
 from spectra.record.segments import read_record
 
-OPTIONS = [*TINY, "--steps=6", "--checkpoint.every=2", "--checkpoint.keep=2", "--samples.every=2", "--quiet"]
+OPTIONS = [
+    *TINY, "--steps=6", "--checkpoint.every=2", "--checkpoint.keep=2", "--samples.every=2",
+    "--samples.standing_passes=2", "--quiet",
+]  # fmt: skip
 
 
 def in_a_child(function: Callable[[], object]) -> int:

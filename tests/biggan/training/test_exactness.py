@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from killing import kill_after_step
 from tiny import assert_same_state
 
 from biggan.cli.train import train_main
@@ -26,7 +27,7 @@ from spectra.record.segments import read_record
 OPTIONS = [
     "--model.resolution=8", "--model.ch_G=4", "--model.ch_D=4", "--train.batch=8", "--train.d_steps=2",
     "--regularizers.orthogonal_G=1e-3", "--ema.start=3", "--checkpoint.every=4", "--samples.every=5",
-    "--spectra.every=2",
+    "--samples.standing_passes=2", "--spectra.every=2",
 ]  # fmt: skip
 
 
@@ -34,33 +35,11 @@ def final_state(run: Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(checkpoint_paths(run)[-1]).tensors
 
 
-def kill_after_step(run: Path, step: int, *options: str) -> None:
-    """Train in a child and kill it with -9 as soon as it says that `step` is done."""
-    code = f"""
-import sys
-from biggan.observers import progress
-class Loud(progress.Observer):
-    def after_step(self, step, stats):
-        print("step", step, flush=True)
-progress.Progress = Loud
-from biggan.cli.train import train_main
-sys.exit(train_main({["--out", str(run), *OPTIONS, *options]!r}))
-"""
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    for line in child.stdout:
-        if line.split() == ["step", str(step)]:
-            break
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    assert child.returncode == -signal.SIGKILL
-
-
 def test_killed_and_resumed_equals_never_stopped(tmp_path: Path) -> None:
-    """Killed at 6 with its last checkpoint at 4, resumed with and without data-loader workers, up to 12."""
+    """Killed at 6 with its last checkpoint at 4, resumed with and without data-loader workers, up to 8."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert train_main(["--out", str(whole), "--quiet", "--steps=12", *OPTIONS]) == 0
-    kill_after_step(killed, 6, "--steps=12", "--monitor=none")
+    assert train_main(["--out", str(whole), "--quiet", "--steps=8", *OPTIONS]) == 0
+    kill_after_step(6, "biggan-train", "--out", str(killed), *OPTIONS, "--steps=8", "--monitor=none")
     assert [p.name for p in checkpoint_paths(killed)] == ["step-00000004.safetensors"]
     for workers in (0, 2):
         resumed = tmp_path / f"workers-{workers}"
@@ -169,7 +148,7 @@ def test_the_monitor_does_not_change_the_bits(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    kill_after_step(run, 2, "--steps=3", "--monitor=none")
+    kill_after_step(2, "biggan-train", "--out", str(run), *OPTIONS, "--steps=3", "--monitor=none")
     assert checkpoint_paths(run) == []
     assert train_main(["--resume", str(run), "--quiet"]) == 0
     assert train_main(["--out", str(tmp_path / "whole"), "--steps=3", "--quiet", *OPTIONS]) == 0

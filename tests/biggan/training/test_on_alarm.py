@@ -19,7 +19,7 @@ from interventions.branch.parent import find_parent
 
 OPTIONS = [
     *TINY, "--eval.every=2", "--checkpoint.every=0", "--checkpoint.ring_every=2", "--checkpoint.ring_keep=6", "--quiet",
-    "--eval.features=own_features:Pixels",
+    "--eval.features=own_features:Pixels", "--monitor=none",
 ]  # fmt: skip
 FALL = [20.0] * 5 + [500.0] * 20
 """FIDs of every second step: well until step 10, and called a collapse at step 14."""
@@ -66,6 +66,7 @@ def test_a_stopped_run_is_saved_says_how_to_go_back_and_goes_on_exactly(
     assert_same_state(last_state(run), last_state(whole))
 
 
+@pytest.mark.usefixtures("standing")
 def test_torchrun_that_takes_the_code_for_a_crash_does_not_make_it_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -81,6 +82,7 @@ def test_torchrun_that_takes_the_code_for_a_crash_does_not_make_it_go_on(
     assert kinds(tmp_path / "run")[-1] == ("stopped", 14)
 
 
+@pytest.mark.usefixtures("standing")
 def test_a_run_resumed_as_it_was_does_not_stop_at_the_old_alarm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +93,7 @@ def test_a_run_resumed_as_it_was_does_not_stop_at_the_old_alarm(
     assert kinds(run)[3:] == [("resumed", 14), ("finished", 16)]
 
 
+@pytest.mark.usefixtures("standing")
 @pytest.mark.parametrize("options", [["--steps=14"], ["--steps=16", "--train.alarm_causes=[explosion, loss_jump]"]])
 def test_nothing_is_stopped_at_the_last_step_or_for_another_cause(
     options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from killing import kill_after_step
 from tiny import TINY, assert_same_state
 
 from biggan.cli.train import train_main
@@ -71,13 +70,13 @@ def test_the_unchanged_branch_is_its_parent_bit_for_bit(
 
 
 def test_the_comparison_finds_every_kind_of_difference(base: Path, tmp_path: Path) -> None:
-    assert intervene(base, tmp_path / "other", "--at=4", "--seed=1", "--steps=8") == 0
+    assert intervene(base, tmp_path / "other", "--at=4", "--seed=1", "--steps=4") == 0
     found = compare_with_parent(tmp_path / "other", base, 4)
     assert not found.equal
     assert any("loss/G is" in line for line in found.differences)
-    assert any(line.startswith("state at step 12: G.linear.weight differs") for line in found.differences)
+    assert any(line.startswith("state at step 8: G.linear.weight differs") for line in found.differences)
     copy = tmp_path / "copy"
-    assert intervene(base, tmp_path / "bare", "--at=4", "--control", "--steps=8", "--set=monitor=none") == 0
+    assert intervene(base, tmp_path / "bare", "--at=4", "--control", "--steps=4", "--set=monitor=none") == 0
     less = compare_with_parent(tmp_path / "bare", base, 4)  # what only one of them records is no difference
     assert less.equal
     assert any("quantities that only the parent records" in line for line in less.notes)
@@ -155,11 +154,7 @@ def test_other_versions_are_said(base: Path, tmp_path: Path) -> None:
 
 def test_a_control_that_differs_exits_with_one(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Here the parent's record is another run's."""
-    other = tmp_path / "other"
-    shutil.copytree(base, other)
-    shutil.rmtree(other / "records")
-    assert train_main(["--out", str(tmp_path / "seeded"), "--seed=3", "--steps=12", "--quiet", *OPTIONS]) == 0
-    shutil.copytree(tmp_path / "seeded/records", other / "records")
+    other = doctored(base, tmp_path / "other", lambda name, step, value: value + (name == "loss/G"))
     assert intervene(other, tmp_path / "control", "--at=4", "--control", "--steps=4") == 1
     assert "The branch differs from its parent" in capsys.readouterr().out
 
@@ -187,26 +182,6 @@ def test_a_branch_takes_over_what_happened_before_it(base: Path, tmp_path: Path)
     assert [(event["step"], event["inherited"]) for event in alarms] == [(4, True)]
     measured = read_record(tmp_path / "branch").query("name == 'sigma0/G.linear'").step.tolist()
     assert measured == [5, 6, 7]
-
-
-def kill_after_step(step: int, *arguments: str) -> None:
-    """Run `biggan-intervene` in a child and kill it with -9 as soon as `step` is done."""
-    code = f"""
-import sys
-from biggan.observers import progress
-class Loud(progress.Observer):
-    def after_step(self, step, stats):
-        print("step", step, flush=True)
-progress.Progress = Loud
-from interventions.cli.main import main
-sys.exit(main({list(arguments)!r}))
-"""
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    next((line for line in child.stdout if line.split() == ["step", str(step)]), None)
-    os.kill(child.pid, signal.SIGKILL)
-    child.communicate()
-    assert child.returncode == -signal.SIGKILL
 
 
 SEQUENCE = ["--steps=8", "--lr=G=x2", "--until=2", "--then", "--moments=second", "--l2=1e-3", "--from=3"]
@@ -243,7 +218,7 @@ def test_a_killed_branch_with_timed_changes_goes_on_exactly(
     base: Path, sequence: Path, tmp_path: Path, step: int
 ) -> None:
     out = tmp_path / "branch"
-    kill_after_step(step, "--ckpt", str(base), "--at=4", "--out", str(out), *SEQUENCE)
+    kill_after_step(step, "biggan-intervene", "--ckpt", str(base), "--at=4", "--out", str(out), *SEQUENCE)
     assert main(["--resume", str(out), "--quiet"]) == 0
     assert_same_state(state_of(out), state_of(sequence))
 
@@ -284,7 +259,7 @@ def test_a_branch_with_one_change_is_continued_by_biggan_train(base: Path, tmp_p
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     change = ("--moments=both", "--freeze=D", "--steps=4")
     assert intervene(base, whole, "--at=4", *change) == 0
-    kill_after_step(5, "--ckpt", str(base), "--at=4", "--out", str(killed), *change)
+    kill_after_step(5, "biggan-intervene", "--ckpt", str(base), "--at=4", "--out", str(killed), *change)
     assert [path.name for path in checkpoint_paths(killed)] == ["step-00000004.safetensors"]
     assert train_main(["--resume", str(killed), "--quiet"]) == 0
     assert_same_state(state_of(whole), state_of(killed))
@@ -321,15 +296,12 @@ def test_options_that_would_be_passed_over_are_refused(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_the_unchanged_branch_of_a_branch_goes_through_its_changes(sequence: Path, tmp_path: Path) -> None:
-    """Wherever it begins: at the branching point, where changes begin or end, and between."""
-    for step in (4, 7):
-        out = tmp_path / f"from-{step}"
-        assert (
-            intervene(sequence / f"checkpoints/step-{step:08d}.safetensors", out, "--control", f"--steps={12 - step}")
-            == 0
-        )
-        assert_same_state(state_of(out), state_of(sequence))
+@pytest.mark.parametrize("step", [4, pytest.param(7, marks=pytest.mark.slow)])
+def test_the_unchanged_branch_of_a_branch_goes_through_its_changes(sequence: Path, tmp_path: Path, step: int) -> None:
+    """Wherever it begins: at the branching point, and where changes begin or end."""
+    parent = sequence / f"checkpoints/step-{step:08d}.safetensors"
+    assert intervene(parent, tmp_path / "out", "--control", f"--steps={12 - step}") == 0
+    assert_same_state(state_of(tmp_path / "out"), state_of(sequence))
 
 
 def test_a_dry_run_prints_what_differs_and_writes_nothing(

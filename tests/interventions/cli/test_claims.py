@@ -8,10 +8,24 @@ from pathlib import Path
 import pytest
 
 from interventions.cli.main import main
+from interventions.compare import collect
+from interventions.compare.collect import Comparison, compare_plans
 
 STUDY = str(Path(__file__).parents[3] / "notebooks/data/small-study")
 
 
+@pytest.fixture(scope="module")
+def compared() -> Comparison:
+    return compare_plans([STUDY])
+
+
+@pytest.fixture
+def read_once(compared: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its runs are read for both commands at once, which takes a second."""
+    monkeypatch.setattr(collect, "compare_plans", lambda studies: compared if studies == [STUDY] else None)
+
+
+@pytest.mark.usefixtures("read_once")
 def test_the_json_is_a_list_with_a_verdict_for_every_claim(capsys: pytest.CaptureFixture[str]) -> None:
     from interventions.compare.claims import read_claims
 
@@ -27,6 +41,7 @@ def test_the_json_is_a_list_with_a_verdict_for_every_claim(capsys: pytest.Captur
     assert of["15"]["p"] == pytest.approx(2 / 5**3)  # below all four unchanged ones in each
 
 
+@pytest.mark.usefixtures("read_once")
 def test_the_table_names_what_was_not_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["claims", STUDY, "--warnings"]) == 0
     out = capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from branches import BEGIN, LEGEND, change, make_run
+from pages import drawn
 
 from interventions.cli.main import main
-from interventions.compare.collect import compare_runs
+from interventions.compare.collect import Comparison, compare_runs
 from interventions.compare.figures.courses import entry_panels
 from interventions.compare.outcome import read_outcome
+from interventions.compare.page import document
 from interventions.compare.report import write_report
 from interventions.compare.runs_table import table
 from interventions.compare.series import d_loss_series
@@ -25,10 +28,10 @@ from spectra import load
 from spectra.record.segments import RecordWriter
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> list[Path]:
-    """Three base runs: control, one other seed, and two changes, one of which collapses."""
-    found = []
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three base runs: control, one other seed, and two changes, one of which collapses; nobody writes into them."""
+    tmp_path, found = tmp_path_factory.mktemp("runs"), []
     for number, base in enumerate("abc"):
         found += [
             make_run(tmp_path / f"{base}-control", base, fid=10 + number, loss=1),
@@ -39,6 +42,11 @@ def runs(tmp_path: Path) -> list[Path]:
             make_run(tmp_path / f"{base}-r1", base, change("r1", value=10.0), fid=8 + 2 * number, loss=0.5),
         ]
     return found
+
+
+@pytest.fixture(scope="module")
+def compared(runs: list[Path]) -> Comparison:
+    return compare_runs(runs)
 
 
 def test_the_numbers_of_a_run(tmp_path: Path) -> None:
@@ -70,8 +78,8 @@ def test_a_loss_that_is_not_finite_stays_so(tmp_path: Path) -> None:
     assert read_outcome(make_run(tmp_path / "inf", loss=math.inf), BEGIN).numbers["D_loss_peak_mean10"] == math.inf
 
 
-def test_branches_are_told_from_their_lineage(runs: list[Path]) -> None:
-    found = compare_runs(runs)
+def test_branches_are_told_from_their_lineage(compared: Comparison) -> None:
+    found = compared
     assert [(row.name, row.kind) for row in found.rows[:4]] == [
         ("control", "control"), ("control-seed-5", "seed"), ("freeze D", "branch"), ("r1 10", "branch"),
     ]  # fmt: skip
@@ -82,18 +90,18 @@ def test_branches_are_told_from_their_lineage(runs: list[Path]) -> None:
     assert frame["delay"].isna().all()  # the control did not collapse: no delay can be given
 
 
-def test_seed_variation_comes_first_and_is_the_spread_of_unchanged_continuations(runs: list[Path]) -> None:
-    found = seed_variation(compare_runs(runs)).set_index(["base", "measure"])
+def test_seed_variation_comes_first_and_is_the_spread_of_unchanged_continuations(compared: Comparison) -> None:
+    found = seed_variation(compared).set_index(["base", "measure"])
     row = found.loc["b at 100", "D_loss_end"]
     assert (row["n"], row["of_n"], row["least"], row["most"]) == (2, 2, 1, 1.5)
     assert row["deviation"] == pytest.approx(np.std([1, 1.5], ddof=1))
     assert ("b at 100", "collapse") not in found.index  # none of them collapsed
 
 
-def test_effects_are_paired_by_base_run(runs: list[Path]) -> None:
+def test_effects_are_paired_by_base_run(compared: Comparison) -> None:
     from scipy import stats
 
-    found = effects(compare_runs(runs)).set_index(["entry", "measure"])
+    found = effects(compared).set_index(["entry", "measure"])
     row = found.loc["r1 10", "final_fid_raw_median5"]
     differences = np.array([8, 10, 12]) * (1 + 1 / 380) - np.array([10, 11, 12]) * (1 + 1 / 380)
     assert row["n"] == 3
@@ -122,8 +130,8 @@ def test_the_sign_test_is_exact(differences: list[float], p: float) -> None:
     assert math.isnan(found["low"]) == (len(differences) == 1)  # one base run has no interval
 
 
-def test_survival_is_kaplan_meiers(runs: list[Path]) -> None:
-    found = compare_runs(runs)
+def test_survival_is_kaplan_meiers(compared: Comparison) -> None:
+    found = compared
     collapses = sorted(row.outcome.survived for row in found.of("freeze D"))
     curve = survival(found, "freeze D")
     assert curve.quantiles.tolist() == collapses
@@ -160,8 +168,12 @@ def test_without_scores_it_says_what_to_do(tmp_path: Path, capsys: pytest.Captur
     assert survival(compare_runs(paths), "r1 1") is None
 
 
-def test_the_report_is_one_page_that_needs_nothing_else(runs: list[Path], tmp_path: Path) -> None:
-    files = write_report(compare_runs(runs), tmp_path / "report")
+def test_the_report_is_one_page_that_needs_nothing_else(
+    compared: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, saved = document.data_uri, iter([True])  # one of them as it is: it takes a second
+    monkeypatch.setattr(document, "data_uri", lambda figure: (save if next(saved, False) else drawn)(figure))
+    files = write_report(compared, tmp_path / "report")
     assert [path.name for path in files] == ["compare.csv", "seed_variation.csv", "effects.csv", "report.html"]
     page = files[-1].read_text()
     assert page.count("src='data:image/") == 12  # every figure of branches, and a picture of each base run
@@ -169,7 +181,8 @@ def test_the_report_is_one_page_that_needs_nothing_else(runs: list[Path], tmp_pa
     assert tables == sorted(tables)
     assert "p (sign)" in page
     assert "<th>n</th>" in page
-    assert len(page) < 2_000_000
+    assert page.count("data:image/svg+xml;base64,") + len(re.findall("data:image/png;base64,[^']", page)) == 1
+    assert len(page) < 500_000
 
 
 def test_what_is_not_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

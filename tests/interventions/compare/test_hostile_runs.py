@@ -20,6 +20,8 @@ from spectra.draw.figures import draw_figures
 from spectra.record.damage import RecordDamage
 from spectra.record.segments import RecordWriter, segments
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
 
 def without_sigma(path: Path, value: float) -> Path:
     """A branch whose every sigma_0 is this."""

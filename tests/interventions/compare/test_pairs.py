@@ -116,6 +116,7 @@ def change(name: str, **arguments: object) -> dict:
     return {"change": {name: arguments}, "from": 4, "until": None, "fields": {}}
 
 
+@pytest.mark.usefixtures("quick_pictures")
 def test_two_runs_of_one_parent_and_one_change_are_one_base_run(tmp_path: Path) -> None:
     parent = tmp_path / "gone" / "checkpoints" / "step-00000004.safetensors"
     r1 = [change("r1", value=1.0)]
@@ -132,6 +133,7 @@ def test_two_runs_of_one_parent_and_one_change_are_one_base_run(tmp_path: Path) 
     write_report(found, tmp_path / "report")
 
 
+@pytest.mark.usefixtures("quick_pictures")
 def test_a_parent_in_a_frozen_ring_is_of_its_run(tmp_path: Path) -> None:
     """And two parents of one name stay two."""
     for folder in ("one", "two"):

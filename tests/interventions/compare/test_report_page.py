@@ -67,9 +67,20 @@ def _few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Path:
+def plan(whole: Path, tmp_path: Path) -> Path:
+    """A copy of `whole`, to be changed."""
+    return shutil.copytree(whole, tmp_path / "plan")
+
+
+@pytest.fixture(scope="module")
+def compared(whole: Path) -> Comparison:
+    return compare_plan(whole)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A plan of two base runs: control, a further seed, and two entries, of which one collapses in both."""
-    folder = tmp_path / "plan"
+    folder = tmp_path_factory.mktemp("whole") / "plan"
     folder.mkdir()
     changes = {"control": [], "freeze-D": change("freeze", network="D"), "r1-10": change("r1", value=10.0)}
     jobs, bases = [], []
@@ -89,8 +100,8 @@ def plan(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_sections_are_in_order_and_every_claim_is_there_once(plan: Path) -> None:
-    page = check(page_of(compare_plan(plan), VERDICTS))
+def test_the_sections_are_in_order_and_every_claim_is_there_once(compared: Comparison) -> None:
+    page = check(page_of(compared, VERDICTS))
     assert page.headings == [
         "Claims", "Effects of the interventions", "Survival", "Base runs", "Spectra and losses",
         "Courses of all entries", "Tables",
@@ -161,16 +172,18 @@ def test_a_thinned_plan_has_a_page(tmp_path: Path) -> None:
     assert "Where this comes from" in page.headings
 
 
-def test_a_plan_without_scores_has_a_page(tmp_path: Path) -> None:
+def test_a_plan_without_scores_has_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [
         make_run(tmp_path / name, changes=given, scored=False)
         for name, given in {"control": [], "r1": change("r1", value=1.0)}.items()
     ]
     found = compare_runs(paths)
+    drawn = {title: draw(found) for title, draw in COMPARISON_FIGURES.items()}
+    monkeypatch.setattr(document, "COMPARISON_FIGURES", {name: lambda _, one=one: one for name, one in drawn.items()})
     page = check(page_of(found))
     assert "no scores recorded" in page.text
     assert page.headings == ["Spectra and losses", "Courses of all entries", "Tables"]
-    assert [title for title, draw in COMPARISON_FIGURES.items() if draw(found) is None] == [
+    assert [title for title, figure in drawn.items() if figure is None] == [
         "Effects", "Survival", "Survival, from scratch", "Base runs", "Figure 20, from scratch",
         "Figure 27, from scratch", "FID", "Spread within a class",
     ]  # fmt: skip
@@ -181,7 +194,7 @@ def test_nothing_recorded_draws_nothing() -> None:
 
 
 @pytest.mark.usefixtures("_few_figures")
-@pytest.mark.parametrize("broken", ["nan", "inf"])
+@pytest.mark.parametrize("broken", ["nan", pytest.param("inf", marks=pytest.mark.slow)])
 def test_runs_that_broke_are_shown(plan: Path, broken: str) -> None:
     path = plan / "seed-1" / "r1-10" / "events.jsonl"
     lines = []
@@ -199,19 +212,18 @@ def test_runs_that_broke_are_shown(plan: Path, broken: str) -> None:
     assert "not finite" in [text.get_text() for text in labels]
 
 
-def test_effects_tell_bounds_from_differences(plan: Path) -> None:
-    found = compare_plan(plan)
-    (one, other) = effects_of(found, "freeze-D").steps
+def test_effects_tell_bounds_from_differences(compared: Comparison) -> None:
+    (one, other) = effects_of(compared, "freeze-D").steps
     assert (one[1], other[1]) == ("<", "<")  # only the entry collapsed
     assert one[0] < 0
-    assert effects_of(found, "r1-10").steps == [(0.0, "=")] * 2  # neither did
-    assert [round(ratio, 2) for ratio in seed_effects(found, "control").ratios] == [1.2, 1.18]
+    assert effects_of(compared, "r1-10").steps == [(0.0, "=")] * 2  # neither did
+    assert [round(ratio, 2) for ratio in seed_effects(compared, "control").ratios] == [1.2, 1.18]
     assert by_claim(["mine", "freeze-D", "lr-G-x2"]) == ["lr-G-x2", "freeze-D", "mine"]
 
 
-def test_chosen_runs_span_what_happened(plan: Path) -> None:
-    assert [row.name for row in chosen_runs(compare_plan(plan), scratch=False)] == ["control", "freeze-D", "r1-10"]
-    assert chosen_runs(compare_plan(plan), scratch=True) == []
+def test_chosen_runs_span_what_happened(compared: Comparison) -> None:
+    assert [row.name for row in chosen_runs(compared, scratch=False)] == ["control", "freeze-D", "r1-10"]
+    assert chosen_runs(compared, scratch=True) == []
 
 
 def test_samples_before_and_after_are_cut_from_the_grids(tmp_path: Path) -> None:
@@ -271,9 +283,10 @@ def test_the_origin_is_what_is_recorded(plan: Path) -> None:
     check(page_of(compare_plan(plan), VERDICTS))
 
 
-def test_the_terminal_prints_the_claims_and_where_the_page_is(plan: Path, capsys: pytest.CaptureFixture) -> None:
-    found = compare_plan(plan)
-    print_report(found, VERDICTS, page=Path("out/report.html"))
+def test_the_terminal_prints_the_claims_and_where_the_page_is(
+    compared: Comparison, capsys: pytest.CaptureFixture
+) -> None:
+    print_report(compared, VERDICTS, page=Path("out/report.html"))
     said = capsys.readouterr().out
     assert "10a Doubling G's rate" in said
     assert "contradicted" in said
@@ -281,15 +294,15 @@ def test_the_terminal_prints_the_claims_and_where_the_page_is(plan: Path, capsys
     assert "page: out/report.html" in said
     assert "Seed variation" not in said
     assert len(said.splitlines()) < 20
-    print_report(found, VERDICTS, everything=True)
+    print_report(compared, VERDICTS, everything=True)
     assert "Seed variation" in capsys.readouterr().out
 
 
 def test_loose_runs_print_tables_that_fit_unless_all_is_asked(
-    plan: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    whole: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("interventions.compare.terminal.MOST_ROWS", 3)
-    paths = [str(path) for path in sorted(plan.glob("*/*")) if path.is_dir()]
+    paths = [str(path) for path in sorted(whole.glob("*/*")) if path.is_dir()]
     assert main(["compare", *paths]) == 0
     few = capsys.readouterr().out
     assert "more rows; --all prints them" in few

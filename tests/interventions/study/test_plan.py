@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from biggan.run.directory import RunDirectory
 from biggan.training.state import TrainingState
 from interventions.changes import with_fields
 from interventions.cli.main import main
-from interventions.compare.collect import compare_plan
+from interventions.compare.collect import Comparison, compare_plan
 from interventions.compare.runs_table import table
 from interventions.study.expand import Resolved, load_json, load_resolved, resolve, save_resolved
 from interventions.study.launch import launch
@@ -40,6 +41,14 @@ entries:
   freeze-D: {changes: [freeze: D]}
   r1-{r}: {from: scratch, each: {r: [1]}, changes: [r1: "{r}"]}
 """
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_waiting() -> Iterator[None]:
+    """Jobs that run at once are not waited for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("interventions.study.launch.POLL_SECONDS", 0.01)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +98,13 @@ def lay_out(plan: Path, base: Path, folder: Path) -> Resolved:
     return resolved
 
 
-def numbers(folder: Path) -> list[list[str]]:
+def rows_of(comparison: Comparison) -> list[list[str]]:
     """The table of a plan, without what depends on the clock."""
-    return table(compare_plan(folder)).astype(str).to_numpy().tolist()
+    return table(comparison).astype(str).to_numpy().tolist()
+
+
+def numbers(folder: Path) -> list[list[str]]:
+    return rows_of(compare_plan(folder))
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +117,11 @@ def whole(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     outcome = launch(lay_out(plan, base, folder), folder, InThisProcess(), 1, quiet=True)
     assert not outcome.failed
     return folder
+
+
+@pytest.fixture(scope="module")
+def table_of_whole(whole: Path) -> list[list[str]]:
+    return numbers(whole)
 
 
 def test_every_plan_holds_the_control_and_other_continuations(base: Path, whole: Path) -> None:
@@ -129,12 +147,16 @@ def test_a_finished_plan_is_not_run_again(whole: Path) -> None:
 
 
 def test_a_crashed_entry_is_begun_once_more_and_the_others_go_on(
-    plan_file: Path, base: Path, whole: Path, tmp_path: Path
+    plan_file: Path, base: Path, whole: Path, table_of_whole: list[list[str]], tmp_path: Path
 ) -> None:
-    folder = tmp_path / "plan"
+    folder = shutil.copytree(whole, tmp_path / "plan")
+    for key in ("control", "freeze-D", "r1-1"):
+        shutil.rmtree(folder / "base" / key)
+    (folder / "launches.jsonl").unlink()
     resolved = lay_out(plan_file, base, folder)
     start = InThisProcess({"base/freeze-D": 2, "base/control": 1})
     outcome = launch(resolved, folder, start, 1, quiet=True)
+    assert start.begun.count("base/r1-1") == 1
     assert start.begun.count("base/control") == start.begun.count("base/freeze-D") == 2
     assert list(outcome.failed) == ["base/freeze-D"]
     assert sorted(outcome.retried) == ["base/control", "base/freeze-D"]
@@ -143,8 +165,9 @@ def test_a_crashed_entry_is_begun_once_more_and_the_others_go_on(
     assert any(note.startswith("base/freeze-D failed") for note in found.notes)
     again = launch(resolved, folder, InThisProcess(), 1, quiet=True)  # the next launch tries it anew
     assert not again.failed
-    assert numbers(folder) == numbers(whole)
-    assert not any("failed" in note for note in compare_plan(folder).notes)
+    found = compare_plan(folder)
+    assert rows_of(found) == table_of_whole
+    assert not any("failed" in note for note in found.notes)
 
 
 def test_bad_input_is_not_tried_again(plan_file: Path, base: Path, tmp_path: Path) -> None:
@@ -161,6 +184,7 @@ def test_bad_input_is_not_tried_again(plan_file: Path, base: Path, tmp_path: Pat
     assert len(start.begun) == 6
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_another_plan_in_the_same_place_is_refused(whole: Path, base: Path, capsys: pytest.CaptureFixture) -> None:
     command = ["--plan", str(whole.parent / "tiny.yaml"), "--ckpt", str(base), "--at=2", "--quiet", "--out", str(whole)]
     assert main([*command, "--steps=2"]) == 0  # the same one: nothing is left to do
@@ -392,7 +416,9 @@ def test_submitit_may_queue_a_job_again(monkeypatch: pytest.MonkeyPatch) -> None
     assert run_job.checkpoint("folder", "key") == (run_job, ("folder", "key"))
 
 
-def test_a_plan_that_was_moved_goes_on(whole: Path, base: Path, tmp_path: Path) -> None:
+def test_a_plan_that_was_moved_goes_on(
+    whole: Path, table_of_whole: list[list[str]], base: Path, tmp_path: Path
+) -> None:
     """The plan and its base run are copied, and called otherwise: the digest of the parent decides."""
     folder, elsewhere = tmp_path / "moved", tmp_path / "called-otherwise"
     shutil.copytree(whole, folder)
@@ -408,6 +434,6 @@ def test_a_plan_that_was_moved_goes_on(whole: Path, base: Path, tmp_path: Path) 
     start = InThisProcess()
     launch(resolved, folder, start, 1, quiet=True)
     assert start.begun == [key]
-    assert numbers(folder) == numbers(whole)
+    assert numbers(folder) == table_of_whole
     with pytest.raises(UserError, match="bases"):
         save_resolved(resolve(plan, [str(elsewhere)], at=4, steps=2), folder)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ train: {batch: 8}
 checkpoint: {every: 100, ring_every: 2, ring_keep: 6}
 samples: {every: 0}
 tensorboard: {every: 0}
-spectra: {every: 1}
+spectra: {every: 4}
 """
 PLAN = """
 entries:
@@ -72,6 +73,29 @@ class InThisProcess:
         pass
 
 
+class Replaying(InThisProcess):
+    """Instead of running a job it copies the same run of a finished study, where that has one."""
+
+    def __init__(self, finished: Path) -> None:
+        super().__init__()
+        self.finished = finished
+
+    def __call__(self, folder: Path, key: str) -> InThisProcess:
+        if not (self.finished / key).exists():
+            return super().__call__(folder, key)
+        self.begun.append(key)
+        shutil.copytree(self.finished / key, folder / key, dirs_exist_ok=True)
+        return self
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_waiting() -> Iterator[None]:
+    """Jobs that run at once are not waited for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("interventions.study.launch.POLL_SECONDS", 0.01)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_books(monkeypatch: pytest.MonkeyPatch) -> None:
     """No page after each entry: it is made in a process of its own."""
@@ -95,8 +119,8 @@ def make_study(preset: Path, folder: Path, names: tuple[str, ...] = ("r1-1", "fr
     return dataclasses.replace(study, **given)  # type: ignore[arg-type]
 
 
-def run(study: Study, **given: object) -> tuple[StudyLaunch, list[str]]:
-    start = InThisProcess()
+def run(study: Study, finished: Path | None = None, **given: object) -> tuple[StudyLaunch, list[str]]:
+    start = InThisProcess() if finished is None else Replaying(finished)
     return run_study(Layouts(study), start, 1, quiet=True, **given), start.begun  # type: ignore[arg-type]
 
 
@@ -121,7 +145,6 @@ def whole(preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_base_runs_that_do_not_collapse_are_branched_at_a_share_of_their_length(whole: Path) -> None:
     resolved = load_resolved(whole)
     assert [base.step for base in resolved.bases] == [6, 6]  # 60 % of 12, and the newest checkpoint before
@@ -150,14 +173,13 @@ def test_a_finished_study_goes_on_with_more_bases_and_entries(preset: Path, whol
 
 
 def test_trained_base_runs_are_adopted_if_they_are_of_the_preset(
-    preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    preset: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(presets, "FOLDERS", [*presets.FOLDERS, preset.parent])
-    for seed in (1, 2):
-        out = ["--out", str(tmp_path / f"seed-{seed}/plain"), "--quiet"]
-        assert train_main(["small", f"--seed={seed}", *out]) == 0
+    assert train_main(["small", "--seed=1", "--out", str(tmp_path / "seed-1/plain"), "--quiet"]) == 0
+    shutil.copytree(whole / "seed-2/plain", tmp_path / "seed-2/plain")
     study = make_study(preset, tmp_path, (), seeds=0)
-    assert run(study)[1] == ["seed-1/control", "seed-2/control"]
+    assert run(study, whole)[1] == ["seed-1/control", "seed-2/control"]
     (tmp_path / "plan.json").unlink()
     other = dataclasses.replace(study.config, loss=dataclasses.replace(study.config.loss, margin=2.0))
     with pytest.raises(UserError, match=r"seed-1/plain is not a run of this preset and seed.*loss.margin: 2.0 -> 1.0"):
@@ -180,14 +202,14 @@ def test_a_base_run_that_another_process_trains_is_waited_for(
     events.write_text("".join(line for line in finished.splitlines(keepends=True) if '"finished"' not in line))
     lock = Lock(folder / "seed-1/plain/.lock")
 
-    class Ending(InThisProcess):
+    class Ending(Replaying):
         def __call__(self, folder: Path, key: str) -> InThisProcess:
             if key == "seed-2/r1-1":
                 lock.close()
                 events.write_text(finished)
             return super().__call__(folder, key)
 
-    start = Ending()
+    start = Ending(whole)
     study = make_study(preset, folder, ("r1-1",), seeds=0)
     run_study(Layouts(study), start, 1, quiet=True)
     # Runs from scratch need no base run; seed-2 did not collapse, and its place depends on where the others did.
@@ -207,9 +229,9 @@ def test_a_checkpoint_that_was_not_kept_is_trained_up_to_again(preset: Path, who
     assert run(study)[1] == []
 
 
-def test_nothing_is_begun_that_would_not_end_in_the_budget(preset: Path, tmp_path: Path) -> None:
+def test_nothing_is_begun_that_would_not_end_in_the_budget(preset: Path, whole: Path, tmp_path: Path) -> None:
     rates = Rates(10.0, "given", factors={"r1-1": 0.1})
-    launched, begun = run(make_study(preset, tmp_path / "study"), rates=rates, budget=60.0)
+    launched, begun = run(make_study(preset, tmp_path / "study"), whole, rates=rates, budget=60.0)
     assert begun == ["seed-1/r1-1", "seed-2/r1-1"]  # 12 s each; a base run takes 120
     assert [job.key for job in launched.left] == ["seed-1/plain", "seed-2/plain"]
 
@@ -315,14 +337,18 @@ def test_each_job_sees_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert seen == {"one": "3", "short": "5", "third": "5"}
 
 
-def test_the_command_prints_first_what_it_would_run(preset: Path, tmp_path: Path, capsys: object) -> None:
+def test_the_command_prints_first_what_it_would_run(
+    preset: Path, tmp_path: Path, capsys: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("interventions.study.cost._MEASURED_STEPS", 5)
+    monkeypatch.setattr("interventions.study.cost._WARM_UP", 2)
     few = str(preset.with_name("few.yaml"))
     command = ["reproduce", str(preset), "--bases", "2", "--out", str(tmp_path / "study"), "--only", few, "--dry-run"]
     assert main(command) == 0
     said = capsys.readouterr().out  # type: ignore[attr-defined]
     assert "2 base runs (seeds 1 to 2)" in said
     assert "few                        6     0       6" in said
-    assert "measured now" in said
+    assert "5 steps, measured now" in said
     assert not (tmp_path / "study").exists()
     for wrong, words in (("--budget=3x", "such as 3h"), ("--bases=0", "--bases is 0"), ("--only=G.7", "Places: ")):
         assert main([*command[:-3], "--dry-run", wrong]) == 2

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,14 @@ class Scripted:
         return {"fid": 500.0 if fallen else 20.0, "spread_share": 0.5}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_waiting() -> Iterator[None]:
+    """Jobs that run at once are not waited for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("interventions.study.launch.POLL_SECONDS", 0.01)
+        yield
+
+
 @pytest.fixture(scope="module")
 def scripted() -> Scripted:
     return Scripted()
@@ -69,7 +78,7 @@ def collapsed(tmp_path_factory: pytest.TempPathFactory, scripted: Scripted) -> P
     run = tmp_path_factory.mktemp("rescue") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(observer.Evaluator, "scores", lambda self, *rest: scripted(self, *rest))
-        assert train_main(["--out", str(run), "--steps=50", *OPTIONS]) == 0
+        assert train_main(["--out", str(run), "--steps=42", *OPTIONS]) == 0
     return run
 
 
@@ -102,12 +111,15 @@ def start_with(start: InThisProcess, monkeypatch: pytest.MonkeyPatch) -> InThisP
     return start
 
 
-def test_a_rescue_starts_before_the_onset_and_lasts_half_of_the_healthy_time_longer(collapsed: Path) -> None:
+def test_a_rescue_starts_before_the_onset_and_lasts_half_of_the_healthy_time_longer(
+    collapsed: Path, tmp_path: Path
+) -> None:
+    (recipes := tmp_path / "two.yaml").write_text(RECIPES)
     found = plan_rescue(collapsed)
     assert (found.onset, found.begin, found.end) == (ONSET, BEGIN, END)  # here ten evaluations, more than half of 20
     assert Path(found.resolved.bases[0].checkpoint).parent.name == "frozen-00000024"
-    assert plan_rescue(collapsed, before=5).begin == 14
-    assert plan_rescue(collapsed, before=0).begin == ONSET
+    assert plan_rescue(collapsed, str(recipes), before=5).begin == 14
+    assert plan_rescue(collapsed, str(recipes), before=0).begin == ONSET
     names = [job.name for job in found.resolved.jobs]
     assert names[0] == "control-seed-1"
     assert {"G-rate-halved", "both-rates-halved", "small-R1", "dropout", "more-D-steps", "smaller-batch"} <= set(names)
@@ -143,7 +155,7 @@ def test_after_a_kill_the_same_command_goes_on_ranks_and_its_command_works(
     finally:
         scripted.now = "base"
     last = read_checkpoint(checkpoint_paths(tmp_path / "out/run/G-rate-halved")[-1])
-    assert (last.step, last.config.steps) == (50, 50)
+    assert (last.step, last.config.steps) == (42, 42)
     assert (last.config.train.on_alarm, last.config.checkpoint.ring_every) == ("continue", 2)
     assert last.config.optim.G.lr == 0.5 * RunDirectory(collapsed).read_config().optim.G.lr
     assert main([*line, "--json"]) == 0  # nothing is left to do

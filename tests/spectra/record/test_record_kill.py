@@ -78,8 +78,9 @@ def test_rows_reach_the_disk_by_themselves(tmp_path: Path) -> None:
     writer.close()
 
 
+@pytest.mark.slow  # test_segments.py kills a writer
 def test_a_killed_record_is_whole_up_to_its_last_flush(tmp_path: Path) -> None:
-    kill_and_compare(tmp_path, random.Random(0).uniform(0.0, 4.5))
+    kill_and_compare(tmp_path, 1.3)  # it flushes once a second
 
 
 @pytest.mark.slow
