@@ -152,7 +152,7 @@ def _find_start(path: Path) -> ResumePoint:
             )
         return ResumePoint(config, None, [])
     checkpoint, skipped = newest_checkpoint(path)
-    return ResumePoint(checkpoint.config, checkpoint, skipped)
+    return ResumePoint(RunDirectory(path).with_data(checkpoint.config), checkpoint, skipped)
 
 
 def is_run_in(path: Path) -> bool:
