@@ -31,6 +31,7 @@ PREPARABLE: Registry[PreparableSource] = Registry(
         "stylegan": "biggan.data.sources.stylegan:STYLEGAN",
         "arrays": "biggan.data.sources.arrays:ARRAYS",
         "cifar": "biggan.data.sources.cifar:CIFAR",
+        "webdataset": "biggan.data.sources.webdataset:WEBDATASET",
     }
 )
 """Kind -> source."""
@@ -40,8 +41,7 @@ _UNREAD = {
     ".mdb": "an LMDB database: export its images into a folder, one sub-folder per class",
     ".lmdb": "an LMDB database: export its images into a folder, one sub-folder per class",
     ".tfrecord": "a TFRecord file: export its images into a folder, one sub-folder per class",
-    ".tar": "a tar archive: unpack it, one sub-folder per class",
-    ".tgz": "a tar archive: unpack it, one sub-folder per class",
+    ".tgz": "a compressed tar archive: unpack it, one sub-folder per class",
     ".rar": "a RAR archive: unpack it, one sub-folder per class",
     ".7z": "a 7z archive: unpack it, one sub-folder per class",
     ".hdf5": "an HDF5 file: save its images and labels with numpy.savez('data.npz', images=..., labels=...)",
@@ -64,6 +64,8 @@ def preparable_kind(path: Path) -> str | None:
         raise UserError(f"{path} is {_UNREAD[ending]}.")
     if ending in (".npz", ".npy"):
         return "arrays"
+    if ending == ".tar":
+        return "webdataset"
     if ending == ".zip":
         return _kind_of_zip(path)
     return None
@@ -75,6 +77,8 @@ def _kind_of_folder(path: Path) -> str | None:
         return "stylegan"
     if "data_batch_1" in names or {"train", "test", "meta"} <= {n for n in names if (path / n).is_file()}:
         return "cifar"
+    if names and any(name.endswith(".tar") for name in names) and not any((path / name).is_dir() for name in names):
+        return "webdataset"
     if any(name.endswith(".mdb") for name in names):
         raise UserError(f"{path} is {_UNREAD['.mdb']}.")
     return None
