@@ -1,4 +1,4 @@
-"""`biggan-data prepare` and `biggan-data check`."""
+"""`biggan-data prepare`, `biggan-data check` and `biggan-data inspect`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser, add_version, guarded
@@ -23,7 +24,7 @@ def data_main(argv: list[str] | None = None) -> int:
 
 def _data(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
-    return _prepare(arguments) if arguments.command == "prepare" else _check(arguments)
+    return {"prepare": _prepare, "check": _check, "inspect": _inspect}[arguments.command](arguments)
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
@@ -42,6 +43,8 @@ def _prepare(arguments: argparse.Namespace) -> int:
         top_classes=arguments.top_classes,
         val_fraction=arguments.val_fraction,
     )
+    for text in job.notes:
+        print(f"note: {text}", file=sys.stderr)
     if (manifest := finished(job)) is not None:
         print(f"{out} is already prepared: {_contents(manifest)}.")
         return EXIT_DONE
@@ -75,6 +78,40 @@ def _check(arguments: argparse.Namespace) -> int:
         return EXIT_FAILED
     print(f"{path} is complete and undamaged: {_contents(manifest)}.")
     return EXIT_DONE
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from biggan.data.inspection import inspect_data
+
+    found = inspect_data(Path(arguments.path), every=arguments.all)
+    print(f"{found.path}: {found.kind}, {len(found.classes)} classes")
+    for name, counts in found.counts.items():
+        least, most = min(counts, default=0), max(counts, default=0)
+        print(f"  {name}: {sum(counts):,} images, {least:,} to {most:,} a class")
+    shown = list(enumerate(found.classes))[: arguments.classes]
+    for number, name in shown:
+        print(f"    {number:>4}  {name}  {'  '.join(f'{counts[number]:,}' for counts in found.counts.values())}")
+    if len(found.classes) > len(shown):
+        print(f"    ... {len(found.classes) - len(shown)} more (--classes N)")
+    print(f"looked at {found.read:,} images:")
+    print(f"  sizes: {_most_common({f'{w} x {h}': count for (w, h), count in found.sizes.items()})}")
+    print(f"  modes: {_most_common(found.modes)}")
+    print(f"  broken: {len(found.broken)}")
+    for name, why in found.broken[:10]:
+        print(f"    {name}: {why}")
+    for text in found.notes:
+        print(f"note: {text}")
+    print("to train on it:")
+    print("\n".join(f"  {line}" for line in found.commands()))
+    return EXIT_DONE
+
+
+def _most_common(counts: Mapping[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    shown = ", ".join(f"{name} ({count:,})" for name, count in ordered[:5])
+    return f"{shown}, and {len(ordered) - 5} more" if len(ordered) > 5 else shown or "none"
 
 
 def _contents(manifest: dict[str, Any]) -> str:
@@ -136,7 +173,11 @@ def _parser() -> argparse.ArgumentParser:
         "If it is stopped, give the same command again: it continues where it stopped.",
     )
     add = prepare.add_argument
-    add("source", metavar="SOURCE", help="a folder with one sub-folder per class, parquet files, or `digits`")
+    add(
+        "source",
+        metavar="SOURCE",
+        help="a folder of images, parquet files, a data set of StyleGAN, .npz, CIFAR's python batches, or `digits`",
+    )
     add("--resolution", type=int, required=True, metavar="R", help="height and width of the packed images, in pixels")
     add("--out", required=True, metavar="DIR", help="the directory to make; train with --data.path DIR")
     add("--workers", type=int, default=_cores(), metavar="N", help=f"processes that decode (default {_cores()})")
@@ -154,6 +195,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Verify prepared data.",
     )
     check.add_argument("path", metavar="DIR", help="the output of biggan-data prepare")
+    inspect = commands.add_parser(
+        "inspect",
+        help="say what lies at a path, how it is read, and the command to train on it; nothing is written",
+        description="Say what a data set is, how it is read, images by class, sizes, modes, broken files, what is left "
+        "out, and the command to train on it.",
+    )
+    inspect.add_argument("path", metavar="PATH", help="a folder, a zip archive of StyleGAN, .npz, CIFAR's batches ...")
+    inspect.add_argument("--all", action="store_true", help="look at every image, not at 10,000 of each split at most")
+    inspect.add_argument("--classes", type=int, default=20, metavar="N", help="list the first N classes (default 20)")
     return parser
 
 

@@ -52,6 +52,8 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.truncation is not None and not arguments.truncation > 0:
         given = arguments.truncation
         raise UserError(f"--truncation is {given}, expected a threshold above 0 (the paper's: 0.04 to 2).")
+    if arguments.truncation_curve is not None and arguments.statistics == "stored":
+        raise UserError("--truncation-curve is under standing statistics. Omit --statistics stored.")
     if arguments.truncation_curve is not None:
         from biggan.evaluation.truncation import parse_thresholds
 
@@ -165,6 +167,19 @@ def _parser() -> argparse.ArgumentParser:
         help="number of generated images (default 10000; the paper: 50000)",
     )
     add("--truncation", type=float, metavar="T", help="truncate z at T (Section 3.1); default: z as in training")
+    add(
+        "--truncation-kind",
+        choices=("threshold", "scaled"),
+        default="threshold",
+        help="threshold (default): draw entries beyond T again; scaled: T times a normal cut at 2, as published "
+        "BigGAN-deep is sampled",
+    )
+    add(
+        "--statistics",
+        choices=("standing", "stored"),
+        default="standing",
+        help="BatchNorm statistics: standing (default): of fresh noise; stored: those that an imported BigGAN-deep has",
+    )
     add("--features", default="classifier", metavar="NAME", help="classifier (default), inception, or module:Name")
     add("--weights", metavar="FILE", help="the weights of the inception features; default: in the cache folder")
     add("--reference", choices=("train", "val"), default="train", help="real images to compare with (default train)")

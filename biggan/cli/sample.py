@@ -52,7 +52,8 @@ def _grid(arguments: argparse.Namespace) -> Path:
     """The picture's path."""
     from biggan.evaluation.pictures.grids import save_checkpoint_grid
 
-    print(f"standing statistics: {arguments.standing_passes} forward passes ...", file=sys.stderr, flush=True)
+    if arguments.statistics == "standing":
+        print(f"standing statistics: {arguments.standing_passes} forward passes ...", file=sys.stderr, flush=True)
     return save_checkpoint_grid(
         Path(arguments.ckpt),
         Path(arguments.out) if arguments.out else None,
@@ -62,6 +63,8 @@ def _grid(arguments: argparse.Namespace) -> Path:
         seed=arguments.seed,
         raw=arguments.raw,
         passes=arguments.standing_passes,
+        truncation_kind=arguments.truncation_kind,
+        stored=arguments.statistics == "stored",
     )
 
 
@@ -108,6 +111,8 @@ def _export_spec(arguments: argparse.Namespace, checkpoint: Checkpoint) -> Expor
         truncation=arguments.truncation,
         standing_passes=arguments.standing_passes,
         class_names=class_names_of(checkpoint.path, checkpoint.config.model.classes),
+        truncation_kind=arguments.truncation_kind,
+        statistics=arguments.statistics,
     )
 
 
@@ -128,6 +133,7 @@ def _film_strip(arguments: argparse.Namespace) -> Path:
         "--num": arguments.num is not None,
         "--ckpt": arguments.ckpt,
         "--truncation": arguments.truncation,
+        "--statistics stored": arguments.statistics == "stored",
         "--raw": arguments.raw,
     }
     if given := [name for name, is_given in others.items() if is_given]:
@@ -179,6 +185,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--per-class", type=int, default=8, metavar="N", help="images per class (default 8)")
     add("--truncation", type=float, metavar="T", help="truncate z at T (Section 3.1); default: z as in training")
+    add(
+        "--truncation-kind",
+        choices=("threshold", "scaled"),
+        default="threshold",
+        help="threshold (default): draw entries beyond T again; scaled: T times a normal cut at 2, as published "
+        "BigGAN-deep is sampled",
+    )
+    add(
+        "--statistics",
+        choices=("standing", "stored"),
+        default="standing",
+        help="BatchNorm statistics: standing (default): of fresh noise; stored: those that an imported BigGAN-deep has",
+    )
     add("--seed", type=int, default=0, help="seed of the latents (default 0)")
     add("--raw", action="store_true", help="use the generator's own weights instead of their average")
     add("--standing-passes", type=int, default=100, metavar="N", help="forward passes for standing statistics (100)")

@@ -65,10 +65,14 @@ class ModelConfig(Section):
     """Resolutions of G's non-local blocks; null: those of the resolution; []: none."""
     attention_D: list[int] | None = setting(None, low=4)
     """Resolutions of D's non-local blocks; null: those of the resolution; []: none."""
+    attention_blocks_D: list[int] | None = setting(None, low=0)
+    """Numbers of D's blocks, from 0, that a non-local block follows, instead of `attention_D`; null: by resolution."""
     spectral_norm_G: bool = setting(True)
     """Spectral Normalization in G."""
     spectral_norm_D: bool = setting(True)
     """Spectral Normalization in D."""
+    spectral_norm_rgb: bool = setting(True)
+    """Spectral Normalization of G's last convolution too, if G has it."""
     conv1_width_D: Literal["out", "in"] = setting("out")
     """Width of the first convolution in D's BigGAN blocks: the block's output width (SA-GAN) or input width
     (SN-GAN)."""
@@ -76,6 +80,8 @@ class ModelConfig(Section):
     """Initialisation of weights: orthogonal, N(0, 0.02) or Xavier uniform (Section 3)."""
     batchnorm_eps: float = setting(1e-4, low=0.0)
     """BatchNorm's epsilon (Appendix C)."""
+    batchnorm_eps_last: float | None = setting(None, low=0.0)
+    """Epsilon of G's last BatchNorm, before the image; null: `batchnorm_eps`."""
     batchnorm_momentum: float = setting(0.1, low=0.0, high=1.0)
     """Weight of the newest batch in BatchNorm's running statistics (training itself does not use them)."""
     spectral_norm_eps: float = setting(1e-4, low=0.0)

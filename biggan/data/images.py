@@ -181,6 +181,8 @@ class Source:
     train: Images
     val: Images
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What was said when it was opened: what is left out, and how the data was read."""
 
     def identity(self) -> dict[str, int | str]:
         """The data's identity for run.json: counts, and digests of image ids, labels and class names.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from biggan.config import Config
+from biggan.evaluation.features.cache import key
 from biggan.evaluation.features.registry import Embedded, FeatureNetwork, Report, join, load_features
 from biggan.evaluation.generate import LatentSpec, generate
 from biggan.evaluation.reference import MOST_KEPT, Reference, SplitName, make_reference, open_complete_source
@@ -16,9 +17,11 @@ from biggan.evaluation.scores import compute_scores, is_parts, kid_size
 from biggan.evaluation.shares import SampleShard, gathered
 from biggan.evaluation.standing import sampling_copy
 from biggan.networks.base import GeneratorNetwork
+from biggan.objective.latents import TruncationKind
 from spectra.linalg.tf32 import tf32
 
 Weights = Literal["raw", "ema"]
+Statistics = Literal["standing", "stored"]
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,33 @@ class Settings:
     """Of the latents and of the standing statistics."""
     weights: Weights
     """`raw` or averaged (`ema`)."""
+    truncation_kind: TruncationKind = dataclasses.field(default="threshold", repr=False)
+    statistics: Statistics = dataclasses.field(default="standing", repr=False)
+    """Those of BatchNorm: computed from fresh noise, or those that the checkpoint brings with it."""
+
+    def further(self) -> dict[str, Any]:
+        """The settings that earlier scores were stored without, where they are not as they were then."""
+        usual = {"truncation_kind": "threshold", "statistics": "standing"}
+        return {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
 
     def as_dict(self) -> dict[str, Any]:
         """As stored."""
-        return dataclasses.asdict(self)
+        newer = ("truncation_kind", "statistics")
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in newer} | self.further()
+
+    def key(self) -> str:
+        """A digest of all settings, for the names of files."""
+        return key(self, *sorted(self.further().items()))
 
     def in_words(self) -> str:
         """As printed."""
         whose = "averaged weights" if self.weights == "ema" else "the generator's own weights"
-        law = "z as in training" if self.truncation is None else f"z truncated at {self.truncation:g}"
+        law = LatentSpec("normal", truncation=self.truncation, truncation_kind=self.truncation_kind).law()
+        passes = "stored statistics" if self.statistics == "stored" else f"{self.standing_passes} standing passes"
         size = kid_size(self.samples, min(self.reference_images, MOST_KEPT))
         return (
             f"features {self.features} ({self.digest}), reference: {self.reference_images:,} {self.reference} images, "
-            f"{self.samples:,} samples, {law}, {self.standing_passes} standing passes, seed {self.seed}, {whose}; "
+            f"{self.samples:,} samples, {law}, {passes}, seed {self.seed}, {whose}; "
             f"IS over {is_parts(self.samples)} parts, KID over subsets of {size:,}"
         )
 
@@ -81,7 +98,15 @@ class Evaluator:
         return cls(network, make_reference(network, source, reference, device), config)
 
     def settings(
-        self, weights: Weights, *, samples: int, passes: int, truncation: float | None = None, seed: int = 0
+        self,
+        weights: Weights,
+        *,
+        samples: int,
+        passes: int,
+        truncation: float | None = None,
+        seed: int = 0,
+        truncation_kind: TruncationKind = "threshold",
+        statistics: Statistics = "standing",
     ) -> Settings:
         """The settings of one evaluation."""
         return Settings(
@@ -94,6 +119,8 @@ class Evaluator:
             standing_passes=passes,
             seed=seed,
             weights=weights,
+            truncation_kind=truncation_kind,
+            statistics=statistics,
         )
 
     @tf32(False)
@@ -117,7 +144,7 @@ class Evaluator:
         With a `share` of several processes, each makes its own blocks, and all get all samples in the same order.
         """
         share = share or SampleShard()
-        draw = LatentSpec(self.config.latents, settings.seed, step, settings.truncation)
+        draw = LatentSpec(self.config.latents, settings.seed, step, settings.truncation, settings.truncation_kind)
         found = generate(sampler, draw, settings.samples, share.blocks(settings.samples))
         mine = join(self.network.embed(images, y) for _, images, y in found)
         return gathered(mine, share, settings.samples)

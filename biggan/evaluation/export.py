@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,7 +23,9 @@ from biggan.errors import UserError
 from biggan.evaluation.generate import BLOCK, LatentSpec, block_count, generate
 from biggan.evaluation.shares import SampleShard
 from biggan.evaluation.standing import sampling_copy
+from biggan.evaluation.stored_statistics import with_stored_statistics
 from biggan.networks.base import GeneratorNetwork
+from biggan.objective.latents import TruncationKind
 from biggan.run.checkpoint import Checkpoint
 from biggan.run.files import Lock
 from spectra.record.files import make_folder, remove_partial, replacing, write_text
@@ -45,6 +47,8 @@ class ExportSpec:
     standing_passes: int
     class_names: list[str] = field(default_factory=list)
     """By the classes' numbers."""
+    truncation_kind: TruncationKind = "threshold"
+    statistics: Literal["standing", "stored"] = "standing"
 
     def folders(self, classes: int) -> list[str]:
         """Each class's folder of PNG files: its name, where training would give such folders the same numbers again.
@@ -84,15 +88,9 @@ def export_samples(
         _check_same(_facts_of(out), order, out)
         return True
     _prepare(folder, order)
-    network = sampling_copy(
-        G,
-        distribution=checkpoint.config.latents,
-        step=checkpoint.step,
-        passes=order.standing_passes,
-        seed=order.seed,
-        refresh_sigma=order.weights == "ema",
-    )
-    draw = LatentSpec(checkpoint.config.latents, order.seed, checkpoint.step, order.truncation)
+    network = _under_statistics(checkpoint, G, order)
+    kind = order.truncation_kind
+    draw = LatentSpec(checkpoint.config.latents, order.seed, checkpoint.step, order.truncation, kind)
     is_there, write = (_part_is_there, _write_part) if as_file else (_pictures_are_there, _write_pictures)
     folders = order.folders(G.classes)
     missing = [block for block in share.blocks(order.num) if not is_there(folder, block, order.num, folders)]
@@ -106,6 +104,20 @@ def export_samples(
     if as_file:
         _put_together(folder, out, order, (G.resolution, G.resolution, 3))
     return True
+
+
+def _under_statistics(checkpoint: Checkpoint, G: GeneratorNetwork, order: ExportSpec) -> GeneratorNetwork:
+    """A copy of G in eval mode under the BatchNorm statistics that are asked for."""
+    if order.statistics == "stored":
+        return with_stored_statistics(G, checkpoint.tensors, order.truncation, checkpoint.path)
+    return sampling_copy(
+        G,
+        distribution=checkpoint.config.latents,
+        step=checkpoint.step,
+        passes=order.standing_passes,
+        seed=order.seed,
+        refresh_sigma=order.weights == "ema",
+    )
 
 
 def _prepare(folder: Path, order: ExportSpec) -> None:
@@ -125,7 +137,8 @@ def _prepare(folder: Path, order: ExportSpec) -> None:
 def _check_same(facts: Any, order: ExportSpec, place: Path) -> None:
     if not isinstance(facts, dict):
         raise UserError(f"{place} exists, but was not made by biggan-sample. Choose another --out.")
-    other = {name: (facts.get(name), value) for name, value in asdict(order).items() if facts.get(name) != value}
+    there = {"truncation_kind": "threshold", "statistics": "standing"} | facts  # of samples made before these were
+    other = {name: (there.get(name), value) for name, value in asdict(order).items() if there.get(name) != value}
     if other:
         listed = "; ".join(f"{name}: {old} there, {new} now" for name, (old, new) in other.items())
         raise UserError(f"{place} has samples with other settings ({listed}). Choose another --out, or delete it.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from biggan import rng
 from biggan.config import LatentConfig
 from biggan.networks.base import GeneratorNetwork
 from biggan.networks.spectral_norm import normalized
-from biggan.objective.latents import sample_latents, truncated_latents
+from biggan.objective.latents import TruncationKind, sample_latents, truncated_latents
 
 BLOCK = 64
 
@@ -30,15 +31,27 @@ class LatentSpec:
     step: int | None = None
     """The step for a distribution that changes during training; None: its final form."""
     truncation: float | None = None
+    truncation_kind: TruncationKind = "threshold"
+
+    def latents(self, random: np.random.Generator, count: int, dim: int) -> Tensor:
+        """Latents (count, dim) of this law from a generator of random numbers."""
+        if self.truncation is None:
+            return sample_latents(self.distribution, random, count, dim, self.step)
+        kind = self.truncation_kind
+        return truncated_latents(self.distribution, random, count, dim, self.truncation, self.step, kind)
+
+    def law(self) -> str:
+        """In words."""
+        if self.truncation is None:
+            return "z as in training"
+        if self.truncation_kind == "scaled":
+            return f"z {self.truncation:g} times a normal cut at 2"
+        return f"z truncated at {self.truncation:g}"
 
     def block(self, index: int, z_dim: int, classes: int) -> tuple[Tensor, Tensor]:
         """Latents (64, z_dim) and labels (64,) of images 64 * index and on."""
         random = rng.generator(self.seed, "images", index)
-        if self.truncation is None:
-            z = sample_latents(self.distribution, random, BLOCK, z_dim, self.step)
-        else:
-            z = truncated_latents(self.distribution, random, BLOCK, z_dim, self.truncation, self.step)
-        return z, (torch.arange(BLOCK) + index * BLOCK) % classes
+        return self.latents(random, BLOCK, z_dim), (torch.arange(BLOCK) + index * BLOCK) % classes
 
 
 def block_count(count: int) -> int:

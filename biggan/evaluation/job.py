@@ -19,7 +19,6 @@ from biggan.errors import UserError
 from biggan.evaluation.bias import bias_warning
 from biggan.evaluation.discriminator import DiscriminatorScores, discriminator_scores, draw_discriminator_scores
 from biggan.evaluation.evaluator import Evaluator, Settings
-from biggan.evaluation.features.cache import key
 from biggan.evaluation.features.registry import Embedded
 from biggan.evaluation.generate import BLOCK, LatentSpec, block_count
 from biggan.evaluation.pictures.grids import load_generator
@@ -27,11 +26,14 @@ from biggan.evaluation.pictures.strips import class_difficulty, interpolations, 
 from biggan.evaluation.reference import SplitName, make_reference, open_complete_source
 from biggan.evaluation.scores import class_leakage, compute_scores, unknown_scores
 from biggan.evaluation.shares import SampleShard
+from biggan.evaluation.stored_statistics import with_stored_statistics
 from biggan.evaluation.table import ScoreRow, ScoreTable, csv_text
 from biggan.evaluation.truncation import Curve, draw_curve, truncation_curve
 from biggan.networks import build_discriminator
+from biggan.networks.base import GeneratorNetwork
 from biggan.observers.evaluation import to_json
 from biggan.run.checkpoint import Checkpoint, CheckpointError, checkpoint_paths, newest_checkpoint, read_checkpoint
+from biggan.run.directory import run_of
 from biggan.run.files import check_out
 from biggan.run.session import resolve_device
 from spectra.record.files import make_folder, write_text
@@ -61,7 +63,8 @@ class EvaluationJob:
         """Find the checkpoints, the features and the real images. Raises `UserError` where one is missing."""
         given = Path(arguments.ckpt)
         paths, first = find_checkpoints(given, every=arguments.all)
-        config = first.config
+        run = run_of(first.path)
+        config = first.config if run is None else run.with_data(first.config)
         if arguments.data_path is not None:
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=arguments.data_path))
         device = resolve_device(arguments.device)
@@ -92,6 +95,8 @@ class EvaluationJob:
             passes=arguments.standing_passes,
             truncation=arguments.truncation,
             seed=arguments.seed,
+            truncation_kind=arguments.truncation_kind,
+            statistics=arguments.statistics,
         )
         labels = torch.arange(arguments.samples) % config.model.classes  # as `LatentSpec` assigns them
         unknown = unknown_scores(labels, evaluator.reference)
@@ -114,7 +119,9 @@ class EvaluationJob:
 
     def _row(self, checkpoint: Checkpoint, *, strict: bool) -> ScoreRow:
         embedded = self._embed(checkpoint, strict=strict)
-        found = self._discriminator_scores(checkpoint, min(self.settings.samples, 1000)).memorization()
+        found: dict[str, float] = {}
+        if has_discriminator(checkpoint):
+            found = self._discriminator_scores(checkpoint, min(self.settings.samples, 1000)).memorization()
         leakage = None
         classes = self.config.model.classes
         if self.evaluator.reference.own_classes and classes <= MOST_LEAKAGE:
@@ -133,8 +140,7 @@ class EvaluationJob:
     def _embed(self, checkpoint: Checkpoint, *, strict: bool) -> Embedded:
         if strict and not checkpoint.finite:
             raise UserError(f"{checkpoint.path} holds NaN or Inf, so it cannot be scored. Choose an earlier one.")
-        G = load_generator(checkpoint, raw=self.settings.weights == "raw").to(self.device)
-        sampler = self.evaluator.sampler(G, self.settings, checkpoint.step)
+        sampler = self._sampler(checkpoint)
         return self.evaluator.embed(sampler, self.settings, checkpoint.step, self.share)
 
     def real_rows(self) -> list[ScoreRow]:
@@ -206,11 +212,10 @@ class EvaluationJob:
     def pictures(self) -> list[Path]:
         """Draw all pictures of one checkpoint."""
         checkpoint = self._one()
-        G = load_generator(checkpoint, raw=self.settings.weights == "raw").to(self.device)
-        sampler = self.evaluator.sampler(G, self.settings, checkpoint.step)
+        sampler = self._sampler(checkpoint)
         embedded = self.evaluator.embed(sampler, self.settings, checkpoint.step)
         source = open_source(self.config)
-        draw = LatentSpec(self.config.latents, self.settings.seed, checkpoint.step, self.settings.truncation)
+        draw = self._draw(checkpoint)
         about = f"step {checkpoint.step}, {_law(self.settings)}"
         found = {
             "interpolations": interpolations(sampler, draw, source.classes, about),
@@ -226,19 +231,33 @@ class EvaluationJob:
             picture.save(paths[-1])
         return paths
 
+    def _sampler(self, checkpoint: Checkpoint) -> GeneratorNetwork:
+        """The generator that is scored, under its statistics."""
+        G = load_generator(checkpoint, raw=self.settings.weights == "raw").to(self.device)
+        if self.settings.statistics == "stored":
+            return with_stored_statistics(G, checkpoint.tensors, self.settings.truncation, checkpoint.path)
+        return self.evaluator.sampler(G, self.settings, checkpoint.step)
+
+    def _draw(self, checkpoint: Checkpoint) -> LatentSpec:
+        settings = self.settings
+        return LatentSpec(
+            self.config.latents, settings.seed, checkpoint.step, settings.truncation, settings.truncation_kind
+        )
+
     def _stem(self, kind: str, checkpoint: Checkpoint) -> str:
         """A file's name without its ending: what, of which step, and a digest of all settings."""
-        return f"{kind}-step-{checkpoint.step:08d}-{self.settings.weights}-{key(self.settings)[:8]}"
+        return f"{kind}-step-{checkpoint.step:08d}-{self.settings.weights}-{self.settings.key()[:8]}"
 
     def _discriminator_scores(self, checkpoint: Checkpoint, count: int) -> DiscriminatorScores:
+        if not has_discriminator(checkpoint):
+            raise UserError(f"{checkpoint.path} holds a generator alone, and D's scores need a discriminator.")
         prefix = "D."
         D = build_discriminator(checkpoint.config)
         D.load_state_dict(
             {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
         )
-        G = load_generator(checkpoint, raw=self.settings.weights == "raw").to(self.device)
-        sampler = self.evaluator.sampler(G, self.settings, checkpoint.step)
-        draw = LatentSpec(self.config.latents, self.settings.seed, checkpoint.step, self.settings.truncation)
+        sampler = self._sampler(checkpoint)
+        draw = self._draw(checkpoint)
         return discriminator_scores(D.to(self.device).eval(), open_source(self.config), sampler, draw, count)
 
     def _one(self) -> Checkpoint:
@@ -253,6 +272,11 @@ class EvaluationJob:
         except OSError as error:
             raise UserError(f"cannot make {self.folder}: {error}. Choose another --out.") from error
         return self.folder / name
+
+
+def has_discriminator(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint holds D; one that was imported may hold a generator alone."""
+    return any(name.startswith("D.") for name in checkpoint.tensors)
 
 
 def _folder_of(arguments: Namespace, checkpoint: Path) -> Path:

@@ -15,7 +15,6 @@ from typing import Any, get_type_hints
 from biggan.config.fields import has_type
 from biggan.errors import UserError
 from biggan.evaluation.evaluator import Settings
-from biggan.evaluation.features.cache import key
 from biggan.evaluation.scores import is_parts
 from biggan.observers.evaluation import from_json, to_json
 from spectra.record.damage import RecordDamage
@@ -82,7 +81,7 @@ class ScoreTable:
         parts = ["scores", s.weights, s.features.replace(":", "-").replace(".", "-"), s.reference, str(s.samples)]
         if s.truncation is not None:
             parts.append(f"t{s.truncation:g}")
-        return self.folder / "-".join([*parts, key(s)[:8]])
+        return self.folder / "-".join([*parts, s.key()[:8]])
 
     @classmethod
     def open(cls, settings: Settings, folder: Path) -> ScoreTable:

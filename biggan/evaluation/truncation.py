@@ -138,7 +138,7 @@ def truncation_curve(
 def _at(
     evaluator: Evaluator, sampler: GeneratorNetwork, settings: Settings, step: int | None, threshold: float | None
 ) -> tuple[Embedded, float]:
-    draw = LatentSpec(evaluator.config.latents, settings.seed, step, threshold)
+    draw = LatentSpec(evaluator.config.latents, settings.seed, step, threshold, settings.truncation_kind)
     parts, saturated, pixels = [], 0, 0
     for _, images, y in generate(sampler, draw, settings.samples):
         parts.append(evaluator.network.embed(images, y))

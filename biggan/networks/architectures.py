@@ -146,6 +146,15 @@ class ResolvedModel:
     attention_G: tuple[int, ...]
     attention_D: tuple[int, ...]
     double_depth: bool
+    attention_blocks_D: tuple[int, ...] | None = None
+
+    def attention_places_D(self, resolution: int) -> set[int]:
+        """The numbers of D's blocks that a non-local block follows: those given, or the last one at each resolution of
+        `attention_D`, for images of this resolution."""
+        if self.attention_blocks_D is not None:
+            return set(self.attention_blocks_D)
+        places = resolutions(self.blocks("D"), resolution)
+        return {i for i, place in enumerate(places) if place in self.attention_D and place not in places[i + 1 :]}
 
     def blocks(self, network: str) -> tuple[Block, ...]:
         """The blocks of network "G" or "D" in order, those that double its depth among them."""
@@ -176,6 +185,7 @@ def resolve_model(model: ModelConfig) -> ResolvedModel:
         attention_G=row.attention_G if model.attention_G is None else tuple(model.attention_G),
         attention_D=row.attention_D if model.attention_D is None else tuple(model.attention_D),
         double_depth=model.double_depth,
+        attention_blocks_D=None if model.attention_blocks_D is None else tuple(model.attention_blocks_D),
     )
     _check_conditioning(model, plan)
     _check_attention(model, plan)
@@ -224,18 +234,24 @@ def _check_conditioning(model: ModelConfig, plan: ResolvedModel) -> None:
 
 def _check_attention(model: ModelConfig, plan: ResolvedModel) -> None:
     for name, wanted in (("G", plan.attention_G), ("D", plan.attention_D)):
-        blocks = plan.architecture.blocks(name)
+        blocks = plan.blocks(name)
         places = resolutions(blocks, BASE_RESOLUTION if name == "G" else model.resolution)
         if missing := sorted(set(wanted) - set(places)):
             raise UserError(
                 f"model.attention_{name} asks for a non-local block at {missing}, and {name}'s maps have the "
                 f"resolutions {sorted(set(places))} at {model.resolution} pixels."
             )
+        numbers = {i for i, place in enumerate(places) if place in wanted}
+        if name == "D" and plan.attention_blocks_D is not None:
+            numbers = set(plan.attention_blocks_D)
+        if beyond := sorted(number for number in numbers if number >= len(blocks)):
+            raise UserError(f"model.attention_blocks_D names {beyond}, and D has the blocks 0 to {len(blocks) - 1}.")
         width = model.width_G if name == "G" else model.width_D
-        for block, place in zip(blocks, places, strict=True):
-            if place in wanted and block.after * width < 8:
+        for number in sorted(numbers):
+            if (channels := blocks[number].after * width) < 8:
+                place = places[number]
                 raise UserError(
-                    f"a non-local block at {place}x{place} in {name} would have {block.after * width} channels, and "
+                    f"a non-local block at {place}x{place} in {name} would have {channels} channels, and "
                     f"it needs 8 at least (its keys have an eighth of them). Raise model.ch."
                 )
 

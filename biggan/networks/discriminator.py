@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from biggan.config import ModelConfig, SpeedConfig
-from biggan.networks.architectures import Block, resolutions, resolve_model
+from biggan.networks.architectures import Block, resolve_model
 from biggan.networks.autocast import in_full_precision, widened
 from biggan.networks.base import DiscriminatorNetwork, GeneratorNetwork, shared_embedding
 from biggan.networks.blocks import DBlock, DeepDBlock, NonLocalBlock, ProjectedEmbedding
@@ -33,12 +33,11 @@ class Discriminator(DiscriminatorNetwork):
         def norm(width: int) -> nn.Module:
             return make.norm_in_D(width, model.classes)
 
-        places = resolutions(blocks, model.resolution)
+        attention = plan.attention_places_D(model.resolution)
         self.blocks = nn.ModuleList()
-        for index, (block, resolution) in enumerate(zip(blocks, places, strict=True)):
+        for index, block in enumerate(blocks):
             self.blocks.append(_make_block(make, norm, model, block, ch, first=index == 0))
-            # after the last block at that resolution
-            if resolution in plan.attention_D and resolution not in places[index + 1 :]:
+            if index in attention:
                 self.blocks.append(NonLocalBlock(make, block.after * ch))
         width = blocks[-1].after * ch
         self.width = width

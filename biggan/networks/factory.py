@@ -80,13 +80,15 @@ class LayerFactory:
         """A block's resampling: "up", "down" or "flat"."""
         return Resampling(kind, self.up, self.speed)
 
-    def conv(self, before: int, after: int, size: int | None = None, *, bias: bool = True) -> nn.Module:
+    def conv(
+        self, before: int, after: int, size: int | None = None, *, bias: bool = True, normalized: bool = True
+    ) -> nn.Module:
         """A convolution that keeps the resolution, with the network's filter size and dilation unless `size` is given.
 
-        A 1x1 filter has nothing to dilate.
+        A 1x1 filter has nothing to dilate. Without `normalized` it has no Spectral Normalization.
         """
         size, dilation = (self.size, self.dilation) if size is None else (size, 1)
-        kind = SNConv2d if self.spectral_norm else Conv2d
+        kind = SNConv2d if self.spectral_norm and normalized else Conv2d
         layer = kind(before, after, size, padding=dilation * (size // 2), dilation=dilation, bias=bias)
         return self._weight_normalized(self._prepared(layer))
 
@@ -120,9 +122,10 @@ class LayerFactory:
         layers.append(self._prepared(kind(before, after, bias=self.projection_bias)))
         return nn.Sequential(*layers) if hidden else layers[0]
 
-    def batchnorm(self, width: int) -> nn.Module:
-        """G's last normalization, with a gain and a bias a channel."""
-        return AffineBatchNorm(width, **self.bn_settings) if self.norm == "batch" else Affine(width)
+    def batchnorm(self, width: int, eps: float | None = None) -> nn.Module:
+        """G's last normalization, with a gain and a bias a channel; with its own `eps` where that is given."""
+        settings = self.bn_settings if eps is None else self.bn_settings | {"eps": eps}
+        return AffineBatchNorm(width, **settings) if self.norm == "batch" else Affine(width)
 
     def conditional_batchnorm(self, width: int, condition: int, *, table: bool) -> nn.Module:
         """BatchNorm conditioned on a vector of dimension `condition`; with `table`, on one of `condition` classes.

@@ -54,8 +54,8 @@ class Generator(GeneratorNetwork):
             if resolution in attention:  # after the first block at that resolution
                 attention.remove(resolution)
                 self.blocks.append(NonLocalBlock(make, block.after * ch))
-        self.norm = make.batchnorm(blocks[-1].after * ch)
-        self.to_rgb = make.conv(blocks[-1].after * ch, 3)
+        self.norm = make.batchnorm(blocks[-1].after * ch, model.batchnorm_eps_last)
+        self.to_rgb = make.conv(blocks[-1].after * ch, 3, normalized=model.spectral_norm_rgb)
         clamp_layers(self, model.clamp_G, "model.clamp_G")
 
     def _input_widths(self, model: ModelConfig, embedding_dim: int) -> tuple[int, int]:

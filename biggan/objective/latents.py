@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -109,6 +110,16 @@ def sample_latents(
     return torch.from_numpy(LATENTS[config.distribution](config, step)(random, count, dim))
 
 
+def _check_threshold(threshold: float) -> None:
+    if not threshold > 0:
+        raise UserError(f"the truncation threshold is {threshold}, expected a number above 0 (the paper's: 0.04 to 2).")
+
+
+TruncationKind = Literal["threshold", "scaled"]
+"""How z is truncated at t: `threshold` draws entries beyond +-t again (Section 3.1); `scaled` is t times a normal cut
+at -2 and 2, as published BigGAN-deep is sampled."""
+
+
 def truncated_normal(random: np.random.Generator, count: int, dim: int, threshold: float) -> torch.Tensor:
     """N(0, I) with every entry beyond +-`threshold` drawn again until it is inside (the truncation trick, 3.1).
 
@@ -117,8 +128,7 @@ def truncated_normal(random: np.random.Generator, count: int, dim: int, threshol
     """
     from scipy.stats import truncnorm
 
-    if not threshold > 0:
-        raise UserError(f"the truncation threshold is {threshold}, expected a number above 0 (the paper's: 0.04 to 2).")
+    _check_threshold(threshold)
     shares = random.random((count, dim))
     values = truncnorm.ppf(shares, -threshold, threshold)
     return torch.from_numpy(values.astype(np.float32))
@@ -131,12 +141,17 @@ def truncated_latents(
     dim: int,
     threshold: float,
     step: int | None = None,
+    kind: TruncationKind = "threshold",
 ) -> torch.Tensor:
-    """`sample_latents` with entries beyond +-`threshold` drawn again, for the distributions that are normal.
+    """`sample_latents` truncated at `threshold`, for the distributions that are normal.
 
     Raises `UserError` for any other: truncation is a statement about a normal law (Section 3.1).
     """
     config = LatentConfig(distribution) if isinstance(distribution, str) else distribution
+    _check_threshold(threshold)
+    if kind == "scaled" and config.distribution in ("normal", "annealed_normal"):
+        scale = 1.0 if config.distribution == "normal" else float(np.sqrt(variance_at(config, step)))
+        return threshold * scale * truncated_normal(random, count, dim, 2.0)
     if config.distribution == "normal":
         return truncated_normal(random, count, dim, threshold)
     if config.distribution == "annealed_normal":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -171,6 +172,13 @@ class RunDirectory:
         if not path.is_file():
             raise UserError(f"{self.path} is not a run directory: it has no config.yaml. Give an earlier run's --out.")
         return read_config(path)
+
+    def with_data(self, config: Config) -> Config:
+        """A configuration of one of the run's checkpoints, its data as config.yaml has it now where it has none: an
+        imported state is older than its data. Raises `UserError` where the file is damaged."""
+        if config.data.path is not None or not self.facts().get("imported"):
+            return config
+        return dataclasses.replace(config, data=self.read_config().data)
 
     def append_event(self, event: Mapping[str, Any]) -> None:
         """Add one line to events.jsonl, whole on the disk when this returns."""

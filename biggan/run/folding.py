@@ -57,6 +57,13 @@ def load_state(state: TrainingState, checkpoint: Checkpoint, config: Config) -> 
     Off: it is folded into the weights. On: sigma's estimates converge from the vectors that `state` has; the function
     jumps, for each weight is divided by its sigma from now on.
     """
+    prefixes = {"G": "G.", "D": "D.", "G's optimizer": "optim_G.", "D's optimizer": "optim_D."}
+    missing = [name for name, one in prefixes.items() if not any(key.startswith(one) for key in checkpoint.tensors)]
+    if missing:
+        raise UserError(
+            f"{checkpoint.path} cannot be trained on: it was imported without {', '.join(missing)}. It can be sampled, "
+            "scored and scanned. Import a state with both networks and both optimizers to train."
+        )
     tensors = dict(fold_where_turned_off(checkpoint, config))
     turned_on: list[nn.Module] = []
     for name, network in state.networks().items():

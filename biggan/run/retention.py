@@ -187,10 +187,11 @@ def checkpoint_fields(path: Path, digest: str) -> dict[str, str]:
 
 def boundaries_of(facts: Mapping[str, Any]) -> set[int]:
     """The steps at which a branch's changes begin and end after its branching point. Their checkpoints stay: each is
-    the last state of one phase, from which the next begins."""
+    the last state of one phase, from which the next begins. So does that of a state that was imported."""
     born = (facts.get("parent") or {}).get("step")
     if born is None:
-        return set()
+        imported = facts.get("imported")
+        return set() if imported is None else {imported["step"]}
     entries = [*facts.get("inherited_changes", []), *facts.get("changes", [])]
     steps = {step for entry in entries for step in (entry["from"], entry["until"]) if step is not None}
     return {step for step in steps if step > born}

@@ -65,7 +65,7 @@ def open_new(config: Config, preset: str, facts: Mapping[str, Any] | None = None
             all_facts = {**_data_facts(source), **(facts or {})}
             run.create_whole(config, all_facts, lambda made: made.append_event(started))
     copy_from_main(state.tensors())
-    return Session(config, run, state, source, config_notes(config))
+    return Session(config, run, state, source, [*source.notes, *config_notes(config)])
 
 
 def open_branched(
@@ -108,7 +108,9 @@ def open_branched(
         made.append_event(make_event("checkpoint", state.step, path=f"checkpoints/{path.name}", digest=digest))
 
     run.create_whole(config, {**_data_facts(source), **facts}, fill)
-    return Session(config, run, state, source, [f"branching at step {state.step}", *config_notes(config)])
+    return Session(
+        config, run, state, source, [*source.notes, f"branching at step {state.step}", *config_notes(config)]
+    )
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def _find_start(path: Path) -> ResumePoint:
             )
         return ResumePoint(config, None, [])
     checkpoint, skipped = newest_checkpoint(path)
-    return ResumePoint(checkpoint.config, checkpoint, skipped)
+    return ResumePoint(RunDirectory(path).with_data(checkpoint.config), checkpoint, skipped)
 
 
 def is_run_in(path: Path) -> bool:
@@ -249,7 +251,7 @@ def _reopen(
     notes += [
         f"{name} was {old} when the run began and is {new}: bits may differ" for name, (old, new) in elsewhere.items()
     ]
-    return [*notes, f"resuming at step {start.step}", *config_notes(config)]
+    return [*notes, *source.notes, f"resuming at step {start.step}", *config_notes(config)]
 
 
 def _on_this_device(config: Config, path: Path) -> Config:

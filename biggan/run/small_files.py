@@ -91,6 +91,10 @@ def _is_code(value: Any) -> bool:
     )
 
 
+def _is_imported(value: Any) -> bool:
+    return isinstance(value, Mapping) and is_step(value.get("step"))
+
+
 _FACTS = {
     "parent": _is_parent,
     "changes": _are_changes,
@@ -99,6 +103,7 @@ _FACTS = {
     "class_names": lambda value: isinstance(value, list) and all(isinstance(name, str | int | float) for name in value),
     "continued_by": _is_continued,
     "code": _is_code,
+    "imported": _is_imported,
     "started": lambda value: isinstance(value, str),
 }
 """The facts of run.json that something is decided by, and what makes them sound."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ def find_parent(place: str | Path, *, at: int | None = None, before_collapse: in
         checkpoint = read_checkpoint(place)
     run = run_of(checkpoint.path)
     facts = run.facts() if run is not None else {}
+    if run is not None:
+        checkpoint = dataclasses.replace(checkpoint, config=run.with_data(checkpoint.config))
     return Parent(checkpoint, run, facts)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from biggan.cli.data import data_main
 from biggan.cli.evaluate import eval_main
+from biggan.cli.import_weights import import_main
 from biggan.cli.sample import sample_main
 from biggan.cli.train import train_main
 from interventions.cli.main import main as intervene_main
@@ -16,6 +17,7 @@ PROGRAMS: dict[str, Callable[[list[str]], int]] = {
     "biggan-sample": sample_main,
     "biggan-eval": eval_main,
     "biggan-data": data_main,
+    "biggan-import": import_main,
     "biggan-intervene": intervene_main,
     "spectra": spectra_main,
 }

@@ -20,13 +20,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from biggan.data.images import Images
+from biggan.data.notes import notes_of_data
 from biggan.data.prepare import journal as journals
 from biggan.data.prepare import workers
 from biggan.data.prepare.journal import Journal, lock
 from biggan.data.prepare.workers import RAW, Chunk
 from biggan.data.sources import packed
-from biggan.data.sources.opening import detect, keep_most_common, open_data, split_off
+from biggan.data.sources.opening import Opened, detect, keep_most_common, open_data, split_off
 from biggan.data.sources.packed import IMAGES, MANIFEST, WHOLE
+from biggan.data.sources.preparable import PREPARABLE, preparable_kind
 from biggan.errors import UserError
 from spectra.record.files import move, remove_partial, replacing, sync, write_text
 
@@ -64,6 +66,8 @@ class PreparationJob:
     splits: dict[str, Images]
     classes: tuple[str, ...]
     options: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    """What the source has to say: what is left out, and how it is read."""
 
     @property
     def staging(self) -> Path:
@@ -106,15 +110,8 @@ def plan(
     source: str, out: Path, resolution: int, *, top_classes: int | None, val_fraction: float | None
 ) -> PreparationJob:
     """Check the source and describe the work. Raises `UserError`; nothing is written."""
-    path = Path(source)
-    if source == "digits" and not path.exists():
-        train, val, classes = open_data("digits", None, resolution)
-    elif path.exists() and detect(path) == "packed":
-        raise UserError(f"{source} is already prepared data. Give the source that it was made from.")
-    elif path.exists():
-        train, val, classes = open_data("auto", source, resolution)
-    else:
-        raise UserError(f"{source} does not exist. Give the path of a folder or of parquet files, or `digits`.")
+    with notes_of_data() as notes:
+        train, val, classes = _opened(source, resolution)
     if val_fraction is not None:
         if val is not None:
             raise UserError(f"{source} already has its own validation split. Omit --val-fraction.")
@@ -123,7 +120,25 @@ def plan(
         train, val, classes = keep_most_common(train, val, classes, top_classes)
     splits = {WHOLE: train} if val is None else {"train": train, "val": val}
     options = {"top_classes": top_classes, "val_fraction": val_fraction}
-    return PreparationJob(source, Path(os.path.abspath(out)), resolution, splits, classes, options)
+    return PreparationJob(source, Path(os.path.abspath(out)), resolution, splits, classes, options, tuple(notes))
+
+
+def open_any(path: Path, resolution: int) -> Opened:
+    """The images at a path, which training may read or only a preparation. Raises `UserError` where there are none."""
+    if (kind := preparable_kind(path)) is not None:
+        return PREPARABLE[kind].open(path, resolution)
+    return open_data("auto", str(path), resolution)
+
+
+def _opened(source: str, resolution: int) -> Opened:
+    path = Path(source)
+    if source == "digits" and not path.exists():
+        return open_data("digits", None, resolution)
+    if not path.exists():
+        raise UserError(f"{source} does not exist. Give the path of a folder or of parquet files, or `digits`.")
+    if preparable_kind(path) is None and detect(path) == "packed":
+        raise UserError(f"{source} is already prepared data. Give the source that it was made from.")
+    return open_any(path, resolution)
 
 
 def prepare(job: PreparationJob, *, processes: int, skip_broken: bool, reporter: Reporter) -> dict[str, Any]:

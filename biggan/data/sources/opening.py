@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ from biggan.config import Config, DataConfig
 from biggan.data.ids import hold_out
 from biggan.data.images import Images, Source
 from biggan.data.labels import first_of_each, most_common
+from biggan.data.notes import notes_of_data
 from biggan.data.sources.digits import load_digits
 from biggan.data.sources.encoded import EncodedImages, Split
 from biggan.data.sources.folder import open_folder
 from biggan.data.sources.hub_files import any_parquet
 from biggan.data.sources.packed import is_packed, open_packed
 from biggan.data.sources.parquet import open_parquet
+from biggan.data.sources.preparable import PREPARABLE, preparable_kind
 from biggan.data.sources.registry import SOURCES, DataSource
 from biggan.errors import UserError, check_known
 
@@ -56,8 +59,9 @@ def open_source(config: Config) -> Source:
     Raises `UserError` for an unknown source or a path that is not there, and where the model has another number of
     classes than the data.
     """
-    train, val, classes = open_data(config.data.source, config.data.path, config.model.resolution)
-    source = arrange(train, val, classes, config.data)
+    with notes_of_data() as notes:
+        train, val, classes = open_data(config.data.source, config.data.path, config.model.resolution)
+        source = replace(arrange(train, val, classes, config.data), notes=tuple(notes))
     if len(source.classes) != config.model.classes:
         raise UserError(
             f"the data ({config.data.path or config.data.source}) has {len(source.classes)} classes, and model.classes "
@@ -77,6 +81,11 @@ def open_data(source: str, path: str | None, resolution: int) -> Opened:
             )
         return SOURCES[source].open(Path(), resolution)
     place = _existing(source, path)
+    if source in ("auto", "folder") and (special := preparable_kind(place)) is not None:
+        raise UserError(
+            f"{place} is {PREPARABLE[special].what}, which is packed before it is trained on: run biggan-data prepare "
+            f"{place} --resolution {resolution} --out DIR, then give --data.path DIR."
+        )
     kind = detect(place) if source == "auto" or is_packed(place) else source
     if kind == "folder" and place.is_file():
         raise UserError(f"{place} is a file, expected a folder with one sub-folder per class, or a .parquet file.")

@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from biggan.data.sources.junk import is_junk_folder
 from biggan.errors import UserError
 
 
 def walk(path: Path, *, above: tuple[Path, ...] = ()) -> Iterator[os.DirEntry[str]]:
-    """The files at any depth below `path`, in a fixed order; names that begin with a dot are skipped.
+    """The files at any depth below `path`, in a fixed order; names that begin with a dot are
+    skipped, and folders of thumbnails and leftovers (`is_junk_folder`).
 
     Links are followed, but no folder is entered twice, nor one of those `above`, because links may form a cycle. Raises
     `UserError` for a folder that cannot be read.
@@ -28,6 +30,7 @@ def _walk(path: str, visited: set[tuple[int, int]]) -> Iterator[os.DirEntry[str]
         with os.scandir(path) as entries:
             listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
         folders = {entry.name for entry in listed if entry.is_dir()}
+        listed = [entry for entry in listed if entry.name not in folders or not is_junk_folder(entry.name)]
     except OSError as error:
         raise UserError(
             f"cannot read the folder {path}: {error.strerror or error}. Make it readable, or move it away."

@@ -13,10 +13,12 @@ from biggan import rng
 from biggan.config import LatentConfig
 from biggan.data.images import to_uint8
 from biggan.errors import UserError
+from biggan.evaluation.generate import LatentSpec
 from biggan.evaluation.standing import sampling_copy
+from biggan.evaluation.stored_statistics import with_stored_statistics
 from biggan.networks import build_generator
 from biggan.networks.base import GeneratorNetwork
-from biggan.objective.latents import sample_latents, truncated_latents
+from biggan.objective.latents import TruncationKind
 from biggan.run.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from biggan.run.directory import class_names_of
 from spectra.linalg.tf32 import tf32
@@ -44,23 +46,23 @@ def class_images(
     passes: int = 100,
     seed: int = 0,
     truncation: float | None = None,
+    truncation_kind: TruncationKind = "threshold",
     refresh_sigma: bool = True,
+    sampler: GeneratorNetwork | None = None,
 ) -> np.ndarray:
     """uint8 images (classes, per_class, R, R, 3) of `G` under standing statistics; `G` is left as it was.
 
     Column j of each class has its own latent; with `truncation`, truncated at that threshold. `step`: the step for
-    a distribution that changes during training; None: its final form.
+    a distribution that changes during training; None: its final form. `sampler`: G under statistics of its own, in eval
+    mode, instead.
     """
-    network = sampling_copy(
+    network = sampler or sampling_copy(
         G, distribution=distribution, step=step, passes=passes, seed=seed, refresh_sigma=refresh_sigma
     )
     device = next(network.parameters()).device
     count = len(classes) * per_class
     random = rng.generator(seed, "samples")
-    if truncation is None:
-        z = sample_latents(distribution, random, count, G.z_dim, step)
-    else:
-        z = truncated_latents(distribution, random, count, G.z_dim, truncation, step)
+    z = LatentSpec(distribution, seed, step, truncation, truncation_kind).latents(random, count, G.z_dim)
     y = torch.tensor(list(classes)).repeat_interleave(per_class)
     images = [
         to_uint8(network(z_part.to(device), y_part.to(device)))
@@ -77,12 +79,15 @@ def save_checkpoint_grid(
     classes: Sequence[int] | None = None,
     truncation: float | None = None,
     seed: int = 0,
+    truncation_kind: TruncationKind = "threshold",
     raw: bool = False,
     passes: int = 100,
+    stored: bool = False,
 ) -> Path:
     """Draw the grid of a checkpoint (a file, or a run directory's newest) and return where it was written.
 
-    `classes` are numbers; rows are labelled with the names that the run gives them.
+    `stored`: under the BatchNorm statistics that the checkpoint brings with it, not under standing ones of `passes`
+    forwards. `classes` are numbers; rows are labelled with the names that the run gives them.
     Raises `UserError` for a checkpoint that does not verify and for a class that the generator does not have.
     """
     checkpoint = newest_checkpoint(path)[0] if path.is_dir() else read_checkpoint(path)
@@ -93,8 +98,9 @@ def save_checkpoint_grid(
     for name, value in (("--per-class", per_class), ("--standing-passes", passes)):
         if value < 1:
             raise UserError(f"{name} is {value}, expected at least 1.")
+    G = load_generator(checkpoint, raw=raw)
     images = class_images(
-        load_generator(checkpoint, raw=raw),
+        G,
         rows,
         per_class,
         distribution=checkpoint.config.latents,
@@ -102,15 +108,20 @@ def save_checkpoint_grid(
         passes=passes,
         seed=seed,
         truncation=truncation,
+        truncation_kind=truncation_kind,
         refresh_sigma=not raw,
+        sampler=with_stored_statistics(G, checkpoint.tensors, truncation, checkpoint.path) if stored else None,
     )
     weights = "generator's own weights" if raw else "averaged weights"
-    law = "z as in training" if truncation is None else f"z truncated at {truncation:g}"
+    law = LatentSpec("normal", truncation=truncation, truncation_kind=truncation_kind).law()
+    statistics = "stored statistics" if stored else f"{passes} standing passes"
     title = f"step {checkpoint.step}, {weights}"
     parts = [f"samples-{checkpoint.step:08d}", *(["raw"] if raw else []), *([f"t{truncation:g}"] if truncation else [])]
+    parts += ["scaled"] if truncation_kind == "scaled" else []
+    parts += ["stored"] if stored else []
     target = out or Path("-".join([*parts, f"seed{seed}.png"]))
     names = class_names_of(checkpoint.path, model.classes)
-    picture = draw_grid({f"{law}, {passes} standing passes": images}, [names[c] for c in rows], title)
+    picture = draw_grid({f"{law}, {statistics}": images}, [names[c] for c in rows], title)
     return save_picture(picture, target)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,6 @@ from biggan.evaluation.pictures.grids import draw_grid
 from biggan.evaluation.scores import class_fids, class_spread_shares
 from biggan.networks.base import GeneratorNetwork, shared_embedding
 from biggan.networks.spectral_norm import normalized
-from biggan.objective.latents import sample_latents, truncated_latents
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,9 +47,7 @@ def images_of(sampler: GeneratorNetwork, z: Tensor, c: Tensor) -> np.ndarray:
 
 def _latents(sampler: GeneratorNetwork, draw: LatentSpec, count: int, purpose: str) -> Tensor:
     random = rng.generator(draw.seed, f"pictures/{purpose}")
-    if draw.truncation is None:
-        return sample_latents(draw.distribution, random, count, sampler.z_dim, draw.step)
-    return truncated_latents(draw.distribution, random, count, sampler.z_dim, draw.truncation, draw.step)
+    return draw.latents(random, count, sampler.z_dim)
 
 
 def _chosen(classes: int, count: int) -> list[int]:
@@ -96,9 +94,8 @@ def truncation_strips(
     classes = torch.tensor(_chosen(sampler.classes, _ROWS))
     panels = {}
     for threshold in STRIP:
-        z = _latents(
-            sampler, LatentSpec(draw.distribution, draw.seed, draw.step, threshold), len(classes) * per_class, "strips"
-        )
+        at = replace(draw, truncation=threshold)
+        z = _latents(sampler, at, len(classes) * per_class, "strips")
         images = images_of(sampler, z, classes.repeat_interleave(per_class))
         panels[f"threshold {threshold:g}"] = images.reshape(len(classes), per_class, *images.shape[1:])
     return draw_grid(panels, [names[c] for c in classes], f"truncation, {title}{_of_all(sampler, len(classes))}")

@@ -117,6 +117,12 @@ class Persistent:
     id: Any
 
 
+def module_class(persistent: Persistent) -> Name | None:
+    """The class that torch's old format writes beside its source code, as it does for networks; None of a storage."""
+    is_class = isinstance(persistent.id, tuple) and len(persistent.id) > 1 and persistent.id[0] == "module"
+    return persistent.id[1] if is_class and isinstance(persistent.id[1], Name) else None
+
+
 @dataclass(frozen=True, eq=False)
 class _Key:
     """A dict's key that is not a plain value."""
@@ -132,18 +138,21 @@ class PickleSource(Protocol):
     def readline(self) -> bytes: ...
 
 
-def read_pickle(source: PickleSource, found: list[Persistent] | None = None) -> Any:
+def read_pickle(
+    source: PickleSource, found: list[Persistent] | None = None, further: frozenset[str] = frozenset()
+) -> Any:
     """The next pickle of a source, as plain values, `Built`, `Name` and `Persistent`; sets are lists.
 
     Args:
         source: is read to the pickle's end and no further.
         found: takes each `Persistent` that the pickle asks for.
+        further: names that it may ask for beside `ALLOWED`; these too are only written down.
 
     Raises:
         ForeignName: it asks for a name that is not on the list.
         DamagedPickle: it is none, or not a whole one.
     """
-    machine = _Machine([] if found is None else found)
+    machine = _Machine([] if found is None else found, further)
     try:
         for count, (operation, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], source))):
             if count > MOST_OPERATIONS:
@@ -170,8 +179,8 @@ _MAPPINGS |= {f"{module}.AttributeDict" for module in _ATTRIBUTE_DICTS}
 class _Machine:
     """The pickle machine, in which calls are only written down."""
 
-    def __init__(self, found: list[Persistent]) -> None:
-        self.found = found
+    def __init__(self, found: list[Persistent], further: frozenset[str]) -> None:
+        self.found, self.further = found, further
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -278,13 +287,13 @@ class _Machine:
 
     def _global(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
-        self.stack.append(_allowed(module, name))
+        self.stack.append(self._allowed(module, name))
 
     def _stack_global(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise DamagedPickle("a name that is no text")
-        self.stack.append(_allowed(module, name))
+        self.stack.append(self._allowed(module, name))
 
     def _reduce(self) -> None:
         args, called = self.stack.pop(), self.stack.pop()
@@ -303,7 +312,7 @@ class _Machine:
     def _inst(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
         args = tuple(self._marked())
-        self.stack.append(_built(_allowed(module, name), args))
+        self.stack.append(_built(self._allowed(module, name), args))
 
     def _build(self) -> None:
         state = self.stack.pop()
@@ -316,18 +325,19 @@ class _Machine:
         self.found.append(Persistent(self.stack.pop()))
         self.stack.append(self.found[-1])
 
-
-def _allowed(module: str, name: str) -> Name:
-    path = f"{_RENAMED.get(module, module)}.{name}"
-    if path in _OF_PYTHON_2:
-        path = f"builtins.{_OF_PYTHON_2[path]}"
-    if path not in ALLOWED or "." in name:
-        raise ForeignName(f"{module}.{name}")
-    return Name(path)
+    def _allowed(self, module: str, name: str) -> Name:
+        path = f"{_RENAMED.get(module, module)}.{name}"
+        if path in _OF_PYTHON_2:
+            path = f"builtins.{_OF_PYTHON_2[path]}"
+        if (path not in ALLOWED and path not in self.further) or "." in name:
+            raise ForeignName(f"{module}.{name}")
+        return Name(path)
 
 
 def _built(called: Any, args: Any) -> Any:
     """The call of a name, written down; an empty mapping becomes a dict."""
+    if isinstance(called, Persistent) and (of_module := module_class(called)) is not None:
+        called = of_module
     if not isinstance(called, Name) or not isinstance(args, tuple):
         raise DamagedPickle("a call of what is no name")
     if called.path in _MAPPINGS and all(isinstance(arg, Name) for arg in args):  # a defaultdict's factory

@@ -7,15 +7,16 @@ import io
 import struct
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from spectra.networks.files.formats import format_of
 from spectra.networks.files.nested import tensors_in
-from spectra.networks.files.pickled import Built, DamagedPickle, ForeignName, Persistent, read_pickle
+from spectra.networks.files.pickled import Built, DamagedPickle, ForeignName, Persistent, module_class, read_pickle
 from spectra.networks.files.rebuilt import STORAGES, Storage, bytes_of, tensor_of
 from spectra.networks.files.stored import ZIP_FAULTS, StoredTensor, WeightFileError, incomplete
 
@@ -79,7 +80,33 @@ def _is_plain(record: zipfile.ZipInfo) -> bool:
 
 def read_torch_zip(path: Path) -> list[StoredTensor]:
     """The tensors in a file of torch's zip format."""
-    with _in_words(path), zipfile.ZipFile(path) as archive:
+    with _in_words(path):
+        content, storage = _zip_content(path)
+        return tensors_in(content, partial(tensor_of, storage=storage))
+
+
+def torch_content(path: Path, further: frozenset[str] = frozenset()) -> tuple[Any, TensorOf]:
+    """What a file of `torch.save`, in either of its formats, or a plain pickle holds: (its content, and a function that
+    takes a value in it to a tensor, or to None). The content is as `read_pickle` gives it; `further` as there.
+
+    Raises:
+        WeightFileError: another kind of file, a damaged one, or one that asks for a name that is not on the list.
+    """
+    kind = format_of(path)
+    if kind not in ("zip", "pickle"):
+        raise WeightFileError(f"{path} was not written by torch.save. Expected a .pth file")
+    with _in_words(path):
+        content, storage = (_zip_content if kind == "zip" else _pickle_content)(path, further)
+        return content, partial(tensor_of, storage=storage)
+
+
+TensorOf = Callable[[Any], StoredTensor | None]
+"""A value of a pickle as a tensor without a name; None where it is none."""
+
+
+def _zip_content(path: Path, further: frozenset[str] = frozenset()) -> tuple[Any, Callable[[Persistent], Storage]]:
+    """The object in a file of torch's zip format, and where its storages lie."""
+    with zipfile.ZipFile(path) as archive:
         records = {record.filename: record for record in archive.infolist()}
         place = min((name for name in records if name.endswith("data.pkl")), key=len).removesuffix("data.pkl")
         if not _is_plain(records[f"{place}data.pkl"]):
@@ -87,7 +114,7 @@ def read_torch_zip(path: Path) -> list[StoredTensor]:
                 f"{path} is compressed, as torch.save never does: unpack it, and zip it without compression (zip -0)"
             )
         pickle = _record(path, records[f"{place}data.pkl"])
-        content = read_pickle(io.BytesIO(pickle.read(0, pickle.size)))
+        content = read_pickle(io.BytesIO(pickle.read(0, pickle.size)), further=further)
         order = sys.byteorder.encode()
         if f"{place}byteorder" in records:
             order = _record(path, records[f"{place}byteorder"]).read(0, 6)
@@ -106,7 +133,7 @@ def read_torch_zip(path: Path) -> list[StoredTensor]:
                 return Storage(dtype, 0, None, f"its entries are not in the file ({error})")
             return Storage(dtype, found.size, found.read, None, swapped)
 
-        return tensors_in(content, partial(tensor_of, storage=storage))
+        return content, storage
 
 
 def _storage_id(persistent: Any) -> tuple[str, str]:
@@ -134,22 +161,31 @@ class _Bounded:
 
 def read_torch_pickle(path: Path) -> list[StoredTensor]:
     """The tensors in a file of torch's format before the zip files, or in a plain pickle of a state dict."""
-    with _in_words(path), path.open("rb") as file:
+    with _in_words(path):
+        content, storage = _pickle_content(path)
+        return tensors_in(content, partial(tensor_of, storage=storage))
+
+
+def _pickle_content(path: Path, further: frozenset[str] = frozenset()) -> tuple[Any, Callable[[Any], Storage]]:
+    """The object in a file of torch's format before the zip files, or in a plain pickle, and where its storages lie."""
+    with path.open("rb") as file:
         bounded = _Bounded(file, path.stat().st_size)
-        content = read_pickle(bounded)
+        content = read_pickle(bounded, further=further)
         storages: dict[str, Storage] = {}
         if content == MAGIC_NUMBER:
-            content, storages = _legacy(bounded, path)
+            content, storages = _legacy(bounded, path, further)
 
         def storage(reference: Any) -> Storage:
             if isinstance(reference, Built):
                 return _inside_pickle(reference)
             return storages[_storage_id(reference)[1]]
 
-        return tensors_in(content, partial(tensor_of, storage=storage))
+        return content, storage
 
 
-def _legacy(bounded: _Bounded, source: Path | bytes) -> tuple[Any, dict[str, Storage]]:
+def _legacy(
+    bounded: _Bounded, source: Path | bytes, further: frozenset[str] = frozenset()
+) -> tuple[Any, dict[str, Storage]]:
     """The object in a file of the old format, after its magic number, and the storages that follow."""
     import torch
 
@@ -157,8 +193,9 @@ def _legacy(bounded: _Bounded, source: Path | bytes) -> tuple[Any, dict[str, Sto
     if version != 1001 or not isinstance(system, dict):
         raise DamagedPickle(f"a version {str(version)[:20]} of torch's old format is not known")
     ids: list[Persistent] = []
-    content, keys = read_pickle(bounded, ids), read_pickle(bounded)
+    content, keys = read_pickle(bounded, ids, further), read_pickle(bounded)
     try:
+        ids = [one for one in ids if module_class(one) is None]
         types = {key: dtype for dtype, key in map(_storage_id, ids)}
         views = {_storage_id(one)[1] for one in ids if len(one.id) > 5 and one.id[5] is not None}
         names = [str(key) for key in keys if isinstance(key, str | int)]

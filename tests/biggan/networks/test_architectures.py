@@ -139,3 +139,31 @@ def test_what_cannot_be_built_says_why(settings: dict, words: str) -> None:
     model = ModelConfig(**settings)
     with pytest.raises(UserError, match=words):
         Generator(model)
+
+
+def attention_after(D: Discriminator) -> list[int]:
+    """The numbers of D's blocks that a non-local block follows."""
+    found, blocks = [], -1
+    for module in D.blocks:
+        if type(module).__name__ == "NonLocalBlock":
+            found.append(blocks)
+        else:
+            blocks += 1
+    return found
+
+
+def test_attention_stands_after_the_blocks_of_D_that_are_named() -> None:
+    assert attention_after(on_meta(resolution=32, ch=8, attention_D=[16, 8])[1]) == [0, 3]
+    assert attention_after(on_meta(resolution=32, ch=8, attention_D=[16], attention_blocks_D=[0, 1, 2, 3])[1]) == [
+        *(0, 1, 2, 3)
+    ]
+    assert attention_after(on_meta(resolution=128, ch=8, attention_blocks_D=[])[1]) == []
+    with pytest.raises(UserError, match=r"attention_blocks_D names \[4\].*0 to 3"):
+        on_meta(resolution=32, ch=8, attention_blocks_D=[4])
+
+
+def test_the_last_layers_of_G_have_settings_of_their_own() -> None:
+    G = on_meta(resolution=32, ch=8, batchnorm_eps=1e-4, batchnorm_eps_last=1e-5, spectral_norm_rgb=False)[0]
+    assert (G.norm.eps, G.blocks[0].norm1.eps, G.blocks[-1].norm2.eps) == (1e-5, 1e-4, 1e-4)
+    assert [name for name in G.state_dict() if name.startswith("to_rgb.")] == ["to_rgb.weight", "to_rgb.bias"]
+    assert "to_rgb.u" in on_meta(resolution=32, ch=8)[0].state_dict()

@@ -23,6 +23,7 @@ from torch import nn
 import spectra
 from spectra.cli.commands import main
 from spectra.networks.files.pickled import ALLOWED, DamagedPickle, ForeignName, read_pickle
+from spectra.networks.files.torch_files import torch_content
 from spectra.networks.scan import scan
 
 
@@ -127,6 +128,7 @@ def test_deep_nests_and_long_keys_are_bounded(tmp_path: Path) -> None:
 CLAIMS = """
 import resource, sys
 import numpy, torch
+from spectra.networks.files.torch_files import torch_content
 from spectra.networks.scan import scan
 scan(sys.argv[1])
 limit = 3 << 30
@@ -301,3 +303,18 @@ def test_every_operation_of_a_pickle_is_known_or_refused() -> None:
         content = b"\x80\x04" + operation.code.encode("latin-1") + bytes(9) + b"\n\n."
         with suppress(DamagedPickle, ForeignName):
             read_pickle(io.BytesIO(content))
+
+
+def test_a_further_name_is_only_written_down_and_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    content = {"itr": 7, "nl": nn.ReLU(inplace=True), "weight": torch.arange(6.0).view(2, 3)}
+    for zipped in (True, False):
+        path = tmp_path / f"{zipped}.pth"
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(spectra.WeightFileError, match=r"torch\.nn\.modules\.activation\.ReLU"):
+            torch_content(path)
+        found, tensor_of = torch_content(path, frozenset({"torch.nn.modules.activation.ReLU"}))
+        assert found["itr"] == 7
+        assert found["nl"].what == "torch.nn.modules.activation.ReLU"
+        stored = tensor_of(found["weight"])
+        assert stored is not None
+        assert torch.equal(stored.read(), content["weight"])

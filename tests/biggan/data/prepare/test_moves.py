@@ -75,7 +75,7 @@ def test_a_lock_left_by_a_kill_is_taken(photos: Path, tmp_path: Path) -> None:
 def test_a_disk_that_fills_while_gaps_are_closed(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (photos / "cat" / "notes.txt").write_text("not an image")
+    (photos / "cat" / "notes.jpg").write_text("not an image")
     command = ("prepare", photos, "--resolution", 8, "--out", tmp_path / "out", "--skip-broken")
     with monkeypatch.context() as patch:
         usage = SimpleNamespace(free=16 * 192 + 100)  # room for one copy and not for two

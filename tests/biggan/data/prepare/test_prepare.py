@@ -203,7 +203,7 @@ def test_a_kill_while_useless_work_is_deleted(photos: Path, tmp_path: Path, remo
 def test_broken_files_are_named_and_nothing_is_left(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (photos / "cat" / "notes.txt").write_text("not an image")
+    (photos / "cat" / "notes.jpg").write_text("not an image")
     (photos / "ant" / "003.png").write_bytes(b"")
     before = sorted(tmp_path.iterdir())
     assert run("prepare", photos, "--resolution", 8, "--out", tmp_path / "out") == 2
@@ -218,15 +218,15 @@ def test_skip_broken_skips_lists_and_closes_the_gaps(
 ) -> None:
     expected = tmp_path / "expected"
     run("prepare", photos, "--resolution", 8, "--out", expected)
-    (photos / "cat" / "notes.txt").write_text("not an image")
+    (photos / "cat" / "notes.jpg").write_text("not an image")
     (photos / "ant" / "0015.png").write_bytes(encode(picture(0, 40, 40))[:500])
     out = tmp_path / "out"
     assert run("prepare", photos, "--resolution", 8, "--out", out, "--skip-broken") == 0
     printed = capsys.readouterr().out
     assert "skipped 2 broken images" in printed
-    assert f"skipped {photos}/cat/notes.txt: not an image" in printed
+    assert f"skipped {photos}/cat/notes.jpg: not an image" in printed
     skipped = json.loads((out / "manifest.json").read_text())["skipped"]
-    assert [Path(item["name"]).name for item in skipped] == ["0015.png", "notes.txt"]
+    assert [Path(item["name"]).name for item in skipped] == ["0015.png", "notes.jpg"]
     for name in ("images.npy", "labels.npy"):
         assert np.array_equal(np.load(out / name), np.load(expected / name))
     assert sorted(path.name for path in out.iterdir()) == ["images.npy", "labels.npy", "manifest.json", "origins.npy"]

@@ -1,0 +1,106 @@
+"""Sources that `biggan-data prepare` reads, and training only once they are packed. A new one is one line here."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from biggan.errors import UserError
+from biggan.registry import Registry
+
+if TYPE_CHECKING:
+    from biggan.data.images import Images
+
+    Found = tuple[Images, Images | None, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class PreparableSource:
+    """What it is in words, and how it is opened: (path, resolution) to both splits and the classes' names."""
+
+    what: str
+    open: Callable[[Path, int], Found]
+
+
+PREPARABLE: Registry[PreparableSource] = Registry(
+    {
+        "stylegan": "biggan.data.sources.stylegan:STYLEGAN",
+        "arrays": "biggan.data.sources.arrays:ARRAYS",
+        "cifar": "biggan.data.sources.cifar:CIFAR",
+        "webdataset": "biggan.data.sources.webdataset:WEBDATASET",
+    }
+)
+"""Kind -> source."""
+
+STYLEGAN_LABELS = "dataset.json"
+_UNREAD = {
+    ".mdb": "an LMDB database: export its images into a folder, one sub-folder per class",
+    ".lmdb": "an LMDB database: export its images into a folder, one sub-folder per class",
+    ".tfrecord": "a TFRecord file: export its images into a folder, one sub-folder per class",
+    ".tgz": "a compressed tar archive: unpack it, one sub-folder per class",
+    ".rar": "a RAR archive: unpack it, one sub-folder per class",
+    ".7z": "a 7z archive: unpack it, one sub-folder per class",
+    ".hdf5": "an HDF5 file: save its images and labels with numpy.savez('data.npz', images=..., labels=...)",
+    ".h5": "an HDF5 file: save its images and labels with numpy.savez('data.npz', images=..., labels=...)",
+    ".mat": "a MATLAB file: save its images and labels with numpy.savez('data.npz', images=..., labels=...)",
+}
+
+
+def preparable_kind(path: Path) -> str | None:
+    """Which of `PREPARABLE` lies at a path, by names and by how files begin; None: none of them.
+
+    Raises `UserError`, with what to do, for formats that are known and not read.
+    """
+    if path.is_dir():
+        return _kind_of_folder(path)
+    ending = "." + path.name.lower().rpartition(".")[2]
+    if path.name.lower().endswith(".tar.gz"):
+        ending = ".tgz"
+    if ending in _UNREAD:
+        raise UserError(f"{path} is {_UNREAD[ending]}.")
+    if ending in (".npz", ".npy"):
+        return "arrays"
+    if ending == ".tar":
+        return "webdataset"
+    if ending == ".zip":
+        return _kind_of_zip(path)
+    return None
+
+
+def _kind_of_folder(path: Path) -> str | None:
+    names = {child.name for child in path.iterdir()} if _is_readable(path) else set()
+    if STYLEGAN_LABELS in names:
+        return "stylegan"
+    if "data_batch_1" in names or {"train", "test", "meta"} <= {n for n in names if (path / n).is_file()}:
+        return "cifar"
+    if names and any(name.endswith(".tar") for name in names) and not any((path / name).is_dir() for name in names):
+        return "webdataset"
+    if any(name.endswith(".mdb") for name in names):
+        raise UserError(f"{path} is {_UNREAD['.mdb']}.")
+    return None
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        next(path.iterdir(), None)
+    except OSError:
+        return False
+    return True
+
+
+def _kind_of_zip(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise UserError(f"{path} is not a whole zip archive ({error}). Copy it again.") from error
+    if any(re.fullmatch(rf"([^/]+/)?{re.escape(STYLEGAN_LABELS)}", name) for name in names):
+        return "stylegan"
+    raise UserError(
+        f"{path} is a zip archive without {STYLEGAN_LABELS}, StyleGAN's labels. Unpack it, and give the folder with "
+        "one sub-folder per class."
+    )
