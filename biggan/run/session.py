@@ -336,7 +336,8 @@ def use_arithmetic(config: Config) -> None:
         if config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(config.deterministic)
-        torch.backends.cudnn.benchmark = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # no bits depend on memory that nothing has written
+        torch.backends.cudnn.benchmark = not config.deterministic
 
 
 def config_notes(config: Config) -> list[str]:

@@ -143,6 +143,10 @@ def test_shares_are_the_batch_cut_by_micro_batches(batch: int, accumulate: int, 
         sizes = [len(part[index]) for part in parts]
         assert max(sizes) - min(sizes) <= 1
         assert [size / len(micro) for size in sizes] == [share.weight for share in shares]
+    for share in shares:
+        rows = share.rows_on(torch.device("cpu"))
+        assert rows.tolist() == share.rows.tolist()
+        assert rows is share.rows_on(torch.device("cpu"))  # on a GPU a copy waits for the device
 
 
 def test_more_ranks_than_images_of_a_micro_batch_are_refused() -> None:
