@@ -24,7 +24,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_gpu_repeats_bits_or_chooses_the_fastest_kernels(tiny: Callable[..., Config], wanted: bool) -> None:
-    """And fills no memory that is written anyway: in a step of the default, 638 of 753 fills."""
+    """And fills no memory that is written anyway."""
     deterministic.fill_uninitialized_memory = True
     use_arithmetic(tiny(device="cuda", deterministic=wanted))
     assert torch.are_deterministic_algorithms_enabled() is wanted
