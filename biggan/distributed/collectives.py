@@ -1,17 +1,8 @@
-"""What ranks exchange: sums, with their gradients, what each one has, and what rank 0 has.
-
-Gradients are summed by `sum_gradients` after the backward pass, and not by torch's DistributedDataParallel. DDP lays
-its buckets out again after the first backward pass of every session, by the order in which gradients arrived, and from
-three ranks on the order in which numbers are added up depends on their place in a bucket: a resumed run's first step
-would have other bits than an unbroken one's (with three ranks over gloo, 15 of the 19 gradients of a small D had).
-Forbidding that (`find_unused_parameters=True`) means a walk over the graph in every forward. DDP also reduces nothing
-for a network that it does not wrap, and a frozen one's gradient norm is recorded too. Here buckets depend on the
-network alone; the price is that sums do not overlap the backward pass.
-"""
+"""What ranks exchange: sums, with their gradients, what each one has, and what rank 0 has."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,11 +13,12 @@ from torch import Tensor
 from biggan.distributed.launch import LostRank
 from biggan.distributed.ranks import BatchShard, rank, world_size
 
-BUCKET_BYTES = 25 * 2**20
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name until torch 2.12
 
 
 @contextmanager
-def _reporting_loss() -> Iterator[None]:
+def reporting_loss() -> Iterator[None]:
+    """Raise `LostRank` for what torch.distributed raises inside."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -38,7 +30,7 @@ def _reporting_loss() -> Iterator[None]:
 def all_sum(tensor: Tensor) -> Tensor:
     """The sum over ranks, in place, the same bits on each; not differentiable (see `AllSum`)."""
     if world_size() > 1:
-        with _reporting_loss():
+        with reporting_loss():
             dist.all_reduce(tensor)
     return tensor
 
@@ -47,10 +39,10 @@ def gather(tensor: Tensor) -> Tensor:
     """Every rank's tensor, stacked in the order of ranks; not differentiable."""
     if world_size() == 1:
         return tensor[None]
-    parts = [torch.empty_like(tensor) for _ in range(world_size())]
-    with _reporting_loss():
-        dist.all_gather(parts, tensor.contiguous())
-    return torch.stack(parts)
+    every = tensor.new_empty(world_size() * tensor.numel())
+    with reporting_loss():
+        _all_gather(every, tensor.reshape(-1))
+    return every.view(world_size(), *tensor.shape)
 
 
 def gather_objects(value: Any) -> list[Any]:
@@ -58,7 +50,7 @@ def gather_objects(value: Any) -> list[Any]:
     if world_size() == 1:
         return [value]
     found: list[Any] = [None] * world_size()
-    with _reporting_loss():
+    with reporting_loss():
         dist.all_gather_object(found, value)
     return found
 
@@ -68,7 +60,7 @@ def from_main(value: Any) -> Any:
     if world_size() == 1:
         return value
     held = [value]
-    with _reporting_loss():
+    with reporting_loss():
         dist.broadcast_object_list(held, src=0)
     return held[0]
 
@@ -77,7 +69,7 @@ def from_main(value: Any) -> Any:
 def copy_from_main(tensors: Mapping[str, Tensor]) -> None:
     """Give every rank rank 0's values, in place."""
     if world_size() > 1:
-        with _reporting_loss():
+        with reporting_loss():
             for name in sorted(tensors):
                 tensor = tensors[name]
                 held = tensor.contiguous()
@@ -115,34 +107,3 @@ class AllSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return AllSum.apply(gradient)
-
-
-@torch.no_grad()
-def sum_gradients(gradients: Sequence[Tensor]) -> None:
-    """Sum each over ranks, in place, in buckets that depend on shapes and types alone."""
-    if world_size() == 1:
-        return
-    begun = []
-    for bucket in _buckets(gradients):
-        flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
-        with _reporting_loss():
-            begun.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
-    for bucket, flat, work in begun:
-        with _reporting_loss():
-            work.wait()
-        parts = flat.split([gradient.numel() for gradient in bucket])
-        torch._foreach_copy_(list(bucket), [p.view(g.shape) for p, g in zip(parts, bucket, strict=True)])
-
-
-def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Neighbours of one type, up to `BUCKET_BYTES`, or one tensor that is larger."""
-    bucket: list[Tensor] = []
-    size = 0
-    for tensor in tensors:
-        if bucket and (size + tensor.nbytes > BUCKET_BYTES or tensor.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(tensor)
-        size += tensor.nbytes
-    if bucket:
-        yield bucket

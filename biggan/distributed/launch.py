@@ -42,6 +42,8 @@ def processes() -> Iterator[None]:
     if not is_launched():
         yield
         return
+    # DDP would warn, in two lines a process, of an option that is meant (biggan/distributed/gradients.py)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
     report = get_error_handler()  # writes where torchrun reads the error that it shows at the end

@@ -61,10 +61,17 @@ class BatchShard:
         own = np.arange(edges[mine], edges[mine + 1])
         self.rows = (np.arange(accumulate)[:, None] * micro + own).reshape(-1)
         self.weight = len(own) / micro
+        self._rows_on: dict[torch.device, Tensor] = {}
 
     def of(self, batch: Tensor) -> Tensor:
         """This rank's rows of something drawn for the whole batch (B, ...)."""
-        return batch if self.whole else batch[torch.from_numpy(self.rows)]
+        return batch if self.whole else batch[self.rows_on(batch.device)]
+
+    def rows_on(self, device: torch.device) -> Tensor:
+        """`rows` on a device, copied there once: a copy waits for the device."""
+        if device not in self._rows_on:
+            self._rows_on[device] = torch.from_numpy(self.rows).to(device)
+        return self._rows_on[device]
 
 
 _synchronized = False

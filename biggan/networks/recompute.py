@@ -13,12 +13,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from biggan.networks.batchnorm import counted_already
+from biggan.networks.reparametrization import Reparametrized
 
 
 def run_block(block: nn.Module, *inputs: Tensor | None, recompute: bool) -> Tensor:
     """The block's output; with `recompute`, all that is kept for the backward pass are its inputs."""
     if not recompute or not torch.is_grad_enabled():
         return block(*inputs)
+    for layer in block.modules():
+        if isinstance(layer, Reparametrized):
+            layer.make_awaited()  # outside of what is computed again
     return checkpoint(
         block,
         *inputs,

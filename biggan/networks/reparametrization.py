@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from biggan.networks.autocast import in_full_precision
+
 
 class Reparametrized:
     """Mixin for a layer with a `weight` (out x ...) that may be mapped to another of its shape before it is used."""
@@ -18,6 +20,7 @@ class Reparametrized:
     weight: Tensor
     maps: tuple[str, ...] = ()  # names of the submodules that map the weight, in order
     applied: Tensor | None = None  # the weight in use, inside a `normalized` block
+    awaited: tuple[bool, bool] | None = None  # there: (iterate, grad), for the weight to be made at its first use
 
     def add_map(self, name: str, map_: nn.Module) -> None:
         """Put `map_`, called as map_(weight, iterate=...), behind the maps that the layer has."""
@@ -42,7 +45,15 @@ class Reparametrized:
 
     def current_weight(self) -> Tensor:
         """The weight a forward uses: that of the enclosing `normalized` block, else computed here."""
+        self.make_awaited()
         return self.normalized_weight() if self.applied is None else self.applied
+
+    def make_awaited(self) -> None:
+        """Inside a `normalized` block that makes weights at their first use: make this one, unless it was."""
+        if self.awaited is not None:
+            (iterate, grad), self.awaited = self.awaited, None
+            with torch.set_grad_enabled(grad), in_full_precision(self.weight):
+                self.applied = self.normalized_weight(iterate=iterate)
 
 
 class Conv2d(Reparametrized, nn.Conv2d):
@@ -101,3 +112,9 @@ def matrix_names(network: nn.Module) -> dict[str, nn.Parameter]:
             if parameter.ndim >= 2:
                 found[path if name == "weight" else f"{path}.{name}"] = parameter
     return found
+
+
+def is_fully_mapped(network: nn.Module) -> bool:
+    """Whether every weight that `matrix_names` has is mapped to another one before it is used."""
+    layers = (network.get_submodule(path) for path in matrix_names(network))
+    return all(isinstance(layer, Reparametrized) and layer.is_mapped for layer in layers)

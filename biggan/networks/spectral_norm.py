@@ -83,27 +83,39 @@ class SNEmbedding(SpectrallyNormalized, nn.Embedding):
 
 
 @contextmanager
-def normalized(network: nn.Module, *, iterate: bool, grad: bool = True) -> Iterator[None]:
+def normalized(network: nn.Module, *, iterate: bool, grad: bool = True, as_used: bool = False) -> Iterator[None]:
     """Compute every normalized or otherwise mapped weight of `network` once, for all forwards inside the block.
 
     `iterate`: one power iteration each first, where the network is in training mode (eval mode updates nothing).
     `grad`: keep the graph from the raw weights; off where the network is only used, not trained.
+    `as_used`: each at its first use, so that in a backward pass its raw weight's gradient is there before those of
+    earlier layers; at the block's beginning all the same where weights are normalized together.
     """
     layers = [module for module in network.modules() if isinstance(module, Reparametrized) and module.is_mapped]
-    with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-        iterate = iterate and network.training
-        for layer, weight in zip(layers, _weights_in_use(network, layers, iterate=iterate), strict=True):
-            layer.applied = weight
+    iterate, grad = iterate and network.training, grad and torch.is_grad_enabled()
+    if as_used and not _is_batched(network):
+        for layer in layers:
+            layer.awaited = iterate, grad
+    else:
+        with torch.set_grad_enabled(grad):
+            for layer, weight in zip(layers, _weights_in_use(network, layers, iterate=iterate), strict=True):
+                layer.applied = weight
     try:
         yield
+        for layer in layers:  # of a layer that was not used the vectors move too
+            layer.make_awaited()
     finally:
         for layer in layers:
-            layer.applied = None
+            layer.applied = layer.awaited = None
+
+
+def _is_batched(network: nn.Module) -> bool:
+    return bool(getattr(network, "batched_power_iteration", False))
 
 
 def _weights_in_use(network: nn.Module, layers: Sequence[Reparametrized], *, iterate: bool) -> Iterable[Tensor]:
     batched = [layer for layer in layers if isinstance(layer, SpectrallyNormalized)]
-    if not batched or not getattr(network, "batched_power_iteration", False):
+    if not batched or not _is_batched(network):
         return (layer.normalized_weight(iterate=iterate) for layer in layers)
     found = dict(zip(batched, normalized_weights(batched, iterate=iterate), strict=True))
     return (found[layer] if layer in found else layer.normalized_weight(iterate=iterate) for layer in layers)

@@ -338,7 +338,9 @@ def use_arithmetic(config: Config) -> None:
         if config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(config.deterministic)
-        torch.backends.cudnn.benchmark = False
+        # No bits depend on memory that nothing has written.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = not config.deterministic
 
 
 def config_notes(config: Config) -> list[str]:

@@ -56,8 +56,8 @@ def _estimate(config: Config, processes: int, rows: int, micro: int) -> dict[str
             _saved_by_D(config, D, micro), _saved_by_G(config, G, D, micro), _peak_of_fakes(config, G, rows)
         ),
     }
-    if processes > 1:
-        memory["sums_over_processes"] = 4 * max(counts.values())
+    if processes > 1 and config.train.accumulate > 1:  # until the last micro-batch they are not where they are summed
+        memory["gradients_to_be_summed"] = 4 * max(counts.values())
     return {"parameters": counts, "memory": memory, "memory_bytes": sum(memory.values())}
 
 

@@ -42,7 +42,7 @@ def logit_statistics(
     parts = torch.cat([micro.unflatten(1, (2, -1)) for micro in seen], dim=2)  # linear | projection, fake | real, N
     if not share.whole:
         everyones = parts.new_zeros(*parts.shape[:2], share.batch)
-        everyones[:, :, torch.from_numpy(share.rows).to(parts.device)] = parts
+        everyones[:, :, share.rows_on(parts.device)] = parts
         parts = all_sum(everyones)
     logits = parts.sum(dim=0)
     linear, projection = parts.mean(dim=2)

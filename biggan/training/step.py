@@ -6,16 +6,17 @@ import functools
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from biggan.config import Config
-from biggan.distributed.collectives import sum_gradients
+from biggan.distributed.gradients import Differentiator
 from biggan.distributed.ranks import local_batchnorm, synchronized_batchnorm
 from biggan.networks.autocast import autocast
 from biggan.networks.batchnorm import collecting, move_running_statistics
+from biggan.networks.reparametrization import is_fully_mapped
 from biggan.networks.sigma_control import project
 from biggan.networks.spectral_norm import normalized
 from biggan.objective.gradient_penalties import Batch, gradient_penalties, strengths
@@ -29,6 +30,7 @@ from biggan.training.state import TrainingState
 from spectra.linalg.tf32 import tf32
 
 Stats = dict[str, Tensor]
+_T = TypeVar("_T")
 Hook = Callable[[str, int], None]
 
 
@@ -70,7 +72,11 @@ class Updater:
         self.draws = BatchDraws(config, state)
         self.share, self.device = self.draws.share, self.draws.device
         self.snapshot = TensorBackup(())
+        self.differentiators = {name: Differentiator(net) for name, net in state.networks().items()}
         compiled = config.speed.compile
+        if compiled and not self.share.whole:
+            # or graphs would be cut at DDP's buckets, which are complete at the end alone: see `_as_used`
+            torch._dynamo.config.optimize_ddp = False
         self.forward_G = torch.compile(state.G, dynamic=False) if compiled else state.G
         compiled = compiled and not self.gradient_penalties  # compiled code has no second derivative
         self._compiled_parts = torch.compile(state.D.parts, dynamic=False) if compiled else None
@@ -90,10 +96,10 @@ class Updater:
         batch = self.draws.discriminator_batch(k, fake, fake_labels, real, labels)
         if not self._frozen("D"):
             D.copy_from(G)
-        with normalized(D, iterate=not self._frozen("D")), collecting(D):
-            on_weights = penalties(D, "D", self.config.regularizers, self.state.warm_starts)
+        with self._normalized("D"), collecting(D):
+            on_weights = self._penalties("D")
             micro_batches = [
-                self._backward_discriminator(index, micro, on_weights)
+                self._add_gradient("D", index, functools.partial(self._loss_of_D, micro), on_weights)
                 for index, micro in enumerate(batch.chunks(self.config.train.accumulate))
             ]
             if not self._frozen("D"):
@@ -107,19 +113,17 @@ class Updater:
             "loss/D_real": loss_real,
             "loss/D_fake": loss_fake,
             **logit_statistics(D, [micro.logits for micro in micro_batches], self.config.loss.margin, self.share),
-            **self._finish("D", k, on_weights | on_gradients),
+            **self._finish("D", k, on_weights() | on_gradients),
         }
 
-    def _backward_discriminator(self, index: int, micro: Batch, on_weights: Stats) -> _MicroBatch:
-        """The forward and backward of D's micro-batch `index`."""
+    def _loss_of_D(self, micro: Batch) -> tuple[Tensor, _MicroBatch]:
         images, labels, mask = micro.both  # D sees fake and real images in one forward
         with self._reduced():
             linear, projection = self.parts_D(images, labels, mask)
         d_fake, d_real = (linear + projection).split(len(micro.fake))
         loss_real, loss_fake = self.loss.discriminator(d_real, d_fake)
         on_gradients = gradient_penalties(self.state.D, micro, self.gradient_penalties)
-        self._backward("D", index, sum(on_gradients.values(), start=loss_real + loss_fake), on_weights)
-        return _MicroBatch(
+        return sum(on_gradients.values(), start=loss_real + loss_fake), _MicroBatch(
             losses=torch.stack([loss_real, loss_fake]).detach(),
             logits=torch.stack([linear, projection]).detach(),
             gradient_penalties={name: value.detach() for name, value in on_gradients.items()},
@@ -132,23 +136,26 @@ class Updater:
         G, D, accumulate = self.state.G, self.state.D, self.config.train.accumulate
         self._begin("G", 0)
         z, labels = self.draws.latents("G", 0)
-        losses = []
         with (
             normalized(D, iterate=not self._frozen("D"), grad=False),
-            normalized(G, iterate=not self._frozen("G")),
+            self._normalized("G"),
             collecting(G),
         ):
-            on_weights = penalties(G, "G", self.config.regularizers, self.state.warm_starts)
+            on_weights = self._penalties("G")
             columns = (z.chunk(accumulate), labels.chunk(accumulate), self.draws.masks("G", 0, accumulate))
-            for index, (z_micro, y_micro, mask) in enumerate(zip(*columns, strict=True)):
-                with self._reduced():
-                    linear, projection = self.parts_D(self.forward_G(z_micro, y_micro), y_micro, mask)
-                loss = self.loss.generator(linear + projection)
-                self._backward("G", index, loss, on_weights)
-                losses.append(loss.detach())
+            losses = [
+                self._add_gradient("G", index, functools.partial(self._loss_of_G, *micro), on_weights)
+                for index, micro in enumerate(zip(*columns, strict=True))
+            ]
             if not self._frozen("G"):
                 move_running_statistics(G)
-        return {"loss/G": torch.stack(losses).mean(), **self._finish("G", 0, on_weights)}
+        return {"loss/G": torch.stack(losses).mean(), **self._finish("G", 0, on_weights())}
+
+    def _loss_of_G(self, z: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        with self._reduced():
+            linear, projection = self.parts_D(self.forward_G(z, labels), labels, mask)
+        loss = self.loss.generator(linear + projection)
+        return loss, loss.detach()
 
     @property
     def parts_D(self) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -171,31 +178,58 @@ class Updater:
             buffers = (buffer for net in self.state.networks().values() for buffer in net.buffers())
             self.snapshot = TensorBackup([*buffers, *self.state.warm_starts.vectors.values()])
 
-    def _backward(self, network: str, index: int, loss: Tensor, on_weights: Stats) -> None:
+    def _normalized(self, network: str) -> AbstractContextManager[None]:
+        """Around an update of the network."""
+        return normalized(
+            self.state.networks()[network], iterate=not self._frozen(network), as_used=self._as_used(network)
+        )
+
+    def _as_used(self, network: str) -> bool:
+        """Whether weights are normalized at their first use, so that their gradients are summed during the backward.
+
+        Not where later micro-batches use them again, or compiled code. Penalties then come behind the forward, or
+        gradients would be added up in another order than by a single process: only where each is of a mapped weight.
+        """
+        own = getattr(self.config.regularizers, f"weight_penalties_{network}")
+        together = self.config.train.accumulate == 1 and not self.config.speed.compile and not self.share.whole
+        return together and not own and is_fully_mapped(self.state.networks()[network])
+
+    def _penalties(self, network: str) -> Callable[[], Stats]:
+        """The penalties on weights, computed once; see `_as_used`."""
+        net = self.state.networks()[network]
+        found = functools.cache(lambda: penalties(net, network, self.config.regularizers, self.state.warm_starts))
+        if not self._as_used(network):
+            found()
+        return found
+
+    def _add_gradient(
+        self, network: str, index: int, loss: Callable[[], tuple[Tensor, _T]], on_weights: Callable[[], Stats]
+    ) -> _T:
         """Add the gradient of micro-batch `index`, and with the first one that of the penalties on weights.
 
         What every rank adds is weighted by its share of the images, so that the ranks' gradients are to be summed.
         """
         accumulate = self.config.train.accumulate
-        total = loss / accumulate
-        if index == 0:
-            total = total + sum(on_weights.values())
-        if not self.share.whole:
-            total = total * self.share.weight
-        if scaler := self.state.loss_scalers.get(network):
-            total = total * scaler.scale
-        total.backward(
-            retain_graph=index < accumulate - 1,  # the normalized weights' graph serves every micro-batch
-            inputs=list(self.state.networks()[network].parameters()),
-        )
+
+        def weighted() -> tuple[Tensor, _T]:
+            value, found = loss()
+            total = value / accumulate
+            if index == 0:
+                total = total + sum(on_weights().values())
+            if not self.share.whole:
+                total = total * self.share.weight
+            if scaler := self.state.loss_scalers.get(network):
+                total = total * scaler.scale
+            return total, found
+
+        return self.differentiators[network].add_gradient(weighted, last=index == accumulate - 1)
 
     def _finish(self, network: str, k: int, penalties: Mapping[str, Tensor]) -> Stats:
-        """Sum the gradients over ranks, announce them, take the optimizer's step unless the network is frozen.
+        """Announce the gradients, take the optimizer's step unless the network is frozen.
 
         The gradient's norm is that before clipping.
         """
         gradients = [p.grad for p in self.state.networks()[network].parameters() if p.grad is not None]
-        sum_gradients(gradients)
         scaler = self.state.loss_scalers.get(network)
         skip = None if scaler is None else scaler.unscale(gradients)
         with local_batchnorm():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from ranks import on_ranks
@@ -14,6 +17,7 @@ from biggan.config import Config, from_dict
 from biggan.data.loader import training_batches
 from biggan.data.sources.opening import open_source
 from biggan.distributed.ranks import rank, synchronized_batchnorm, world_size
+from biggan.networks import cross_replica
 from biggan.networks.batchnorm import BatchNorm, collecting, move_running_statistics
 from biggan.run.directory import RunDirectory
 from biggan.training.optimizers import make_adam
@@ -92,19 +96,69 @@ def first_steps(
 def normalized_with_derivatives(x: Tensor, slope: Tensor) -> dict[str, Tensor]:
     """BatchNorm of this rank's images x (N, C, H, W), with the first and second derivatives of sums over ranks.
 
-    first: of sum(sin(slope * BN(x))) in x. second, second_slope: of the sum of first^2, in x and in slope (C,), as R1
-    takes them; the latter is this rank's summand.
+    first: of sum(sin(slope * BN(x))) in x; alone: the same, where no second one is wanted. second, second_slope: of the
+    sum of first^2, in x and in slope (C,), as R1 takes them; the latter is this rank's summand.
     """
     layer = BatchNorm(x.shape[1], eps=1e-4, momentum=1.0).to(x.dtype)
     x, slope = x.clone().requires_grad_(), slope.clone().requires_grad_()
     with synchronized_batchnorm(), collecting(layer):
         out = layer(x)
-        (first,) = torch.autograd.grad((slope[:, None, None] * out).sin().sum(), x, create_graph=True)
+        loss = (slope[:, None, None] * out).sin().sum()
+        (alone,) = torch.autograd.grad(loss, x, retain_graph=True)
+        (first,) = torch.autograd.grad(loss, x, create_graph=True)
         second, second_slope = torch.autograd.grad(first.square().sum(), (x, slope))
         move_running_statistics(layer)
-    found = {"out": out, "first": first, "second": second, "second_slope": second_slope}
+    found = {"out": out, "alone": alone, "first": first, "second": second, "second_slope": second_slope}
     found |= {"mean": layer.running_mean, "variance": layer.running_var}
     return {name: tensor.detach() for name, tensor in found.items()}
+
+
+@contextmanager
+def kernels_on_a_cpu() -> Iterator[None]:
+    """The kernels of torch's SyncBatchNorm, as torch's schema has them and its own module uses them, and their use."""
+
+    def stats(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        variance, mean = torch.var_mean(x.double(), dim=(0, 2, 3), correction=0)
+        return mean.to(x.dtype), (variance + eps).rsqrt().to(x.dtype)
+
+    def gather_stats(
+        x: Tensor, means: Tensor, scales: Tensor, _1: None, _2: None, _3: float, eps: float, counts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        shares = (counts / counts.sum())[:, None]
+        mean = (shares * means).sum(dim=0)
+        variance = (shares * (scales.pow(-2) - eps + (means - mean).square())).sum(dim=0)
+        return mean, (variance + eps).rsqrt()
+
+    def elemt(x: Tensor, _1: None, _2: None, mean: Tensor, scale: Tensor, eps: float) -> Tensor:
+        return (x - mean[:, None, None]) * scale[:, None, None]
+
+    def backward_reduce(
+        g: Tensor, x: Tensor, mean: Tensor, scale: Tensor, _: None, input_g: bool, weight_g: bool, bias_g: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        none = g.new_empty(0)
+        return g.sum(dim=(0, 2, 3)), (g * (x - mean[:, None, None])).sum(dim=(0, 2, 3)), none, none
+
+    def backward_elemt(
+        g: Tensor, x: Tensor, mean: Tensor, scale: Tensor, _: None, sum_g: Tensor, sum_g_x: Tensor, counts: Tensor
+    ) -> Tensor:
+        assert counts.dtype == torch.int32
+        assert len(counts) == world_size()
+        centred, total = x - mean[:, None, None], counts.sum()
+        slope = (scale.square() * sum_g_x / total)[:, None, None]
+        return (g - (sum_g / total)[:, None, None] - centred * slope) * scale[:, None, None]
+
+    kernels = {
+        "stats": stats, "gather_stats_with_counts": gather_stats, "elemt": elemt,
+        "backward_reduce": backward_reduce, "backward_elemt": backward_elemt,
+    }  # fmt: skip
+    library = torch.library.Library("aten", "IMPL")
+    for name, kernel in kernels.items():
+        library.impl(f"batch_norm_{name}", kernel, "CPU")
+    try:
+        with mock.patch.object(cross_replica, "_has_kernels", return_value=True):
+            yield
+    finally:
+        library._destroy()
 
 
 def play_jobs(path: Path) -> None:
@@ -115,7 +169,8 @@ def play_jobs(path: Path) -> None:
     jobs = torch.load(path, weights_only=True)
     found: dict[str, Any] = {name: first_steps(**job) for name, job in jobs["runs"].items()}
     for name, (x, slope) in jobs["maps"].items():
-        found[name] = normalized_with_derivatives(x.tensor_split(world_size())[rank()], slope)
+        with kernels_on_a_cpu() if name.startswith("kernels") else nullcontext():
+            found[name] = normalized_with_derivatives(x.tensor_split(world_size())[rank()], slope)
     torch.save(found, path.with_suffix(f".{rank()}"))
 
 

@@ -98,6 +98,11 @@ def random_map(*shape: int, offset: float = 0.0, dtype: torch.dtype = torch.floa
 
 MAPS = {
     "map": (random_map(7, 3, 4, 4), random_map(3) + 2),
+    "kernels": (random_map(7, 3, 4, 4), random_map(3) + 2),
+    "kernels, channels last": (
+        random_map(7, 3, 4, 4).contiguous(memory_format=torch.channels_last),
+        random_map(3) + 2,
+    ),
     "far from zero": (random_map(7, 3, 4, 4, offset=1e3, dtype=torch.float32), random_map(3, dtype=torch.float32) + 2),
 }
 
@@ -106,7 +111,7 @@ def compare_maps(name: str, parts: list[dict[str, Tensor]]) -> None:
     """BatchNorm across ranks against torch's on the whole batch in float64."""
     x, slope = MAPS[name]
     whole = normalized_with_derivatives(x.double(), slope.double())
-    together = {key: torch.cat([part[key] for part in parts]) for key in ("out", "first", "second")}
+    together = {key: torch.cat([part[key] for part in parts]) for key in ("out", "alone", "first", "second")}
     together["second_slope"] = torch.stack([part["second_slope"] for part in parts]).sum(dim=0)
     together |= {key: parts[0][key] for key in ("mean", "variance")}
     tolerance = {torch.float64: 1e-10, torch.float32: 1e-3}[x.dtype]  # 1e3 in float32 is known to 6e-5
@@ -143,6 +148,10 @@ def test_shares_are_the_batch_cut_by_micro_batches(batch: int, accumulate: int, 
         sizes = [len(part[index]) for part in parts]
         assert max(sizes) - min(sizes) <= 1
         assert [size / len(micro) for size in sizes] == [share.weight for share in shares]
+    for share in shares:
+        rows = share.rows_on(torch.device("cpu"))
+        assert rows.tolist() == share.rows.tolist()
+        assert rows is share.rows_on(torch.device("cpu"))  # on a GPU a copy waits for the device
 
 
 def test_more_ranks_than_images_of_a_micro_batch_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ranks import free_port
 from tiny import TINY, assert_same_state
 
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
@@ -23,9 +25,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 OPTIONS = [*TINY, "--checkpoint.every=4", "--monitor=none", "--quiet"]
 
 
-def torchrun(*line: str, restarts: int = 0, **how: Any) -> subprocess.Popen:
+HERE = ("--standalone", "--nproc-per-node=2")
+
+
+def torchrun(*line: str, restarts: int = 0, hosts: tuple[str, ...] = HERE, **how: Any) -> subprocess.Popen:
     # torchrun takes --monitor for its own, unless it stands behind --
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    start = [sys.executable, "-m", "torch.distributed.run", *hosts]
     return subprocess.Popen(
         [*start, f"--max-restarts={restarts}", "-m", "biggan.train", "--", *line, *OPTIONS],
         stdout=subprocess.PIPE,
@@ -77,6 +82,20 @@ def test_killed_and_restarted_equals_an_unbroken_run(tmp_path: Path) -> None:
     names = [event["event"] for event in RunDirectory(tmp_path / "killed").events()]
     assert names.count("started") == names.count("resumed") == names.count("finished") == 1
     assert_same_state(final(tmp_path / "whole"), final(tmp_path / "killed"))
+
+
+def test_two_launchers_are_one_run(tmp_path: Path) -> None:
+    """As on two machines: each starts one of the two processes, and they meet at an address."""
+    place = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=run"]
+    hosts = (*place, f"--rdzv-endpoint=localhost:{free_port()}")
+    two = [torchrun("--out", str(tmp_path / "two"), "--steps=4", hosts=hosts) for _ in range(2)]
+    outputs = [launcher.communicate()[0] for launcher in two]
+    assert [launcher.returncode for launcher in two] == [0, 0], outputs
+    assert json.loads((tmp_path / "two/run.json").read_text())["ranks"] == 2
+    for name, line in (("two", ["--resume", str(tmp_path / "two")]), ("one", ["--out", str(tmp_path / "one")])):
+        launcher = torchrun(*line, "--steps=8")
+        assert launcher.wait() == 0, (name, launcher.communicate())
+    assert_same_state(final(tmp_path / "two"), final(tmp_path / "one"))
 
 
 def test_ctrl_c_reaches_every_process_twice_and_saves_the_step(tmp_path: Path) -> None:
