@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from biggan.errors import UserError
+
+if TYPE_CHECKING:  # naming the layouts, as help does, does not wait for torch
+    from torch import Tensor
 
 
 @dataclass

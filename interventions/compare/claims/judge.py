@@ -137,6 +137,8 @@ def _judge(
     needs = _needs(needed, found.n, verdict)
     if verdict == SUPPORTED and missing:  # it is about all of them
         verdict, needs = UNDECIDED, f"holds for what was run, but not run yet: {', '.join(missing)}"
+    elif verdict == CONTRADICTED and missing:
+        needs = f"by what was run; not run yet: {', '.join(missing)}"
     words = [one for one in (found.words if effect else "", reason, needs) if one]
     return Verdict(
         claim=claim.claim, text=claim.text, place=claim.place, definition=claim.definition,
