@@ -32,7 +32,7 @@ class TopSingularValues:
         converged: every value is within ``tol * sigma_0`` of the true one. Never True by a small residual alone.
         finite: False where the matrix holds a NaN or Inf.
         passes: how many times the whole matrix was read.
-        method: "exact", "gram", "krylov" or "svds".
+        method: "exact", "gram", "krylov" or "svds"; "tracked" of `spectra.linalg.tracked`.
         subspace: (shorter side, p >= k): the block to start from when the matrix has changed a little.
         gap: how far the last value lies above the one five places further, over sigma_0: near 0 where nothing stands
             out. An estimate, by which `auto` chooses a method for the next, similar matrix; NaN where it is unknown.

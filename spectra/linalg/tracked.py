@@ -86,14 +86,14 @@ def _followed(wide: Sequence[Tensor], starts: Sequence[Tensor], k: int) -> list[
     ritz, turned = ritz.clamp_min(0), turn.to(basis)
     near, far = turned @ basis, turned @ images
     values = ritz.sqrt()
-    residual = far @ stacked.mT - ritz[..., None].to(basis) * near
+    tiny = torch.finfo(basis.dtype).tiny
+    long = far / values[..., None].to(far).clamp_min(tiny)
+    residual = long @ stacked.mT - values[..., None].to(basis) * near  # of unit vectors: no square that could overflow
     added = turned.clone()
     added[..., :kept] = 0  # what the new vectors have beyond the old ones, which come first in the basis
     parts = [near, residual, added @ basis] if basis.shape[1] > kept else [near, residual]
     subspace = _of_unit_length(torch.cat(parts, dim=1))
-    tiny = torch.finfo(basis.dtype).tiny
-    lengths = torch.linalg.vector_norm(residual, dim=-1).double() / values.clamp_min(tiny)
-    long = far / values[..., None].to(far).clamp_min(tiny)
+    lengths = torch.linalg.vector_norm(residual, dim=-1).double()
     host = torch.stack([values, lengths]).cpu()
     known = finite.tolist()
     columns_of = subspace.mT

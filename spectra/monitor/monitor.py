@@ -140,7 +140,7 @@ class Monitor:
         self._segment = start_step, self.watched.generation
         self._reported: set[tuple[str | None, str | None]] = set()
         devices = {matrix.name: matrix.raw().device for matrix in self.watched.matrices}
-        self._directions = Kept(run, start_step, devices, saved_steps, tracks)
+        self._directions = Kept(run, start_step, devices, saved_steps, tracks, self.watched.generation)
         self._seconds = 0.0
         self._scores: dict[int, dict[str, float]] = {}
         self._first_non_finite = FirstNonFinite(run, start_step)
@@ -341,7 +341,7 @@ class Monitor:
         with torch.no_grad(), tf32(False):
             numbers, failures = run_probes(self.probes, snapshot)
         if self._turns_needed:
-            self._guarded(step, "turns", self._directions.keep, step, top_found(snapshot))
+            self._guarded(step, "turns", self._directions.keep, step, top_found(snapshot), self.watched.generation)
         for failure in [*(Failure(name, None, why) for name, why in self.watched.refused.items()), *failures]:
             self.report(step, failure)
         return numbers
@@ -368,7 +368,7 @@ class Monitor:
             tol=self.tol,
             step=step,
             names={id(p): name for name, p in reversed(self.watched.parameters.items())},
-            followed={} if step % self._certify_every == 0 else self._directions.followed,
+            followed={} if step % self._certify_every == 0 else self._directions.followed(self.watched.generation),
         )
 
     def _knows(self, network: str) -> bool:

@@ -55,7 +55,7 @@ class Snapshot:
 
         raw = [m.raw() for m in self.matrices]
         given = ((i, self.followed.get(m.name)) for i, m in enumerate(self.matrices))
-        known = {i: start for i, start in given if start is not None and len(start) == min(raw[i].shape)}
+        known = {i: start for i, start in given if start is not None and _can_start(start, raw[i])}
         others = [i for i in range(len(raw)) if i not in known]
         found = dict(zip(known, track([raw[i] for i in known], list(known.values()), self.top_k), strict=True))
         certified = top_singular_values_batch([raw[i] for i in others], self.top_k, tol=self.tol, seed=self.step)
@@ -106,6 +106,13 @@ class Snapshot:
     def name_of(self, matrix: WeightMatrix) -> str:
         """The name of a matrix's parameter; empty where it is not trained."""
         return self.names.get(id(matrix.parameter()), "")
+
+
+def _can_start(start: Tensor, matrix: Tensor) -> bool:
+    """Whether directions are of a matrix's shorter side, and not of one that was not finite."""
+    import torch
+
+    return len(start) == min(matrix.shape) and bool(torch.isfinite(start).all())
 
 
 def norms_of(tensors: Mapping[str, Tensor]) -> dict[str, float]:

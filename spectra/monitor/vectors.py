@@ -47,6 +47,7 @@ class Kept:
         saved_steps: gives the steps that the run can be resumed at now, to whose saving `flush` is called before. None:
             those told to `saved`, in any session; every measurement is then written at once.
         follow: whether the directions are kept from which matrices are followed.
+        generation: of the watched layers, as they are now.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class Kept:
         devices: Mapping[str, torch.device],
         saved_steps: Callable[[], Iterable[int]] | None,
         follow: bool = False,
+        generation: int = 0,
     ) -> None:
         forget_directions_after(run, start_step)
         self._run, self._saved_steps, self._follow = run, saved_steps, follow
         self._unwritten: int | None = None
+        self._generation = generation
         self._saved = {start_step, *_files(run)}
         self.last = {
             name: _on(one, devices[name]) for name, one in read_directions(run, start_step).items() if name in devices
@@ -69,7 +72,7 @@ class Kept:
         """The state after `step` can be gone on from."""
         self._saved.add(step)
 
-    def keep(self, step: int, found: Mapping[str, TopSingularValues]) -> None:
+    def keep(self, step: int, found: Mapping[str, TopSingularValues], generation: int = 0) -> None:
         """Remember the vectors measured at `step`, here and, by the next `flush`, in the run directory."""
         self.last = {  # copied as they are read back: the order of a sum's terms, and so its bits, depends on strides
             name: Directions(
@@ -77,6 +80,7 @@ class Kept:
             )
             for name, one in found.items()
         }
+        self._generation = generation
         self._unwritten = step
         if self._saved_steps is None:
             self.flush()
@@ -88,11 +92,13 @@ class Kept:
             keep_directions_of(self._run, self._saved_steps() if self._saved_steps else self._saved)
             self._unwritten = None
 
-    @property
-    def followed(self) -> dict[str, Tensor]:
-        """By matrix what `track` starts from; empty unless matrices are followed."""
+    def followed(self, generation: int) -> dict[str, Tensor]:
+        """By matrix what `track` starts from; empty unless matrices are followed, and where layers have been changed
+        since (`WatchedNetworks.generation`): one of the same name may be another."""
+        if not self._follow or generation != self._generation:
+            return {}
         known = {name: one.subspace for name, one in self.last.items()}
-        return {name: subspace for name, subspace in known.items() if self._follow and subspace is not None}
+        return {name: subspace for name, subspace in known.items() if subspace is not None}
 
 
 def _on(one: Directions, device: torch.device) -> Directions:

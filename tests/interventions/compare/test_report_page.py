@@ -166,7 +166,9 @@ def test_a_thinned_plan_has_a_page(tmp_path: Path) -> None:
     written = write_report(compare_plan(recorded), tmp_path)
     text = written[-1].read_text()
     page = check(text)
-    assert [path.name for path in written] == ["compare.csv", "seed_variation.csv", "effects.csv", "report.html"]
+    assert [path.name for path in written] == [
+        "compare.csv", "seed_variation.csv", "effects.csv", "claims.csv", "report.html",
+    ]  # fmt: skip
     assert len(text) < 2_000_000
     assert "records are thinned" in page.text
     assert "Where this comes from" in page.headings

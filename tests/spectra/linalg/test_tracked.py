@@ -121,6 +121,18 @@ def test_nan_and_zero_and_half_precision() -> None:
     assert error(half, fine.bfloat16().double()) <= 1e-3
 
 
+def test_numbers_whose_squares_are_too_large_for_float32() -> None:
+    matrix = 1e22 * make("slow", 50, 70).float()
+    start = top_singular_values_batch([matrix])[0].subspace
+    for _ in range(3):
+        (found,) = track([matrix], [start])
+        start = found.subspace
+        assert found.finite
+        assert error(found, matrix) <= 1e-6
+        assert bool(torch.isfinite(found.residuals).all())
+        assert float(found.residuals.max()) <= 1e-2 * float(found.values[0])
+
+
 def test_bits_repeat_and_nothing_is_disturbed() -> None:
     matrices = [make("slow", *shape).float() for shape in SHAPES]
     before = [w.clone() for w in matrices]

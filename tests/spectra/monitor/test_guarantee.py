@@ -52,6 +52,36 @@ def test_a_record_without_it_says_none_or_certified(tmp_path: Path) -> None:
     assert (frame.guarantee == "none").all()
 
 
+def measured(run: Path, weights: list[torch.Tensor | torch.nn.Linear]) -> pd.DataFrame:
+    """A layer that has one weight after the other, or is another layer, tracked at every step."""
+    net = torch.nn.Sequential(torch.nn.Linear(30, 40, bias=False))
+    monitor = spectra.Monitor(net, run, every=1, guarantee="tracked", probes=["singular_values"])
+    for step, weight in enumerate(weights, start=1):
+        if isinstance(weight, torch.nn.Linear):
+            net[0] = weight
+        else:
+            net[0].weight.data.copy_(weight)
+        monitor.after_step(step)
+    monitor.close()
+    return load(run)["spectra"]
+
+
+def test_after_nan_the_first_finite_weight_is_certified(tmp_path: Path) -> None:
+    weight = torch.randn(40, 30)
+    rows = measured(tmp_path / "run", [weight, weight, torch.full((40, 30), float("nan")), weight, weight])
+    assert rows.guarantee.tolist() == ["certified", "tracked", "tracked", "certified", "tracked"]
+    truth = float(torch.linalg.svdvals(weight.double())[0])
+    np.testing.assert_allclose(rows.sigma0, [truth, truth, np.nan, truth, truth], rtol=1e-6)
+
+
+def test_another_layer_of_the_same_name_and_shape_is_certified(tmp_path: Path) -> None:
+    first, other = torch.randn(40, 30), torch.nn.Linear(30, 40, bias=False)
+    rows = measured(tmp_path / "run", [first, first, other, other])
+    assert rows.guarantee.tolist() == ["certified", "tracked", "certified", "tracked"]
+    truth = float(torch.linalg.svdvals(other.weight.detach().double())[0])
+    np.testing.assert_allclose(rows.sigma0[2:], [truth, truth], rtol=1e-6)
+
+
 def test_going_on_keeps_the_directions(tmp_path: Path) -> None:
     """The directions at the end of one monitor are where the next, at that step, goes on from, with the same bits."""
     torch.manual_seed(0)

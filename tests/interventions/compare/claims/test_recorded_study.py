@@ -117,7 +117,7 @@ def test_what_the_memorization_event_is_based_on() -> None:
     assert best.low > 0.8
     assert best.low > best.clock
     assert best.above
-    assert MemorizationThresholds().auc == pytest.approx(best.threshold, abs=0.03)
+    assert MemorizationThresholds().auc == pytest.approx(best.threshold, abs=0.05)
     page = " ".join((ROOT / "docs/research/verdicts.md").read_text().split())
     assert f"{best.auc:.2f} ({best.low:.2f} to {best.high:.2f})" in page
     rates = (best.warned, best.missed, best.early, best.false_alarms)
