@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from biggan.data.notes import note_of_data
 from biggan.data.sources.folder import ONLY_CLASS
 from biggan.data.sources.preparable import PreparableSource
 from biggan.errors import UserError
+from spectra.networks.files.stored import ZIP_FAULTS
 
 TRAIN_IMAGES = ("images", "train_images", "x_train", "x", "data", "arr_0")
 TRAIN_LABELS = ("labels", "train_labels", "y_train", "y", "targets", "arr_1")
 VAL_IMAGES = ("val_images", "x_val", "test_images", "x_test")
 VAL_LABELS = ("val_labels", "y_val", "test_labels", "y_test")
+MOST_UNNAMED = 1_000_000
 
 
 class ImagesOfAnySize(Images):
@@ -75,17 +78,24 @@ def as_labels(array: np.ndarray | None, count: int, where: str) -> np.ndarray:
     if flat.ndim == 2 and len(flat) == count and set(np.unique(flat)) <= {0, 1} and bool((flat.sum(axis=1) == 1).all()):
         flat = flat.argmax(axis=1)
     whole = flat.dtype.kind in "biuf" and flat.ndim == 1 and bool((flat == np.floor(flat.astype(np.float64))).all())
-    if not whole or len(flat) != count or (count and flat.min() < 0):
+    if not whole or len(flat) != count:
         raise UserError(
             f"{where} has labels of shape {np.shape(array)} and type {flat.dtype}, expected {count} whole numbers from "
             "0."
         )
+    if count and flat.min() < 0:
+        raise UserError(f"{where} has the label {flat.min()}, expected {count} whole numbers from 0.")
     return flat.astype(np.int64)
 
 
 def named_classes(names: Any, *labels: np.ndarray) -> tuple[str, ...]:
     """The classes' names by number; their numbers where there are no names. A class without images is noted."""
     highest = max((int(one.max()) for one in labels if len(one)), default=0)
+    if names is None and highest >= MOST_UNNAMED:
+        raise UserError(
+            f"the labels go up to {highest:,}, and {MOST_UNNAMED:,} classes are the most without names. Number the "
+            "classes from 0."
+        )
     classes = tuple(map(str, range(highest + 1))) if names is None else tuple(map(str, np.asarray(names).tolist()))
     if names is None and highest == 0:
         classes = (ONLY_CLASS,)
@@ -109,7 +119,7 @@ def _open_arrays(path: Path, resolution: int) -> tuple[Images, Images | None, tu
         else:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zlib.error, *ZIP_FAULTS) as error:
         raise UserError(f"{path} cannot be read as numpy's arrays ({error}). Save them with numpy.savez.") from error
     train, labels = _split_of(arrays, TRAIN_IMAGES, TRAIN_LABELS, str(path))
     if train is None:

@@ -81,6 +81,9 @@ def _kind_of_folder(path: Path) -> str | None:
         return "webdataset"
     if any(name.endswith(".mdb") for name in names):
         raise UserError(f"{path} is {_UNREAD['.mdb']}.")
+    endings = {"." + name.lower().rpartition(".")[2] for name in names}
+    if len(endings) == 1 and (only := endings.pop()) in _UNREAD:  # nothing else is there
+        raise UserError(f"{path} holds {_UNREAD[only]}.")
     return None
 
 

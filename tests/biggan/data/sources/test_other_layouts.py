@@ -9,6 +9,7 @@ import struct
 import tarfile
 import unicodedata
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -263,6 +264,31 @@ def test_a_name_is_the_same_however_unicode_writes_it(tmp_path: Path) -> None:
         train, _, classes, said = opened(tmp_path / "b")
         assert (len(train), len(classes)) == (5, 1)
         assert "are one class" in said
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:200], lambda data: data[:150] + b"?" + data[151:]])
+def test_a_damaged_archive_of_arrays_is_said(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    path = tmp_path / "set.npz"
+    np.savez_compressed(path, images=pixels(30), labels=np.arange(30))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match="cannot be read as numpy's arrays"):
+        opened(path)
+
+
+def test_labels_out_of_range_are_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "wild.npz", images=pixels(3), labels=np.array([0, 1, 10**9]))
+    with pytest.raises(UserError, match="go up to 1,000,000,000"):
+        opened(tmp_path / "wild.npz")
+    np.savez(tmp_path / "negative.npz", images=pixels(3), labels=np.array([0, 1, -1]))
+    with pytest.raises(UserError, match="has the label -1"):
+        opened(tmp_path / "negative.npz")
+
+
+def test_a_folder_of_nothing_but_an_unread_format(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/train.h5").write_bytes(b"\x89HDF")
+    with pytest.raises(UserError, match=r"numpy\.savez"):
+        opened(tmp_path / "set")
 
 
 @pytest.mark.parametrize("name", ["data.mdb", "set.tar.gz", "set.h5", "set.tfrecord", "set.zip"])
