@@ -77,6 +77,25 @@ def _complain(program: str, message: str) -> None:
         print(words, file=sys.stderr, flush=True)
 
 
+def add_generation_options(parser: argparse.ArgumentParser) -> None:
+    """How a generator's latents and statistics are made, for every command that samples."""
+    add = parser.add_argument
+    add("--truncation", type=float, metavar="T", help="truncate z at T (Section 3.1); default: z as in training")
+    add(
+        "--truncation-kind",
+        choices=("threshold", "scaled"),
+        default="threshold",
+        help="threshold (default): draw entries beyond T again; scaled: T times a normal cut at 2, as published "
+        "BigGAN-deep is sampled",
+    )
+    add(
+        "--statistics",
+        choices=("standing", "stored"),
+        default="standing",
+        help="BatchNorm statistics: standing (default): of fresh noise; stored: those that an imported BigGAN-deep has",
+    )
+
+
 def add_version(parser: argparse.ArgumentParser) -> None:
     """Give a command `--version`."""
     parser.add_argument("--version", action="version", version=f"%(prog)s {package_version()}", help="show the version")

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from biggan.cli.app import EXIT_DONE, Parser, add_version, guarded
+from biggan.cli.app import EXIT_DONE, Parser, add_generation_options, add_version, guarded
 from biggan.errors import UserError
 from biggan.evaluation.registry import SCORES
 
@@ -166,20 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="number of generated images (default 10000; the paper: 50000)",
     )
-    add("--truncation", type=float, metavar="T", help="truncate z at T (Section 3.1); default: z as in training")
-    add(
-        "--truncation-kind",
-        choices=("threshold", "scaled"),
-        default="threshold",
-        help="threshold (default): draw entries beyond T again; scaled: T times a normal cut at 2, as published "
-        "BigGAN-deep is sampled",
-    )
-    add(
-        "--statistics",
-        choices=("standing", "stored"),
-        default="standing",
-        help="BatchNorm statistics: standing (default): of fresh noise; stored: those that an imported BigGAN-deep has",
-    )
+    add_generation_options(parser)
     add("--features", default="classifier", metavar="NAME", help="classifier (default), inception, or module:Name")
     add("--weights", metavar="FILE", help="the weights of the inception features; default: in the cache folder")
     add("--reference", choices=("train", "val"), default="train", help="real images to compare with (default train)")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from biggan.cli.app import EXIT_DONE, Parser, add_version, guarded
+from biggan.cli.app import EXIT_DONE, Parser, add_generation_options, add_version, guarded
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
@@ -184,20 +184,7 @@ def _parser() -> argparse.ArgumentParser:
         help="class numbers (in the order of class_names in run.json); default: the first 10",
     )
     add("--per-class", type=int, default=8, metavar="N", help="images per class (default 8)")
-    add("--truncation", type=float, metavar="T", help="truncate z at T (Section 3.1); default: z as in training")
-    add(
-        "--truncation-kind",
-        choices=("threshold", "scaled"),
-        default="threshold",
-        help="threshold (default): draw entries beyond T again; scaled: T times a normal cut at 2, as published "
-        "BigGAN-deep is sampled",
-    )
-    add(
-        "--statistics",
-        choices=("standing", "stored"),
-        default="standing",
-        help="BatchNorm statistics: standing (default): of fresh noise; stored: those that an imported BigGAN-deep has",
-    )
+    add_generation_options(parser)
     add("--seed", type=int, default=0, help="seed of the latents (default 0)")
     add("--raw", action="store_true", help="use the generator's own weights instead of their average")
     add("--standing-passes", type=int, default=100, metavar="N", help="forward passes for standing statistics (100)")

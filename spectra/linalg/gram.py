@@ -47,7 +47,9 @@ SAFE_SQUARES = (1e-24, 1e24)
 @dataclass
 class GramOutcome:
     """As `KrylovOutcome`: values (k,), short (k, m), long (k, n), residuals (k,), subspace (p, m); `next_value` is the
-    Ritz value at the end of the subspace."""
+    Ritz value at the end of the subspace. The weight is read once for G, twice for the vectors and the probes."""
+
+    method, converged, passes = "gram", True, 3
 
     values: np.ndarray
     short: Tensor

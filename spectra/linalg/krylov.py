@@ -58,6 +58,13 @@ class KrylovOutcome:
     blocks: int
     next_value: float = math.nan
 
+    method = "krylov"
+
+    @property
+    def passes(self) -> int:
+        """How many times the matrix was read."""
+        return 2 * self.blocks
+
 
 class Products:
     """Products with each of several matrices seen with their short side first.

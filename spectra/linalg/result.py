@@ -76,8 +76,8 @@ def start_rows(matrix: Tensor | LinearOperator, start: StartVectors) -> Tensor |
     return matrix.adjoint(rows) if tall else matrix.forward(rows)
 
 
-def from_outcome(matrix: Tensor | LinearOperator, outcome: KrylovOutcome) -> TopSingularValues:
-    """What the iteration found."""
+def from_outcome(matrix: Tensor | LinearOperator, outcome: KrylovOutcome | GramOutcome) -> TopSingularValues:
+    """What the iteration found, or the Gram matrix."""
     left, right = _sides(matrix, outcome.short.T, outcome.long.T)
     return TopSingularValues(
         values=torch.from_numpy(outcome.values),
@@ -86,25 +86,8 @@ def from_outcome(matrix: Tensor | LinearOperator, outcome: KrylovOutcome) -> Top
         residuals=torch.from_numpy(outcome.residuals),
         converged=outcome.converged,
         finite=bool(np.isfinite(outcome.values).all()),
-        passes=2 * outcome.blocks,
-        method="krylov",
-        subspace=outcome.subspace.T,
-        gap=_gap(outcome.values, outcome.next_value),
-    )
-
-
-def from_gram(matrix: Tensor, outcome: GramOutcome) -> TopSingularValues:
-    """What the Gram matrix gave, certified. Once for G, twice for the vectors and the probes."""
-    left, right = _sides(matrix, outcome.short.T, outcome.long.T)
-    return TopSingularValues(
-        values=torch.from_numpy(outcome.values),
-        left=left,
-        right=right,
-        residuals=torch.from_numpy(outcome.residuals),
-        converged=True,
-        finite=True,
-        passes=3,
-        method="gram",
+        passes=outcome.passes,
+        method=outcome.method,
         subspace=outcome.subspace.T,
         gap=_gap(outcome.values, outcome.next_value),
     )

@@ -21,7 +21,6 @@ from spectra.linalg.result import (
     StartVectors,
     TopSingularValues,
     constant,
-    from_gram,
     from_outcome,
     from_triplets,
     start_rows,
@@ -101,7 +100,7 @@ def gram(
         outcome = None
         if isinstance(matrix, Tensor) and matrix.device.type == "cpu" and min(matrix.shape) > k + 1:
             outcome = certified_by_gram(matrix, k, tol, start_rows(matrix, start), seed)
-        found.append(exact([matrix], k, tol)[0] if outcome is None else from_gram(matrix, outcome))
+        found.append(exact([matrix], k, tol)[0] if outcome is None else from_outcome(matrix, outcome))
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ from biggan.data.images import Images
 from biggan.data.labels import Labels
 from biggan.data.notes import note_of_data
 from biggan.data.sources.folder import ONLY_CLASS
-from biggan.data.sources.preparable import PreparableSource
+from biggan.data.sources.preparable import ARCHIVE_FAULTS, PreparableSource
 from biggan.errors import UserError
-from spectra.networks.files.stored import ZIP_FAULTS
 
 TRAIN_IMAGES = ("images", "train_images", "x_train", "x", "data", "arr_0")
 TRAIN_LABELS = ("labels", "train_labels", "y_train", "y", "targets", "arr_1")
@@ -119,7 +117,7 @@ def _open_arrays(path: Path, resolution: int) -> tuple[Images, Images | None, tu
         else:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zlib.error, *ZIP_FAULTS) as error:
+    except ARCHIVE_FAULTS as error:
         raise UserError(f"{path} cannot be read as numpy's arrays ({error}). Save them with numpy.savez.") from error
     train, labels = _split_of(arrays, TRAIN_IMAGES, TRAIN_LABELS, str(path))
     if train is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from biggan.errors import UserError
 from biggan.registry import Registry
+from spectra.networks.files.stored import ZIP_FAULTS
 
 if TYPE_CHECKING:
     from biggan.data.images import Images
@@ -35,6 +37,9 @@ PREPARABLE: Registry[PreparableSource] = Registry(
     }
 )
 """Kind -> source."""
+
+ARCHIVE_FAULTS = (*ZIP_FAULTS, OSError, EOFError, RuntimeError, zlib.error)
+"""What is raised while an archive that is damaged, encrypted or gone is opened and read."""
 
 STYLEGAN_LABELS = "dataset.json"
 _UNREAD = {
@@ -99,7 +104,7 @@ def _kind_of_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except ARCHIVE_FAULTS as error:
         raise UserError(f"{path} is not a whole zip archive ({error}). Copy it again.") from error
     if any(re.fullmatch(rf"([^/]+/)?{re.escape(STYLEGAN_LABELS)}", name) for name in names):
         return "stylegan"

@@ -21,7 +21,7 @@ from biggan.data.sources.arrays import named_classes
 from biggan.data.sources.encoded import EncodedImages, Split
 from biggan.data.sources.folder import ONLY_CLASS, Files
 from biggan.data.sources.junk import IMAGE_ENDINGS
-from biggan.data.sources.preparable import STYLEGAN_LABELS, PreparableSource
+from biggan.data.sources.preparable import ARCHIVE_FAULTS, STYLEGAN_LABELS, PreparableSource
 from biggan.data.sources.walk import walk
 from biggan.errors import UserError
 
@@ -42,7 +42,7 @@ class ZippedFiles:
             self._archive = os.getpid(), zipfile.ZipFile(self.path)
         try:
             return self._archive[1].read(self.names[index])
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, RuntimeError) as error:
+        except ARCHIVE_FAULTS as error:
             raise BrokenImage(f"is damaged in the archive: {error}") from error
 
     def name(self, index: int) -> str:

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from biggan.cli.data import data_main
+from biggan.data.broken import BrokenImageError
 from biggan.data.notes import notes_of_data
 from biggan.data.prepare.job import open_any
 from biggan.data.sources.opening import open_data
@@ -273,6 +274,21 @@ def test_a_damaged_archive_of_arrays_is_said(damage: Callable[[bytes], bytes], t
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match="cannot be read as numpy's arrays"):
         opened(path)
+
+
+def test_a_damaged_image_in_an_archive_is_a_broken_one(tmp_path: Path) -> None:
+    stylegan_tree(tmp_path / "tree", [0, 1, 0, 1, 0, 1])
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted((tmp_path / "tree").rglob("*.*")):
+            archive.write(file, file.relative_to(tmp_path / "tree"))
+        begin = archive.getinfo("00000/00.png").header_offset
+    data = bytearray(path.read_bytes())
+    data[begin + 45 : begin + 55] = b"\xff" * 10  # within what deflate wrote
+    path.write_bytes(data)
+    train, *_ = opened(path)
+    with pytest.raises(BrokenImageError, match="damaged in the archive"):
+        train.load(0)
 
 
 def test_labels_out_of_range_are_named(tmp_path: Path) -> None:
