@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -36,6 +37,18 @@ def test_the_tree_is_the_tree() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_is_read_in_one_sitting(page: Path) -> None:
     assert len(page.read_text(encoding="utf-8").split()) <= 1200
+
+
+def test_the_readme_is_walked_through_in_minutes() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1200
+
+
+@pytest.mark.parametrize("package", ["spectra", "biggan", "interventions"])
+def test_the_reference_has_every_public_name(package: str) -> None:
+    listed = re.findall(r"^::: ([\w.]+)$", (ROOT / f"docs/api/{package}.md").read_text(encoding="utf-8"), re.MULTILINE)
+    module = importlib.import_module(package)
+    names = {f"{home}.{name}" for home, held in module._HOMES.items() for name in held}
+    assert sorted(listed) == sorted(names | set(getattr(module, "_MODULES", {}).values()))
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
