@@ -3,44 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import fake_gpu
 import pytest
-import torch
 
 pytestmark = pytest.mark.slow
 
 HELPERS = Path(fake_gpu.__file__).parent
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CUDA device that does nothing, compiled for this test alone."""
-    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("there is no C++ compiler here")
-    home = Path(torch.__file__).parent
-    out = tmp_path_factory.mktemp("fake_gpu") / "fake_gpu.so"
-    places = [f"-I{home / 'include'}", f"-L{home / 'lib'}", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{home / 'lib'}"]
-    command = [
-        compiler,
-        "-std=c++20",
-        "-O0",
-        "-shared",
-        "-fPIC",
-        str(HELPERS / "fake_gpu.cpp"),
-        *places,
-        "-o",
-        str(out),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return out
 
 
 def problems(library: Path, names: list[str]) -> dict[str, str | None]:
