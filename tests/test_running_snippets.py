@@ -33,7 +33,7 @@ SHORTER = {
     "biggan-train --steps 4000": "--steps 5",
     "biggan-train": "--steps 20 --out runs/again",
     "biggan-intervene --ckpt RUN --before-collapse": "--steps 5",
-    "biggan-intervene --ckpt runs/digits --at 1000 --lr": "--until 5 --from 10 --steps 15",
+    "biggan-intervene --ckpt runs/digits --at 1000 --lr": "--steps 320",
     "biggan-intervene --ckpt runs/digits --at 1000": "--steps 5",
     "biggan-eval": "--samples 1000 --standing-passes 4",
     "python -m biggan.bench.evaluation": "--samples 1000",
@@ -141,11 +141,19 @@ def test_a_page_runs(page: Path, world: Path, tmp_path: Path) -> None:
     python(textwrap.dedent(GIVEN.get(page.name, "")), folder)
     for snippet in snippets(page):
         if snippet.language == "python":
-            python(textwrap.dedent(IMAGINED.get(page.name, "")) + "\n" + snippet.text, folder)
+            imagined = textwrap.dedent(IMAGINED.get(page.name, ""))
+            python(f"{imagined}\n{snippet.text}", place_of_its_own(folder) if imagined else folder)
         for command in commands(snippet):
             if not command.needs:
                 for part in parts(command):
                     run_part(part, folder)
+
+
+def place_of_its_own(folder: Path) -> Path:
+    """Several blocks of a page may be about one name of a run."""
+    place = folder / f"block-{len(list(folder.glob('block-*')))}"
+    place.mkdir()
+    return place
 
 
 def run_part(part: str, folder: Path) -> None:

@@ -153,8 +153,9 @@ def test_a_resume_is_exact_in_every_kind_of_update(ranks: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_resume_is_exact_with_compiled_networks() -> None:
-    check(3, COMPILED)
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_a_resume_is_exact_with_compiled_networks(ranks: int) -> None:
+    check(ranks, COMPILED)
 
 
 @pytest.mark.slow
