@@ -25,6 +25,7 @@ from biggan.evaluation.pictures.grids import load_generator
 from biggan.evaluation.standing import sampling_copy
 from biggan.evaluation.table import ScoreRow, ScoreTable
 from biggan.evaluation.truncation import Curve, Point, parse_thresholds
+from biggan.networks.generator import Generator
 from biggan.run.checkpoint import read_checkpoint, save_checkpoint
 
 FEW = ["--samples", "200", "--standing-passes", "2"]
@@ -70,6 +71,23 @@ def test_the_table_over_checkpoints_has_every_score_with_its_settings(
     assert "averaged weights" in said
     assert "2 standing passes" in said
     assert "real val" in said
+
+
+def test_a_checkpoint_goes_through_its_standing_passes_once(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same sampler makes the images that are scored and those that D sees. In training mode are standing passes."""
+    forwards: list[bool] = []
+    forward = Generator.forward
+
+    def counted(self: Generator, *inputs: torch.Tensor) -> torch.Tensor:
+        forwards.append(self.training)
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(Generator, "forward", counted)
+    evaluate(run, tmp_path / "out", "--all")
+    assert forwards.count(True) == 2 * 2  # checkpoints x passes
+    assert forwards.count(False) == 2 * 2 * 4  # checkpoints x (scores, D) x blocks of 64 in 200 images
 
 
 @pytest.mark.slow
