@@ -285,7 +285,7 @@ def _folder_of(arguments: Namespace, checkpoint: Path) -> Path:
 
 def report_beforehand(evaluator: Evaluator, samples: int, unknown: Mapping[str, str]) -> None:
     """Print which scores will be NaN because there are too few samples."""
-    if warning := bias_warning(evaluator.reference, samples):
+    if warning := bias_warning(evaluator.reference, samples, "--samples"):
         print_note(warning)
     for name, reason in unknown.items():
         print_note(f"{name} will be nan: it {reason}")
