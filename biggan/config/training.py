@@ -137,8 +137,10 @@ class EvalConfig(Section):
 
     every: int = setting(0, numbers=False, low=0)
     """Evaluate every N steps; 0: never."""
-    samples: int = setting(1000, numbers=False, low=1000)
-    """Generated images per evaluation."""
+    samples: int = setting(1000, numbers=False, low=2)
+    """Generated images per evaluation: more than the features have dimensions (classifier: 64, or 256 for more than 100
+    classes), or 1,000 and more. With few the FID is too high and the IS too low: compare scores of equal numbers
+    only."""
     features: str = setting("classifier", numbers=False)
     """The feature network: `classifier` (trained once, on the data), `inception`, or package.module:Name of a
     torch.nn.Module."""

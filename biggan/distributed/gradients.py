@@ -9,6 +9,7 @@ measured.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, TypeVar
@@ -50,6 +51,9 @@ class Differentiator:
         self._ranks: DistributedDataParallel | None = None
         if world_size() == 1:
             return
+        # With channels last the strides of 1x1 filters and of their gradients differ, in dimensions of one element:
+        # DDP copies these few numbers, and would say so on every rank.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         self._ranks = DistributedDataParallel(
             _LossOf(network), init_sync=False, find_unused_parameters=True, gradient_as_bucket_view=True
         )

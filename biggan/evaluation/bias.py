@@ -1,14 +1,18 @@
-"""How much the FID rises when there are too few samples."""
+"""What too few samples do to scores, and how few are refused."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 
 from biggan import rng
+from biggan.errors import UserError
 from biggan.evaluation.reference import Moments, Reference
-from biggan.evaluation.scores import frechet_distance
+from biggan.evaluation.scores import biased_scores, frechet_distance
 
 ENOUGH = 10  # samples a feature
+ALWAYS = 1000  # samples that are enough for training to begin, whatever the features; with 2,048 it warns
 
 
 def fid_bias(real: Reference, samples: int, seed: int = 0) -> float:
@@ -27,14 +31,32 @@ def fid_bias(real: Reference, samples: int, seed: int = 0) -> float:
     return frechet_distance(Moments(samples, total, outer), centred)
 
 
-def bias_warning(real: Reference, samples: int) -> str | None:
-    """A warning about too few samples; None for at least ten per feature."""
+def bias_warning(real: Reference, samples: int, option: str, names: Iterable[str] | None = None) -> str | None:
+    """A warning about too few samples, of which `option` says how many; None for at least ten per feature.
+
+    It says which of the scores `names` (None: all) are biased, and how.
+    """
     if samples >= ENOUGH * real.width:
         return None
     rank = " (their covariance is singular)" if samples <= real.width else ""
+    biased = biased_scores(real, names).items()
+    which = "; ".join(f"{how}: {', '.join(found)}" for how, found in biased)
+    bias = fid_bias(real, samples)
     return (
-        f"warning: {samples:,} samples are few for {real.width:,} features{rank}: even {samples:,} samples of the real "
-        f"images' own Gaussian would have a FID of {fid_bias(real, samples):.3g} instead of 0. Compare only with "
-        "scores "
-        f"of the same number of samples, or give --samples {ENOUGH * real.width} or more."
+        f"warning: {samples:,} samples are few for {real.width:,} features{rank}. Few samples bias some scores "
+        f"({which}): even {samples:,} samples of the real images' own Gaussian would have a FID of {bias:.3g} instead "
+        f"of 0. Compare only with scores of the same number of samples, or give {option} {ENOUGH * real.width} or more."
     )
+
+
+def check_samples(real: Reference, samples: int) -> None:
+    """Refuse fewer samples than a covariance takes: it needs more than there are features. From 1,000 on all are taken.
+
+    Raises `UserError` with the least number.
+    """
+    least = min(ALWAYS, real.width + 1)
+    if samples < least:
+        raise UserError(
+            f"eval.samples is {samples:,}, expected at least {least:,}: the FID takes the covariance of {real.width:,} "
+            f"features, which needs more samples than features."
+        )

@@ -19,7 +19,6 @@ from biggan.errors import UserError
 from biggan.evaluation.bias import bias_warning
 from biggan.evaluation.discriminator import DiscriminatorScores, discriminator_scores, draw_discriminator_scores
 from biggan.evaluation.evaluator import Evaluator, Settings
-from biggan.evaluation.features.registry import Embedded
 from biggan.evaluation.generate import BLOCK, LatentSpec, block_count
 from biggan.evaluation.pictures.grids import load_generator
 from biggan.evaluation.pictures.strips import class_difficulty, interpolations, nearest_neighbours, truncation_strips
@@ -118,10 +117,13 @@ class EvaluationJob:
         return table
 
     def _row(self, checkpoint: Checkpoint, *, strict: bool) -> ScoreRow:
-        embedded = self._embed(checkpoint, strict=strict)
+        if strict and not checkpoint.finite:
+            raise UserError(f"{checkpoint.path} holds NaN or Inf, so it cannot be scored. Choose an earlier one.")
+        sampler = self._sampler(checkpoint)
+        embedded = self.evaluator.embed(sampler, self.settings, checkpoint.step, self.share)
         found: dict[str, float] = {}
         if has_discriminator(checkpoint):
-            found = self._discriminator_scores(checkpoint, min(self.settings.samples, 1000)).memorization()
+            found = self._discriminator_scores(checkpoint, sampler, min(self.settings.samples, 1000)).memorization()
         leakage = None
         classes = self.config.model.classes
         if self.evaluator.reference.own_classes and classes <= MOST_LEAKAGE:
@@ -136,12 +138,6 @@ class EvaluationJob:
             memorization={name: value for name, value in found.items() if not name.startswith("accuracy/")},
             leakage=leakage,
         )
-
-    def _embed(self, checkpoint: Checkpoint, *, strict: bool) -> Embedded:
-        if strict and not checkpoint.finite:
-            raise UserError(f"{checkpoint.path} holds NaN or Inf, so it cannot be scored. Choose an earlier one.")
-        sampler = self._sampler(checkpoint)
-        return self.evaluator.embed(sampler, self.settings, checkpoint.step, self.share)
 
     def real_rows(self) -> list[ScoreRow]:
         """Both splits of real images, as many of each as samples are scored, or as there are (C.3)."""
@@ -192,7 +188,9 @@ class EvaluationJob:
     def discriminator(self) -> tuple[DiscriminatorScores, list[Path]]:
         """D's scores at one checkpoint, and the files that were written."""
         checkpoint = self._one()
-        found = self._discriminator_scores(checkpoint, self.settings.samples)
+        if not has_discriminator(checkpoint):
+            raise UserError(f"{checkpoint.path} holds a generator alone, and D's scores need a discriminator.")
+        found = self._discriminator_scores(checkpoint, self._sampler(checkpoint), self.settings.samples)
         stem = self._stem("discriminator", checkpoint)
         paths = [self._made(stem + ending) for ending in (".json", ".png")]
         whole = {
@@ -248,15 +246,14 @@ class EvaluationJob:
         """A file's name without its ending: what, of which step, and a digest of all settings."""
         return f"{kind}-step-{checkpoint.step:08d}-{self.settings.weights}-{self.settings.key()[:8]}"
 
-    def _discriminator_scores(self, checkpoint: Checkpoint, count: int) -> DiscriminatorScores:
-        if not has_discriminator(checkpoint):
-            raise UserError(f"{checkpoint.path} holds a generator alone, and D's scores need a discriminator.")
+    def _discriminator_scores(
+        self, checkpoint: Checkpoint, sampler: GeneratorNetwork, count: int
+    ) -> DiscriminatorScores:
         prefix = "D."
         D = build_discriminator(checkpoint.config)
         D.load_state_dict(
             {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
         )
-        sampler = self._sampler(checkpoint)
         draw = self._draw(checkpoint)
         return discriminator_scores(D.to(self.device).eval(), open_source(self.config), sampler, draw, count)
 
@@ -288,7 +285,7 @@ def _folder_of(arguments: Namespace, checkpoint: Path) -> Path:
 
 def report_beforehand(evaluator: Evaluator, samples: int, unknown: Mapping[str, str]) -> None:
     """Print which scores will be NaN because there are too few samples."""
-    if warning := bias_warning(evaluator.reference, samples):
+    if warning := bias_warning(evaluator.reference, samples, "--samples"):
         print_note(warning)
     for name, reason in unknown.items():
         print_note(f"{name} will be nan: it {reason}")

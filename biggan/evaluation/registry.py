@@ -27,6 +27,8 @@ class Score:
     """The least numbers of samples and of real images."""
     each: bool = False
     """Whether it needs two samples of every class."""
+    few: str = ""
+    """How few samples bias it: "too high", "too low", or not, beyond its own scatter."""
 
 
 SCORES: Registry[Score] = Registry(

@@ -208,14 +208,14 @@ def _distances(points: Tensor, others: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield first, torch.cdist(points[first : first + _ROWS], others)
 
 
-FID = Score(fid, -1, quick=True, least=(2, 2))
-IS = Score(inception_score, 1, quick=True, needs="logits", least=(2 * IS_PART, 0))
+FID = Score(fid, -1, quick=True, least=(2, 2), few="too high")
+IS = Score(inception_score, 1, quick=True, needs="logits", least=(2 * IS_PART, 0), few="too low")
 KID = Score(kid, -1, least=(2, 2))
 PRECISION = Score(precision, 1, least=(1, PRECISION_K + 1))
 RECALL = Score(recall, 1, least=(PRECISION_K + 1, 1))
 DENSITY = Score(density, 1, least=(1, DENSITY_K + 1))
-COVERAGE = Score(coverage, 1, least=(1, DENSITY_K + 1))
-INTRA_FID = Score(intra_fid, -1, needs="by_class", each=True)
+COVERAGE = Score(coverage, 1, least=(1, DENSITY_K + 1), few="too low")
+INTRA_FID = Score(intra_fid, -1, needs="by_class", each=True, few="too high")
 SPREAD_SHARE = Score(spread_share, 1, quick=True)
 CLASS_ACCURACY = Score(class_accuracy, 1, quick=True, needs="own_classes")
 
@@ -263,6 +263,15 @@ def unknown_scores(labels: Tensor, real: Reference, names: Iterable[str] | None 
 def quick_scores() -> list[str]:
     """The names of those computed in training."""
     return [name for name, score in SCORES.items() if score.quick]
+
+
+def biased_scores(real: Reference, names: Iterable[str] | None = None) -> dict[str, list[str]]:
+    """How few samples bias scores ("too high", "too low") -> which of `names` (None: all) that these features allow."""
+    found: dict[str, list[str]] = {}
+    for name in SCORES if names is None else names:
+        if SCORES[name].few and _is_possible(SCORES[name], real.subset.logits is not None, real):
+            found.setdefault(SCORES[name].few, []).append(name)
+    return found
 
 
 def _is_possible(score: Score, has_logits: bool, real: Reference) -> bool:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from biggan.distributed import ranks as distributed
 from biggan.networks import cross_replica
 from biggan.networks.autocast import REDUCED
+from biggan.networks.walk import modules_of
 
 
 class ChannelMoments:
@@ -112,7 +113,7 @@ class _CollectingInto:
     @staticmethod
     def _set(moments: Mapping[BatchNorm, ChannelMoments | None]) -> None:
         for layer, collected in moments.items():
-            layer.collected = collected
+            vars(layer)["collected"] = collected  # no parameter, buffer or module, which would be looked for
 
 
 @torch.no_grad()
@@ -134,7 +135,7 @@ def set_running_statistics(network: nn.Module) -> None:
 
 
 def _batchnorms(network: nn.Module) -> list[BatchNorm]:
-    return [module for module in network.modules() if isinstance(module, BatchNorm)]
+    return [module for module in modules_of(network) if isinstance(module, BatchNorm)]
 
 
 def scale_and_shift(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:

@@ -27,6 +27,11 @@ class Reparametrized:
         self.add_module(name, map_)  # type: ignore[attr-defined]
         self.maps = (*self.maps, name)
 
+    def use(self, applied: Tensor | None = None, awaited: tuple[bool, bool] | None = None) -> None:
+        """Set `applied` and `awaited`. Neither is a parameter, a buffer or a module, so the search for those is left
+        out."""
+        vars(self).update(applied=applied, awaited=awaited)
+
     @property
     def is_mapped(self) -> bool:
         """Whether a forward uses anything else than the raw weight."""
@@ -51,9 +56,9 @@ class Reparametrized:
     def make_awaited(self) -> None:
         """Inside a `normalized` block that makes weights at their first use: make this one, unless it was."""
         if self.awaited is not None:
-            (iterate, grad), self.awaited = self.awaited, None
+            iterate, grad = self.awaited
             with torch.set_grad_enabled(grad), in_full_precision(self.weight):
-                self.applied = self.normalized_weight(iterate=iterate)
+                self.use(self.normalized_weight(iterate=iterate))
 
 
 class Conv2d(Reparametrized, nn.Conv2d):

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from biggan.networks.batched_spectral_norm import estimates_of_sigma, normalized_weights
 from biggan.networks.reparametrization import Conv2d, Linear, Reparametrized, in_memory_order
+from biggan.networks.walk import modules_of
 
 
 class SpectrallyNormalized(Reparametrized):
@@ -91,22 +92,22 @@ def normalized(network: nn.Module, *, iterate: bool, grad: bool = True, as_used:
     `as_used`: each at its first use, so that in a backward pass its raw weight's gradient is there before those of
     earlier layers; at the block's beginning all the same where weights are normalized together.
     """
-    layers = [module for module in network.modules() if isinstance(module, Reparametrized) and module.is_mapped]
+    layers = [module for module in modules_of(network) if isinstance(module, Reparametrized) and module.is_mapped]
     iterate, grad = iterate and network.training, grad and torch.is_grad_enabled()
     if as_used and not _is_batched(network):
         for layer in layers:
-            layer.awaited = iterate, grad
+            layer.use(awaited=(iterate, grad))
     else:
         with torch.set_grad_enabled(grad):
             for layer, weight in zip(layers, _weights_in_use(network, layers, iterate=iterate), strict=True):
-                layer.applied = weight
+                layer.use(weight)
     try:
         yield
         for layer in layers:  # of a layer that was not used the vectors move too
             layer.make_awaited()
     finally:
         for layer in layers:
-            layer.applied = layer.awaited = None
+            layer.use(None)
 
 
 def _is_batched(network: nn.Module) -> bool:

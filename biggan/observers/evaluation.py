@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from biggan.evaluation.bias import bias_warning, check_samples
 from biggan.evaluation.evaluator import Evaluator, Settings, Weights
 from biggan.evaluation.scores import quick_scores
 from biggan.observers.collapse import Collapse
@@ -50,6 +51,9 @@ class Evaluation(Observer):
             report=self.report,
             device=trainer.config.device,
         )
+        check_samples(self.evaluator.reference, self.config.samples)
+        if warning := bias_warning(self.evaluator.reference, self.config.samples, "--eval.samples", quick_scores()):
+            self.report(warning)
         if self.config.samples < 2 * trainer.config.model.classes:
             self.report(
                 f"eval.samples is {self.config.samples:,}, fewer than two for each of {trainer.config.model.classes:,} "

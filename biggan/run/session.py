@@ -27,6 +27,7 @@ from biggan.permissions import check_features
 from biggan.run.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint, save_checkpoint
 from biggan.run.directory import RunDirectory, default_path, make_event
 from biggan.run.folding import load_state
+from biggan.run.heap import keep_freed_memory
 from biggan.training.state import TrainingState
 from spectra.monitor.vectors import copy_directions
 from spectra.record.segments import truncate_record
@@ -332,8 +333,10 @@ def resolve_device(device: str) -> Literal["cpu", "cuda"]:
 
 
 def use_arithmetic(config: Config) -> None:
-    """Set what the bits depend on: CPU threads, and deterministic algorithms on a GPU."""
+    """Set what the bits depend on: CPU threads, and deterministic algorithms on a GPU. On a CPU keep freed memory."""
     torch.set_num_threads(config.threads)
+    if config.device == "cpu":
+        keep_freed_memory()
     if config.device == "cuda":
         if config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

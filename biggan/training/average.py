@@ -9,6 +9,7 @@ from torch import Tensor
 
 from biggan.config import EMAConfig
 from biggan.networks.base import GeneratorNetwork
+from biggan.networks.walk import buffers_of, parameters_of
 
 
 class EMA:
@@ -28,8 +29,8 @@ class EMA:
 
         If the scalar `skipped` is 1.0, G has taken no step, and the average is not changed.
         """
-        average: list[Tensor] = list(self.network.parameters())
-        current = [parameter.detach() for parameter in G.parameters()]
+        average: list[Tensor] = list(parameters_of(self.network))
+        current = [parameter.detach() for parameter in parameters_of(G)]
         if step <= self.config.start:
             torch._foreach_copy_(average, current)
         elif skipped is None:
@@ -37,5 +38,5 @@ class EMA:
         else:
             share = (1 - self.config.decay) * (1 - skipped)
             torch._foreach_lerp_(average, current, [share] * len(average))
-        if buffers := list(G.buffers()):  # none without BatchNorm and Spectral Normalization
-            torch._foreach_copy_(list(self.network.buffers()), buffers)
+        if buffers := buffers_of(G):  # none without BatchNorm and Spectral Normalization
+            torch._foreach_copy_(buffers_of(self.network), buffers)

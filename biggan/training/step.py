@@ -19,6 +19,7 @@ from biggan.networks.batchnorm import collecting, move_running_statistics
 from biggan.networks.reparametrization import is_fully_mapped
 from biggan.networks.sigma_control import project
 from biggan.networks.spectral_norm import normalized
+from biggan.networks.walk import parameters_of
 from biggan.objective.gradient_penalties import Batch, gradient_penalties, strengths
 from biggan.objective.losses import make_loss
 from biggan.objective.weight_penalties import penalties
@@ -229,7 +230,7 @@ class Updater:
 
         The gradient's norm is that before clipping.
         """
-        gradients = [p.grad for p in self.state.networks()[network].parameters() if p.grad is not None]
+        gradients = [p.grad for p in parameters_of(self.state.networks()[network]) if p.grad is not None]
         scaler = self.state.loss_scalers.get(network)
         skip = None if scaler is None else scaler.unscale(gradients)
         with local_batchnorm():

@@ -20,11 +20,15 @@ from biggan.cli.train import train_main
 from biggan.config import to_dict
 from biggan.errors import UserError
 from biggan.evaluation.bias import bias_warning, fid_bias
+from biggan.evaluation.features.registry import Embedded
 from biggan.evaluation.generate import LatentSpec, generate
 from biggan.evaluation.pictures.grids import load_generator
+from biggan.evaluation.registry import SCORES
+from biggan.evaluation.scores import compute_scores
 from biggan.evaluation.standing import sampling_copy
 from biggan.evaluation.table import ScoreRow, ScoreTable
 from biggan.evaluation.truncation import Curve, Point, parse_thresholds
+from biggan.networks.generator import Generator
 from biggan.run.checkpoint import read_checkpoint, save_checkpoint
 
 FEW = ["--samples", "200", "--standing-passes", "2"]
@@ -70,6 +74,23 @@ def test_the_table_over_checkpoints_has_every_score_with_its_settings(
     assert "averaged weights" in said
     assert "2 standing passes" in said
     assert "real val" in said
+
+
+def test_a_checkpoint_goes_through_its_standing_passes_once(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same sampler makes the images that are scored and those that D sees. In training mode are standing passes."""
+    forwards: list[bool] = []
+    forward = Generator.forward
+
+    def counted(self: Generator, *inputs: torch.Tensor) -> torch.Tensor:
+        forwards.append(self.training)
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(Generator, "forward", counted)
+    evaluate(run, tmp_path / "out", "--all")
+    assert forwards.count(True) == 2 * 2  # checkpoints x passes
+    assert forwards.count(False) == 2 * 2 * 4  # checkpoints x (scores, D) x blocks of 64 in 200 images
 
 
 @pytest.mark.slow
@@ -225,11 +246,36 @@ def test_few_samples_for_the_features_are_warned_of_with_the_bias(load) -> None:
     reference = load().reference
     biases = [fid_bias(reference, samples) for samples in (50, 500, 5000)]
     assert biases[0] > 5 * biases[1] > 25 * biases[2] > 0
-    warning = bias_warning(reference, 50)
+    warning = bias_warning(reference, 50, "--samples")
     assert warning is not None
     assert f"FID of {biases[0]:.3g} instead of 0" in warning
     assert "singular" in warning
-    assert bias_warning(reference, 640) is None
+    assert "too high: fid, intra_fid; too low: is, coverage" in warning
+    assert bias_warning(reference, 640, "--samples") is None
+
+
+def test_few_samples_bias_the_scores_that_say_so(load) -> None:  # noqa: ANN001
+    """Draws of the real images with a little noise: means over eight sets of 200 against two of 5,000."""
+    reference = load().reference
+    real, random = reference.subset, torch.Generator().manual_seed(0)
+
+    def drawn(count: int) -> Embedded:
+        one = real.take(torch.randint(len(real), (count,), generator=random))
+        noise = torch.randn(one.features.shape, generator=random, dtype=torch.float64)
+        return Embedded(one.features + 0.3 * one.features.std(dim=0) * noise, one.logits / 3, one.labels)
+
+    def means(count: int, sets: int) -> dict[str, float]:
+        found = [compute_scores(drawn(count), reference) for _ in range(sets)]
+        return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+
+    few, many = means(200, 8), means(5000, 2)
+    for name, score in SCORES.items():
+        if score.few == "too high":
+            assert few[name] > 1.5 * many[name], name
+        elif score.few == "too low":
+            assert few[name] < 0.9 * many[name], name
+        elif name not in ("kid", "recall"):  # the one is near zero here; the other's balls depend on the number
+            assert few[name] == pytest.approx(many[name], rel=0.1), name
 
 
 def broken(run: Path, tmp_path: Path, change) -> Path:  # noqa: ANN001

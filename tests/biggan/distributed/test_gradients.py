@@ -17,7 +17,8 @@ from tiny import TINY_CONFIG as TINY
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from biggan.config import from_dict
+from biggan.config import from_dict, unflatten
+from biggan.config.presets import preset_values
 from biggan.data.loader import training_batches
 from biggan.data.sources.opening import open_source
 from biggan.distributed import gradients
@@ -27,6 +28,13 @@ from biggan.distributed.ranks import rank
 from biggan.run.directory import RunDirectory
 from biggan.training.state import TrainingState
 from biggan.training.trainer import Trainer
+
+
+def preset_speed(name: str) -> dict[str, Any]:
+    """A preset's section `speed`."""
+    values: dict[str, Any] = unflatten(preset_values(name))["speed"]
+    return values
+
 
 ATTENTION = {"attention_G": [8], "attention_D": [4]}
 PENALTIES = {
@@ -47,6 +55,7 @@ CASES: dict[str, dict[str, Any]] = {
     "frozen D": {"train": {"freeze": "D"}},
     "recomputation": {"train": {"recompute": True}, "model": ATTENTION},
     "batched power iteration": {"speed": {"batched_power_iteration": True}},
+    "the switches of digits": {"speed": preset_speed("digits")},
     "bfloat16": {"speed": {"precision": "bfloat16"}},
     "float16": {"speed": {"precision": "float16"}},
     "clipping": {"optim": {"G": {"lr": 1e-3, "clip_global": 1.0}, "D": {"lr": 1e-3, "clip_tensor": 0.5}}},
@@ -143,7 +152,7 @@ def check(ranks: int, cases: dict[str, dict[str, Any]]) -> None:
 
 
 def test_a_resume_on_three_ranks_is_exact() -> None:
-    check(3, {name: CASES[name] for name in ("plain", "everything")})
+    check(3, {name: CASES[name] for name in ("plain", "the switches of digits", "everything")})
 
 
 @pytest.mark.slow

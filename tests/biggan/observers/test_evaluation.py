@@ -138,6 +138,21 @@ def test_a_run_whose_weights_become_nan_is_evaluated_to_nan(tiny, train, tmp_pat
     assert {value for e in evaluations(tmp_path / "run") for value in e["scores"].values()} == {"nan"}
 
 
+def test_as_few_samples_as_a_covariance_takes_are_evaluated_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The classifier has 64 features."""
+    line = [*TINY, "--steps=2", "--eval.every=2"]
+    assert train_main(["--out", str(tmp_path / "few"), *line, "--eval.samples=65"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "65 samples are few for 64 features. Few samples bias some scores (too high: fid; too low: is): even" in said
+    assert "or give --eval.samples 640 or more" in said
+    assert all(math.isfinite(e["scores"]["fid"]) for e in evaluations(tmp_path / "few"))
+    assert train_main(["--out", str(tmp_path / "fewer"), *line, "--eval.samples=64"]) == 2
+    refused = " ".join(capsys.readouterr().err.split())
+    assert "eval.samples is 64, expected at least 65: the FID takes the covariance of 64 features" in refused
+
+
 def test_nothing_is_loaded_where_no_evaluation_will_fall_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observer.Evaluator, "of_run", lambda *a, **k: pytest.fail("not needed"))
     run = tmp_path / "run"

@@ -12,6 +12,7 @@ import torch
 import spectra
 from biggan.cli.sample import sample_main
 from biggan.cli.train import train_main
+from biggan.config import SpeedConfig
 from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
 from interventions.cli.main import main as intervene_main
 
@@ -35,6 +36,7 @@ def test_it_goes_on(run: Path, tmp_path: Path) -> None:
     assert train_main(["--resume", str(run), "--steps=4", "--quiet"]) == 0
     state = read_checkpoint(checkpoint_paths(run)[-1])
     assert state.step == 4
+    assert state.config.speed == SpeedConfig()  # the preset has switches on now; the run keeps its own
     before = read_checkpoint(RECORDED / "checkpoints/step-00000002.safetensors")
     assert state.tensors.keys() == before.tensors.keys()
     assert not torch.equal(state.tensors["G.linear.weight"], before.tensors["G.linear.weight"])
