@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser, add_version, guarded
+from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser, add_version, guarded, pairs_of
 from biggan.errors import UserError
 
 _KEPT = "What is packed is kept, and the same command continues from there."
@@ -42,6 +42,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
         arguments.resolution,
         top_classes=arguments.top_classes,
         val_fraction=arguments.val_fraction,
+        columns=_columns(arguments),
     )
     for text in job.notes:
         print(f"note: {text}", file=sys.stderr)
@@ -65,6 +66,14 @@ def _prepare(arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _columns(arguments: argparse.Namespace) -> dict[str, str]:
+    if arguments.columns is None:
+        return {}
+    from biggan.config import DataConfig
+
+    return DataConfig(columns=pairs_of(arguments.columns, "--columns")).columns
+
+
 def _check(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
@@ -85,7 +94,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
     from biggan.data.inspection import inspect_data
 
-    found = inspect_data(Path(arguments.path), every=arguments.all)
+    found = inspect_data(Path(arguments.path), every=arguments.all, columns=_columns(arguments))
     print(f"{found.path}: {found.kind}, {len(found.classes)} classes")
     for name, counts in found.counts.items():
         least, most = min(counts, default=0), max(counts, default=0)
@@ -189,6 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="F",
         help="hold out this share of each class in DIR/val, for a source without a validation split",
     )
+    _add_columns(prepare)
     check = commands.add_parser(
         "check",
         help="read all of the prepared data and compare it with its digests",
@@ -202,9 +212,15 @@ def _parser() -> argparse.ArgumentParser:
         "out, and the command to train on it.",
     )
     inspect.add_argument("path", metavar="PATH", help="a folder, a zip archive of StyleGAN, .npz, CIFAR's batches ...")
+    _add_columns(inspect)
     inspect.add_argument("--all", action="store_true", help="look at every image, not at 10,000 of each split at most")
     inspect.add_argument("--classes", type=int, default=20, metavar="N", help="list the first N classes (default 20)")
     return parser
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> None:
+    help_text = "the columns of parquet files that have other names"
+    parser.add_argument("--columns", metavar="image=NAME,label=NAME", help=help_text)
 
 
 def _cores() -> int:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from biggan.config.fields import Section, setting
+from biggan.config.fields import RangeError, Section, setting
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,9 @@ class DataConfig(Section):
     these it is."""
     path: str | None = setting(None, numbers=False)
     """The source's files, or a directory made by `biggan-data prepare`; the digits need no path."""
+    columns: dict[str, str] = setting(dict)
+    """Of parquet files: the columns that hold the images and the labels, such as image=photo,label=species (in YAML a
+    mapping), where they are not called image and label; label= for none: the images are one class."""
     flip: bool = setting(False)
     """Mirror each training image from left to right with probability 1/2, drawn again each time the image is used."""
     top_classes: int | None = setting(None, low=1)
@@ -35,6 +38,14 @@ class DataConfig(Section):
     image of its class, and record the event `broken_image`."""
     workers: int = setting(0, numbers=False, low=0)
     """Data-loader processes, at most one per core; 0: load in the main process. Any number gives the same images."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, column in self.columns.items():
+            if name not in ("image", "label") or (name == "image" and not column):
+                raise RangeError(
+                    f"columns has {name}={column}, expected image=NAME, label=NAME or both (label= for no labels)."
+                )
 
 
 @dataclass(frozen=True)

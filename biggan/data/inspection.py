@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +39,8 @@ class Inspection:
     counts: dict[str, list[int]]
     """Split -> images of each class, by its first label."""
     notes: list[str]
+    columns: dict[str, str] = field(default_factory=dict)
+    """Those that were given, which the lines that train on it give too."""
     read: int = 0
     """Images that were looked at one by one."""
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -56,8 +60,10 @@ class Inspection:
         """The lines that train on it."""
         resolution, classes = self.resolution(), len(self.classes)
         train = f"--model.resolution {resolution} --model.classes {classes}"
+        columns = ",".join(f"{name}={column}" for name, column in self.columns.items())
+        given = f"--data.columns {shlex.quote(columns)} " if columns else ""
         if self.is_trained_on:
-            return [f"biggan-train --data.source auto --data.path {self.path} {train}"]
+            return [f"biggan-train --data.source auto --data.path {self.path} {given}{train}"]
         out = f"{self.path.name.partition('.')[0]}-{resolution}"
         return [
             f"biggan-data prepare {self.path} --resolution {resolution} --out {out}",
@@ -65,7 +71,7 @@ class Inspection:
         ]
 
 
-def inspect_data(path: Path, *, every: bool = False) -> Inspection:
+def inspect_data(path: Path, *, every: bool = False, columns: Mapping[str, str] | None = None) -> Inspection:
     """Look at what lies at `path`, at `every` image or at most `MOST_READ` of them. Writes nothing.
 
     Raises `UserError` where it is no data that is read here, with what to do.
@@ -75,7 +81,7 @@ def inspect_data(path: Path, *, every: bool = False) -> Inspection:
     special = preparable_kind(path)
     resolution = read_manifest(path)["resolution"] if special is None and is_packed(path) else 32
     with notes_of_data() as notes:
-        train, val, classes = open_any(path, resolution)
+        train, val, classes = open_any(path, resolution, columns)
     kinds = {
         "folder": "a folder of images by class",
         "parquet": "parquet files",
@@ -84,7 +90,7 @@ def inspect_data(path: Path, *, every: bool = False) -> Inspection:
     kind = kinds[detect(path)] if special is None else PREPARABLE[special].what
     splits = {"train": train} if val is None else {"train": train, "val": val}
     counts = {name: np.bincount(one.labels, minlength=len(classes)).tolist() for name, one in splits.items()}
-    found = Inspection(path, kind, special is None, classes, counts, notes)
+    found = Inspection(path, kind, special is None, classes, counts, notes, dict(columns or {}))
     for images in splits.values():
         _look(images, found, every=every)
     return found

@@ -78,7 +78,7 @@ class Reference:
 def open_complete_source(config: Config) -> Source:
     """The run's data with the complete training split, whatever subset of it the GAN is given, and unflipped."""
     data = dataclasses.replace(config.data, train_per_class=None, flip=False)
-    return arrange(*open_data(data.source, data.path, config.model.resolution), data)
+    return arrange(*open_data(data.source, data.path, config.model.resolution, data.columns), data)
 
 
 def make_reference(

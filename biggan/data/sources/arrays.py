@@ -87,7 +87,7 @@ def as_labels(array: np.ndarray | None, count: int, where: str) -> np.ndarray:
 
 
 def named_classes(names: Any, *labels: np.ndarray) -> tuple[str, ...]:
-    """The classes' names by number; their numbers where there are no names. A class without images is noted."""
+    """The classes' names by number; their numbers where there are no names."""
     highest = max((int(one.max()) for one in labels if len(one)), default=0)
     if names is None and highest >= MOST_UNNAMED:
         raise UserError(
@@ -99,11 +99,6 @@ def named_classes(names: Any, *labels: np.ndarray) -> tuple[str, ...]:
         classes = (ONLY_CLASS,)
     if highest >= len(classes):
         raise UserError(f"the labels go up to {highest}, and there are {len(classes)} class names.")
-    empty = [classes[c] for c in range(len(classes)) if not len(labels[0]) or not (labels[0] == c).any()]
-    if empty:
-        note_of_data(
-            f"{len(empty)} classes have no training image: {', '.join(empty[:5])}{' ...' if len(empty) > 5 else ''}"
-        )
     return classes
 
 

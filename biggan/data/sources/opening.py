@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 from biggan.config import Config, DataConfig
 from biggan.data.ids import hold_out
 from biggan.data.images import Images, Source
-from biggan.data.labels import first_of_each, most_common
+from biggan.data.labels import first_of_each, most_common, note_empty_classes
 from biggan.data.notes import notes_of_data
 from biggan.data.sources.digits import load_digits
 from biggan.data.sources.encoded import EncodedImages, Split
@@ -31,10 +31,18 @@ def _encoded(read: Callable[[Path], tuple[Split, Split | None, tuple[str, ...]]]
     """A source whose images are decoded as they are drawn."""
 
     def open_at(path: Path, resolution: int) -> Opened:
-        train, val, classes = read(path)
-        return EncodedImages(train, resolution), None if val is None else EncodedImages(val, resolution), classes
+        return _decoded(read(path), resolution)
 
     return open_at
+
+
+def _decoded(read: tuple[Split, Split | None, tuple[str, ...]], resolution: int) -> Opened:
+    train, val, classes = read
+    return EncodedImages(train, resolution), None if val is None else EncodedImages(val, resolution), classes
+
+
+def _open_columns(path: Path, resolution: int, columns: Mapping[str, str]) -> Opened:
+    return _decoded(open_parquet(path, columns), resolution)
 
 
 def _open_digits(path: Path, resolution: int) -> Opened:
@@ -49,7 +57,7 @@ def _open_auto(path: Path, resolution: int) -> Opened:
 AUTO = DataSource(_open_auto)
 DIGITS = DataSource(_open_digits, has_files=False)
 FOLDER = DataSource(_encoded(open_folder))
-PARQUET = DataSource(_encoded(open_parquet))
+PARQUET = DataSource(_encoded(open_parquet), open_columns=_open_columns)
 PACKED = DataSource(open_packed)
 
 
@@ -60,7 +68,9 @@ def open_source(config: Config) -> Source:
     classes than the data.
     """
     with notes_of_data() as notes:
-        train, val, classes = open_data(config.data.source, config.data.path, config.model.resolution)
+        train, val, classes = open_data(
+            config.data.source, config.data.path, config.model.resolution, config.data.columns
+        )
         source = replace(arrange(train, val, classes, config.data), notes=tuple(notes))
     if len(source.classes) != config.model.classes:
         raise UserError(
@@ -70,10 +80,22 @@ def open_source(config: Config) -> Source:
     return source
 
 
-def open_data(source: str, path: str | None, resolution: int) -> Opened:
-    """The images of a source, unchanged. Prepared data is recognized, whatever source it was made from."""
+def open_data(source: str, path: str | None, resolution: int, columns: Mapping[str, str] | None = None) -> Opened:
+    """The images of a source, unchanged. Prepared data is recognized, whatever source it was made from.
+
+    `columns` are those of `data.columns`; in prepared data they were chosen before. Classes without a training image
+    are noted.
+    """
+    opened = _open(source, path, resolution, columns or {})
+    note_empty_classes(opened[0].all_labels, opened[2])
+    return opened
+
+
+def _open(source: str, path: str | None, resolution: int, columns: Mapping[str, str]) -> Opened:
     check_known(source, SOURCES, "data.source")
     if not SOURCES[source].has_files:
+        if columns:
+            raise UserError(f"data.columns names columns of a table, and data.source is {source}. Omit it.")
         if path is not None:
             raise UserError(
                 f"data.path is {path}, but data.source is {source}, which has no files. Give --data.source auto (or "
@@ -93,6 +115,11 @@ def open_data(source: str, path: str | None, resolution: int) -> Opened:
         raise UserError(f"{place} holds no prepared data. Make it with biggan-data prepare SOURCE --out {place}.")
     if kind != "parquet" and source == "folder" and detect(place) == "parquet":
         raise UserError(f"{place} has parquet files, but data.source is folder. Give --data.source parquet, or auto.")
+    if columns and kind != "packed":
+        open_columns = SOURCES[kind].open_columns
+        if open_columns is None:
+            raise UserError(f"data.columns names columns of a table, and {place} is read as {kind}. Omit it.")
+        return open_columns(place, resolution, columns)
     return SOURCES[kind].open(place, resolution)
 
 
