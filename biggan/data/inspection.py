@@ -115,8 +115,7 @@ def _look(images: Images, found: Inspection, *, every: bool) -> None:
 def _header(images: Images, index: int) -> tuple[tuple[int, int], str]:
     """An image's (width, height), and its format and mode. Raises `BrokenImage` where it is none."""
     if not isinstance(images, EncodedImages):
-        pixels = getattr(images, "pixels_of", None)
-        height, width = images.load(index).shape[:2] if pixels is None else pixels.shape[1:3]
+        height, width = getattr(images, "stored_size", None) or images.load(index).shape[:2]
         return (width, height), "uint8"
     from PIL import Image
 

@@ -14,7 +14,7 @@ from biggan.data.images import Images
 from biggan.data.labels import Labels
 from biggan.data.notes import note_of_data
 from biggan.data.sources.folder import ONLY_CLASS
-from biggan.data.sources.preparable import ARCHIVE_FAULTS, PreparableSource
+from biggan.data.sources.preparable import ARCHIVE_FAULTS, PreparableSource, file_of_arrays
 from biggan.errors import UserError
 
 TRAIN_IMAGES = ("images", "train_images", "x_train", "x", "data", "arr_0")
@@ -33,6 +33,7 @@ class ImagesOfAnySize(Images):
             np.arange(len(labels)), all_labels, image_ids(keys_of(map(str, range(len(labels)))), all_labels)
         )
         self.pixels_of, self.resolution, self._identity = pixels, resolution, identity
+        self.stored_size = pixels.shape[1:3]
 
     def load(self, index: int) -> np.ndarray:
         """One image, cropped and resampled."""
@@ -103,6 +104,7 @@ def named_classes(names: Any, *labels: np.ndarray) -> tuple[str, ...]:
 
 
 def _open_arrays(path: Path, resolution: int) -> tuple[Images, Images | None, tuple[str, ...]]:
+    path = file_of_arrays(path)
     try:
         if path.suffix.lower() == ".npy":
             beside = path.with_name(path.name.replace("images", "labels"))
@@ -142,4 +144,4 @@ def _split_of(
 
 
 ARRAYS = PreparableSource("a file of numpy's arrays", _open_arrays)
-"""`.npz` with images and labels, or `.npy` with images."""
+"""`.npz` with images and labels, or `.npy` with images; or the folder of them."""

@@ -267,6 +267,25 @@ def test_a_name_is_the_same_however_unicode_writes_it(tmp_path: Path) -> None:
         assert "are one class" in said
 
 
+def test_a_folder_of_arrays_is_read_as_its_file(tmp_path: Path) -> None:
+    images, folder = pixels(6), tmp_path / "set"
+    folder.mkdir()
+    np.save(folder / "images.npy", images)
+    np.save(folder / "labels.npy", np.arange(6) % 3)
+    train, _, classes, said = opened(folder)
+    assert (train.labels.tolist(), classes, said) == ([0, 1, 2, 0, 1, 2], ("0", "1", "2"), "")
+    assert np.array_equal(train.pixels([4])[0], images[4])
+    assert data_main(["prepare", str(folder), "--resolution", "16", "--out", str(tmp_path / "out")]) == 0
+    with pytest.raises(UserError, match=f"biggan-data prepare {folder}"):
+        open_data("auto", str(folder), 16)
+    (tmp_path / "out/manifest.json").unlink()  # packed data that lost its manifest is not taken for arrays
+    with pytest.raises(UserError, match=r"no manifest\.json, so it is incomplete"):
+        open_data("auto", str(tmp_path / "out"), 16)
+    (tmp_path / "zipped").mkdir()
+    np.savez(tmp_path / "zipped/all.npz", images=images, labels=np.arange(6) % 3)
+    assert opened(tmp_path / "zipped")[2] == ("0", "1", "2")
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:200], lambda data: data[:150] + b"?" + data[151:]])
 def test_a_damaged_archive_of_arrays_is_said(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     path = tmp_path / "set.npz"
@@ -302,12 +321,12 @@ def test_labels_out_of_range_are_named(tmp_path: Path) -> None:
 
 def test_a_folder_of_nothing_but_an_unread_format(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
-    (tmp_path / "set/train.h5").write_bytes(b"\x89HDF")
+    (tmp_path / "set/train.mat").write_bytes(b"MATLAB 5.0")
     with pytest.raises(UserError, match=r"numpy\.savez"):
         opened(tmp_path / "set")
 
 
-@pytest.mark.parametrize("name", ["data.mdb", "set.tar.gz", "set.h5", "set.tfrecord", "set.zip"])
+@pytest.mark.parametrize("name", ["data.mdb", "set.tar.gz", "set.mat", "set.tfrecord", "set.zip"])
 def test_formats_that_are_not_read_are_refused_with_what_to_do(name: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / name, "w") as archive:
         archive.writestr("cat/0.png", b"x")
