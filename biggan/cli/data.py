@@ -28,8 +28,8 @@ def _data(argv: list[str]) -> int:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    for name, low, high in (("resolution", 1, None), ("workers", 1, None), ("top_classes", 1, None)):
-        _check_range(name, getattr(arguments, name), low, high)
+    for name in ("resolution", "workers", "top_classes", "max_pixels"):
+        _check_range(name, getattr(arguments, name), 1, None)
     _check_range("val_fraction", arguments.val_fraction, 0.001, 0.5)
     from pathlib import Path
 
@@ -43,6 +43,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
         top_classes=arguments.top_classes,
         val_fraction=arguments.val_fraction,
         columns=_columns(arguments),
+        max_pixels=arguments.max_pixels,
     )
     for text in job.notes:
         print(f"note: {text}", file=sys.stderr)
@@ -94,7 +95,10 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
     from biggan.data.inspection import inspect_data
 
-    found = inspect_data(Path(arguments.path), every=arguments.all, columns=_columns(arguments))
+    _check_range("max_pixels", arguments.max_pixels, 1, None)
+    found = inspect_data(
+        Path(arguments.path), every=arguments.all, columns=_columns(arguments), max_pixels=arguments.max_pixels
+    )
     print(f"{found.path}: {found.kind}, {len(found.classes)} classes")
     for name, counts in found.counts.items():
         least, most = min(counts, default=0), max(counts, default=0)
@@ -198,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="F",
         help="hold out this share of each class in DIR/val, for a source without a validation split",
     )
-    _add_columns(prepare)
+    _add_reading(prepare)
     check = commands.add_parser(
         "check",
         help="read all of the prepared data and compare it with its digests",
@@ -212,15 +216,22 @@ def _parser() -> argparse.ArgumentParser:
         "out, and the command to train on it.",
     )
     inspect.add_argument("path", metavar="PATH", help="a folder, a zip archive of StyleGAN, .npz, CIFAR's batches ...")
-    _add_columns(inspect)
+    _add_reading(inspect)
     inspect.add_argument("--all", action="store_true", help="look at every image, not at 10,000 of each split at most")
     inspect.add_argument("--classes", type=int, default=20, metavar="N", help="list the first N classes (default 20)")
     return parser
 
 
-def _add_columns(parser: argparse.ArgumentParser) -> None:
-    help_text = "the columns of parquet files that have other names"
-    parser.add_argument("--columns", metavar="image=NAME,label=NAME", help=help_text)
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    """How a source is read."""
+    add = parser.add_argument
+    add("--columns", metavar="image=NAME,label=NAME", help="the columns of parquet files that have other names")
+    add(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="take images of more pixels for broken ones (default: 178956970, Pillow's limit)",
+    )
 
 
 def _cores() -> int:

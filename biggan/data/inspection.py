@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from biggan.data.decode import BrokenImage
+from biggan.data.decode import BrokenImage, open_image
 from biggan.data.images import Images
 from biggan.data.notes import notes_of_data
 from biggan.data.prepare.job import open_any
@@ -71,7 +71,9 @@ class Inspection:
         ]
 
 
-def inspect_data(path: Path, *, every: bool = False, columns: Mapping[str, str] | None = None) -> Inspection:
+def inspect_data(
+    path: Path, *, every: bool = False, columns: Mapping[str, str] | None = None, max_pixels: int | None = None
+) -> Inspection:
     """Look at what lies at `path`, at `every` image or at most `MOST_READ` of them. Writes nothing.
 
     Raises `UserError` where it is no data that is read here, with what to do.
@@ -89,6 +91,8 @@ def inspect_data(path: Path, *, every: bool = False, columns: Mapping[str, str] 
     }
     kind = kinds[detect(path)] if special is None else PREPARABLE[special].what
     splits = {"train": train} if val is None else {"train": train, "val": val}
+    for images in splits.values():
+        images.limit_pixels(max_pixels)
     counts = {name: np.bincount(one.labels, minlength=len(classes)).tolist() for name, one in splits.items()}
     found = Inspection(path, kind, special is None, classes, counts, notes, dict(columns or {}))
     for images in splits.values():
@@ -117,11 +121,11 @@ def _header(images: Images, index: int) -> tuple[tuple[int, int], str]:
     if not isinstance(images, EncodedImages):
         height, width = getattr(images, "stored_size", None) or images.load(index).shape[:2]
         return (width, height), "uint8"
-    from PIL import Image
-
     data = images.pictures.read(index)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data), images.max_pixels) as image:
             return image.size, f"{image.format} {image.mode}"
+    except BrokenImage:
+        raise
     except Exception as error:
         raise BrokenImage(f"not an image ({type(error).__name__})" if data else "empty") from error

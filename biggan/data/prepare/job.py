@@ -116,6 +116,7 @@ def plan(
     top_classes: int | None,
     val_fraction: float | None,
     columns: Mapping[str, str] | None = None,
+    max_pixels: int | None = None,
 ) -> PreparationJob:
     """Check the source and describe the work. Raises `UserError`; nothing is written."""
     with notes_of_data() as notes:
@@ -127,6 +128,8 @@ def plan(
     if top_classes is not None:
         train, val, classes = keep_most_common(train, val, classes, top_classes)
     splits = {WHOLE: train} if val is None else {"train": train, "val": val}
+    for images in splits.values():
+        images.limit_pixels(max_pixels)
     options: dict[str, Any] = {"top_classes": top_classes, "val_fraction": val_fraction}
     if columns:
         options["columns"] = dict(columns)

@@ -12,7 +12,7 @@ from biggan.config import Config, DataConfig
 from biggan.data.ids import hold_out
 from biggan.data.images import Images, Source
 from biggan.data.labels import first_of_each, most_common, note_empty_classes
-from biggan.data.notes import notes_of_data
+from biggan.data.notes import note_of_data, notes_of_data
 from biggan.data.sources.digits import load_digits
 from biggan.data.sources.encoded import EncodedImages, Split
 from biggan.data.sources.folder import open_folder
@@ -135,19 +135,32 @@ def detect(path: Path) -> str:
 def arrange(train: Images, val: Images | None, classes: tuple[str, ...], config: DataConfig) -> Source:
     """Hold out validation images, keep the most common classes, limit and flip the training images.
 
-    Images keep their order, an image is held out by its own id, and classes are counted over both splits together. So
-    each of these can be done in preparation or in training, with the same result.
+    Under `data.no_validation` there are no validation images. Images keep their order, an image is held out by its own
+    id, and classes are counted over both splits together. So each of these can be done in preparation or in training,
+    with the same result.
     """
-    if val is None:
+    if config.no_validation:
+        if val is not None:
+            raise UserError(
+                "data.no_validation is on, but the data has a validation split of its own. Omit the option, or give "
+                "the data as one split."
+            )
+        note_of_data(
+            f"data.no_validation: all {len(train):,} images are for training. D's accuracy on validation images and "
+            f"what D memorizes are not measured"
+        )
+    elif val is None:
         train, val = split_off(train, config.val_fraction)
     if config.top_classes is not None:
         train, val, classes = keep_most_common(train, val, classes, config.top_classes)
     if config.train_per_class is not None:
         train = train.subset(first_of_each(train.all_labels, classes, config.train_per_class))
-    assert val is not None  # there was one, or it was split off
+    if val is None:
+        val = train.subset(np.arange(0))
     source = Source(train.subset(np.arange(len(train)), flip=config.flip), val, classes)
-    if config.on_broken == "skip":
-        for images in (source.train, source.val):
+    for images in (source.train, source.val):
+        images.limit_pixels(config.max_pixels)
+        if config.on_broken == "skip":
             images.replace_broken()
     return source
 
