@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser, add_version, guarded, pairs_of
 from biggan.errors import UserError
@@ -33,7 +32,8 @@ def _prepare(arguments: argparse.Namespace) -> int:
     _check_range("val_fraction", arguments.val_fraction, 0.001, 0.5)
     from pathlib import Path
 
-    from biggan.data.prepare.job import finished, plan, prepare
+    from biggan.data.prepare.job import contents, finished, plan, prepare
+    from biggan.data.prepare.progress import PrepareProgress
 
     out = Path(arguments.out)
     job = plan(
@@ -48,13 +48,13 @@ def _prepare(arguments: argparse.Namespace) -> int:
     for text in job.notes:
         print(f"note: {text}", file=sys.stderr)
     if (manifest := finished(job)) is not None:
-        print(f"{out} is already prepared: {_contents(manifest)}.")
+        print(f"{out} is already prepared: {contents(manifest)}.")
         return EXIT_DONE
     began = time.monotonic()
     progress = PrepareProgress()
     manifest = prepare(job, processes=arguments.workers, skip_broken=arguments.skip_broken, reporter=progress)
     seconds = time.monotonic() - began
-    print(f"{out}: {_contents(manifest)}.")
+    print(f"{out}: {contents(manifest)}.")
     print(f"packed {progress.packed:,} images in {seconds:.1f} s ({progress.packed / seconds:,.0f} images/s).")
     if manifest["skipped"]:
         print(f"skipped {len(manifest['skipped'])} broken images; {out / 'manifest.json'} lists them.")
@@ -78,6 +78,7 @@ def _columns(arguments: argparse.Namespace) -> dict[str, str]:
 def _check(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
+    from biggan.data.prepare.job import contents
     from biggan.data.sources.packed import check, open_packed, read_manifest
 
     path = Path(arguments.path)
@@ -86,7 +87,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if wrong := check(path):
         print("\n".join(wrong), file=sys.stderr)
         return EXIT_FAILED
-    print(f"{path} is complete and undamaged: {_contents(manifest)}.")
+    print(f"{path} is complete and undamaged: {contents(manifest)}.")
     return EXIT_DONE
 
 
@@ -127,48 +128,10 @@ def _most_common(counts: Mapping[str, int]) -> str:
     return f"{shown}, and {len(ordered) - 5} more" if len(ordered) > 5 else shown or "none"
 
 
-def _contents(manifest: dict[str, Any]) -> str:
-    size = f"{manifest['resolution']} x {manifest['resolution']}"
-    parts = {name: f"{facts['images']:,}" for name, facts in manifest["splits"].items()}
-    images = parts.get(".") or " + ".join(f"{count} ({name})" for name, count in parts.items())
-    return f"{images} images at {size}, {len(manifest['classes'])} classes"
-
-
 def _check_range(name: str, value: float | None, low: float, high: float | None) -> None:
     if value is not None and not (low <= value and (high is None or value <= high)):
         wanted = f"at least {low}" if high is None else f"in [{low}, {high}]"
         raise UserError(f"--{name.replace('_', '-')} is {value}, expected {wanted}.")
-
-
-class PrepareProgress:
-    """Prints the progress of a preparation. `packed` counts this call's images."""
-
-    def __init__(self) -> None:
-        self.packed = 0
-
-    def begin(self, total: int, done: int) -> None:
-        """Print where an earlier call stopped."""
-        from biggan.observers.display import ProgressDisplay
-
-        self.display = ProgressDisplay("{task.completed:,} of {task.total:,} images", total, done)
-        self.done, self.began = done, time.monotonic()
-        if done:
-            print(f"continuing: {done:,} of {total:,} images were packed before.", flush=True)
-
-    def advance(self, images: int) -> None:
-        """Count further packed images."""
-        self.packed += images
-        done = self.done + self.packed
-        rate = f"{self.packed / max(time.monotonic() - self.began, 1e-9):,.0f} images/s"
-        self.display.show(done, rate, lambda: f"packed {done:,} of {self.display.total:,} images  {rate}")
-
-    def note(self, text: str) -> None:
-        """A line of its own."""
-        self.display.say(text)
-
-    def end(self) -> None:
-        """Close the display."""
-        self.display.close()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -61,14 +61,18 @@ def decode(data: bytes, max_pixels: int | None = None) -> np.ndarray:
     """
     try:
         with open_image(io.BytesIO(data), max_pixels) as image:
-            image.load()
-            orientation = _orientation(image)
-            pixels = _deep_png(data) if _is_deep_png(data) else _pixels(image)
+            return upright_pixels(image, _deep_png(data) if _is_deep_png(data) else None)
     except BrokenImage:
         raise
     except Exception as error:  # Pillow's plugins raise every kind of error on damaged files
         raise BrokenImage(why_broken(error, data)) from error
-    return np.ascontiguousarray(_upright(pixels, orientation))
+
+
+def upright_pixels(image: Image.Image, pixels: np.ndarray | None = None) -> np.ndarray:
+    """An image of Pillow's as `decode` would give it; `pixels` are those that were decoded otherwise."""
+    image.load()
+    orientation = _orientation(image)
+    return np.ascontiguousarray(_upright(_pixels(image) if pixels is None else pixels, orientation))
 
 
 def square(pixels: np.ndarray, resolution: int) -> np.ndarray:
@@ -107,7 +111,7 @@ def _pixels(image: Image.Image) -> np.ndarray:
             f"pixels of kind {image.mode} (32 bits a channel) have no agreed range; expected 8 or 16 bits"
         )
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        return _flatten(np.asarray(image.convert("RGBA")))
+        return over_white(np.asarray(image.convert("RGBA")))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
@@ -124,7 +128,7 @@ def _deep_png(data: bytes) -> np.ndarray:
     if pixels.ndim == 2:
         return _grey(pixels)
     if pixels.shape[2] == 4:
-        return _flatten(pixels[..., [2, 1, 0, 3]])
+        return over_white(pixels[..., [2, 1, 0, 3]])
     return pixels[..., ::-1]
 
 
@@ -137,7 +141,7 @@ def _grey(values: np.ndarray) -> np.ndarray:
     return np.repeat(values[..., None], 3, axis=2)
 
 
-def _flatten(pixels: np.ndarray) -> np.ndarray:
+def over_white(pixels: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 4) laid over white, to the nearest value."""
     color, alpha = pixels[..., :3].astype(np.uint32), pixels[..., 3:].astype(np.uint32)
     return ((color * alpha + PAPER * (255 - alpha) + 127) // 255).astype(np.uint8)

@@ -237,6 +237,14 @@ def finished(job: PreparationJob, identity: str | None = None) -> dict[str, Any]
     return manifest
 
 
+def contents(manifest: dict[str, Any]) -> str:
+    """What prepared data holds, in words."""
+    size = f"{manifest['resolution']} x {manifest['resolution']}"
+    parts = {name: f"{facts['images']:,}" for name, facts in manifest["splits"].items()}
+    images = parts.get(".") or " + ".join(f"{count} ({name})" for name, count in parts.items())
+    return f"{images} images at {size}, {len(manifest['classes'])} classes"
+
+
 def _only_to_rename(staging: Path, identity: str) -> bool:
     """Whether a preparation was killed between its last two moves. Raises `UserError` for a folder of someone else."""
     if not staging.exists() or not any(staging.iterdir()) or (staging / journals._NAME).exists():

@@ -30,6 +30,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_the_limit_is_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 2 * Image.MAX_IMAGE_PIXELS - decode_module.MAX_PIXELS in (0, 1)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
