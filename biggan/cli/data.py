@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -58,12 +59,8 @@ def _prepare(arguments: argparse.Namespace) -> int:
     print(f"packed {progress.packed:,} images in {seconds:.1f} s ({progress.packed / seconds:,.0f} images/s).")
     if manifest["skipped"]:
         print(f"skipped {len(manifest['skipped'])} broken images; {out / 'manifest.json'} lists them.")
-    classes = len(manifest["classes"])
     print("next:")
-    print(
-        f"  biggan-train --data.source packed --data.path {out} --model.resolution {arguments.resolution} "
-        f"--model.classes {classes}"
-    )
+    print(f"  biggan-train --data.path {shlex.quote(str(out))} --model.resolution {arguments.resolution}")
     return EXIT_DONE
 
 

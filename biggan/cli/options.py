@@ -74,9 +74,16 @@ class CommandLine:
         """The feature network that the options name, or none. What a file names is not imported."""
         return self.levels[-1].get("eval.features")
 
+    def left_to_data(self) -> set[str]:
+        """The fields that the data at `data.path` decides, because the line gives the path and not them."""
+        given = set().union(*self.levels)
+        has_path = any(level.get("data.path") is not None for level in self.levels)
+        return {"data.source", "model.classes"} - given if has_path else set()
+
     def config(self, base: Config | None = None) -> Config:
         """The configuration, over the defaults and the preset; or over `base`, that of the run that is resumed.
 
+        In a new one `data.source` is auto where the line leaves it to the data and the preset's does not read it.
         Raises `UserError` for a value out of its range and for values that do not go together.
         """
         values = flatten(to_dict(base or Config()))
@@ -84,6 +91,10 @@ class CommandLine:
             lay_over(values, _typed(_parser(), preset_values(self.preset), f"the preset {self.preset}"))
         for level in self.levels:
             lay_over(values, level)
+        if base is None and "data.source" in self.left_to_data():
+            from biggan.data.sources.opening import source_for
+
+            values["data.source"] = source_for(values["data.path"], values["data.source"])
         config = from_dict(unflatten(values))
         check_names(config)
         return config

@@ -58,16 +58,16 @@ class Inspection:
 
     def commands(self) -> list[str]:
         """The lines that train on it."""
-        resolution, classes = self.resolution(), len(self.classes)
-        train = f"--model.resolution {resolution} --model.classes {classes}"
+        resolution = self.resolution()
+        train = f"--model.resolution {resolution}"
         columns = ",".join(f"{name}={column}" for name, column in self.columns.items())
         given = f"--data.columns {shlex.quote(columns)} " if columns else ""
         if self.is_trained_on:
-            return [f"biggan-train --data.source auto --data.path {self.path} {given}{train}"]
+            return [f"biggan-train --data.path {shlex.quote(str(self.path))} {given}{train}"]
         out = f"{self.path.name.partition('.')[0]}-{resolution}"
         return [
-            f"biggan-data prepare {self.path} --resolution {resolution} --out {out}",
-            f"biggan-train --data.source packed --data.path {out} {train}",
+            f"biggan-data prepare {shlex.quote(str(self.path))} --resolution {resolution} --out {shlex.quote(out)}",
+            f"biggan-train --data.path {shlex.quote(out)} {train}",
         ]
 
 

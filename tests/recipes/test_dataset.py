@@ -94,9 +94,8 @@ def test_floats_of_another_range_are_refused_and_read_where_it_is_given(tmp_path
 
 def test_names_splits_text_and_no_labels(tmp_path: Path) -> None:
     features = {"kind": type("ClassLabel", (), {"names": ["x", "y", "z"]})()}
-    hub = type("Hub", (list,), {"features": features})(
-        {"photo": p, "kind": n} for p, n in zip(PIXELS, LABELS, strict=True)
-    )
+    items = ({"photo": p, "kind": n} for p, n in zip(PIXELS, LABELS, strict=True))
+    hub = type("Hub", (list,), {"features": features})(items)
     out = from_dataset(hub, tmp_path / "a", resolution=8, image="photo", label="kind", val=hub[:5], quiet=True)
     train, val, classes = open_data("packed", str(out), 8)
     assert val is not None

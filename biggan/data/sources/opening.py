@@ -61,18 +61,18 @@ PARQUET = DataSource(_encoded(open_parquet), open_columns=_open_columns)
 PACKED = DataSource(open_packed)
 
 
-def open_source(config: Config) -> Source:
+def open_source(config: Config, *, any_classes: bool = False) -> Source:
     """The data that the configuration names, at the model's resolution.
 
-    Raises `UserError` for an unknown source or a path that is not there, and where the model has another number of
-    classes than the data.
+    `any_classes`: the model does not exist yet, and gets the data's number of classes. Raises `UserError` for an
+    unknown source or a path that is not there, and where the model has another number of classes than the data.
     """
     with notes_of_data() as notes:
         train, val, classes = open_data(
             config.data.source, config.data.path, config.model.resolution, config.data.columns
         )
         source = replace(arrange(train, val, classes, config.data), notes=tuple(notes))
-    if len(source.classes) != config.model.classes:
+    if len(source.classes) != config.model.classes and not any_classes:
         raise UserError(
             f"the data ({config.data.path or config.data.source}) has {len(source.classes)} classes, and model.classes "
             f"is {config.model.classes}. Give --model.classes {len(source.classes)}, or choose other data."
@@ -121,6 +121,15 @@ def _open(source: str, path: str | None, resolution: int, columns: Mapping[str, 
             raise UserError(f"data.columns names columns of a table, and {place} is read as {kind}. Omit it.")
         return open_columns(place, resolution, columns)
     return SOURCES[kind].open(place, resolution)
+
+
+def source_for(path: str, source: str) -> str:
+    """`source`, where it reads what lies at the path, else `auto`."""
+    if source not in SOURCES or not SOURCES[source].has_files:
+        return "auto"
+    if not Path(path).exists():
+        return source
+    return source if detect(Path(path)) in (source, "packed") else "auto"
 
 
 def detect(path: Path) -> str:
