@@ -114,8 +114,11 @@ def _inspect(arguments: argparse.Namespace) -> int:
         print(f"    {name}: {why}")
     for text in found.notes:
         print(f"note: {text}")
-    print("to train on it:")
-    print("\n".join(f"  {line}" for line in found.commands()))
+    if lines := found.commands():
+        print("to train on it:")
+        print("\n".join(f"  {line}" for line in lines))
+    else:
+        print("None of these images can be read, so there is nothing to train on.")
     return EXIT_DONE
 
 

@@ -103,7 +103,7 @@ def _curve(job: EvaluationJob, thresholds: list[float]) -> None:
     if count:
         print(f"\nIS of the validation images: {curve.validation_is:.4g} ({count:,} images{fewer})")
     else:
-        print("\nThe data has no validation images (data.no_validation), so their IS is not known.")
+        print("\nNo validation images were scored, so their IS is not known.")
     print(f"amenable to truncation: {'yes' if yes else 'no'}; {why}")
     for path in paths:
         print(path)

@@ -57,17 +57,22 @@ class Inspection:
         return next((one for one in _RESOLUTIONS if one <= median), _RESOLUTIONS[-1])
 
     def commands(self) -> list[str]:
-        """The lines that train on it."""
+        """The lines that train on it; none where no image that was looked at can be read."""
+        if self.read and not self.sizes:
+            return []
         resolution = self.resolution()
         train = f"--model.resolution {resolution}"
+        skip = ""
+        if self.broken:
+            train, skip = f"{train} --data.on_broken skip" if self.is_trained_on else train, " --skip-broken"
         columns = ",".join(f"{name}={column}" for name, column in self.columns.items())
         given = f"--data.columns {shlex.quote(columns)} " if columns else ""
         if self.is_trained_on:
             return [f"biggan-train --data.path {shlex.quote(str(self.path))} {given}{train}"]
-        out = f"{self.path.name.partition('.')[0]}-{resolution}"
+        out = shlex.quote(f"{self.path.name.partition('.')[0]}-{resolution}")
         return [
-            f"biggan-data prepare {shlex.quote(str(self.path))} --resolution {resolution} --out {shlex.quote(out)}",
-            f"biggan-train --data.path {shlex.quote(out)} {train}",
+            f"biggan-data prepare {shlex.quote(str(self.path))} --resolution {resolution} --out {out}{skip}",
+            f"biggan-train --data.path {out} {train}",
         ]
 
 

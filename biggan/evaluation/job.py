@@ -149,7 +149,12 @@ class EvaluationJob:
         rows = []
         splits: list[SplitName] = ["train", "val"] if len(source.val) else ["train"]
         for split in splits:
-            subset = make_reference(self.evaluator.network, source, split, self.device).subset
+            try:
+                subset = make_reference(self.evaluator.network, source, split, self.device).subset
+            except UserError as error:  # the evaluator's own split has passed
+                if self.share.is_main:
+                    print_note(f"real {split} images are not scored: {error}")
+                continue
             subset = subset.take(slice(0, self.settings.samples))
             if self.share.is_main:
                 for name, reason in unknown_scores(subset.labels, self.evaluator.reference).items():

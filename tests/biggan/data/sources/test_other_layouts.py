@@ -253,6 +253,18 @@ def test_images_without_classes_are_one_class(tmp_path: Path) -> None:
     assert f"{tmp_path}/split/test is not used" in said
 
 
+def test_a_validation_split_without_training_images_is_no_class(tmp_path: Path) -> None:
+    write_images(tmp_path / "a/val/cat", pixels(3))
+    with pytest.raises(UserError, match=f"has val and no train folder.*give {tmp_path}/a/val to train on that"):
+        opened(tmp_path / "a")
+    assert opened(tmp_path / "a/val")[2] == ("cat",)
+    write_images(tmp_path / "b/test", pixels(3))
+    write_images(tmp_path / "b/control", pixels(3))
+    _, _, classes, said = opened(tmp_path / "b")
+    assert classes == ("control", "test")
+    assert "b/test is a class: there is no train folder beside it" in said
+
+
 def test_a_name_is_the_same_however_unicode_writes_it(tmp_path: Path) -> None:
     composed, apart = (unicodedata.normalize(form, "B\u00e4r") for form in ("NFC", "NFD"))
     write_images(tmp_path / "a/train" / composed, pixels(3))
@@ -347,9 +359,25 @@ def test_inspect_says_what_is_there_and_the_command(tmp_path: Path, capsys: pyte
     assert "modes: PNG RGB (5)" in said
     assert "dog/broken.png: not an image" in said
     assert "left out 1 files" in said
-    assert f"--data.path {tmp_path}/set --model.resolution 32\n" in said
+    assert f"--data.path {tmp_path}/set --model.resolution 32 --data.on_broken skip\n" in said
     np.savez(tmp_path / "set.npz", images=pixels(4), labels=np.arange(4))
     assert data_main(["inspect", str(tmp_path / "set.npz")]) == 0
     said = capsys.readouterr().out
     assert f"biggan-data prepare {tmp_path}/set.npz --resolution 16 --out set-16" in said
     assert data_main(["inspect", str(tmp_path / "nowhere")]) == 2
+
+
+def test_inspect_of_broken_images_gives_a_command_that_works_or_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_images(tmp_path / "set/cat", pixels(3, 40))
+    write_images(tmp_path / "set/dog", pixels(3, 40))
+    (tmp_path / "set/dog/00.png").write_bytes(b"not a picture")
+    assert data_main(["inspect", str(tmp_path / "set")]) == 0
+    assert "--model.resolution 32 --data.on_broken skip\n" in capsys.readouterr().out
+    for file in (tmp_path / "set").rglob("*.png"):
+        file.write_bytes(b"not a picture")
+    assert data_main(["inspect", str(tmp_path / "set")]) == 0
+    said = capsys.readouterr().out
+    assert "None of these images can be read, so there is nothing to train on." in said
+    assert "biggan-train" not in said
