@@ -77,6 +77,14 @@ def _complain(program: str, message: str) -> None:
         print(words, file=sys.stderr, flush=True)
 
 
+def pairs_of(text: str, option: str) -> dict[str, str]:
+    """`image=photo,label=species` as a mapping. Raises `UserError` for other text."""
+    parts = [part.partition("=") for part in text.split(",") if part.strip()]
+    if not parts or not all(equals and name.strip() for name, equals, _ in parts):
+        raise UserError(f"{option} is '{text}', expected pairs such as image=photo,label=species.")
+    return {name.strip(): value.strip() for name, _, value in parts}
+
+
 def add_generation_options(parser: argparse.ArgumentParser) -> None:
     """How a generator's latents and statistics are made, for every command that samples."""
     add = parser.add_argument

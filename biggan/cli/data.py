@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
 
-from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser, add_version, guarded
+from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser, add_version, guarded, pairs_of
 from biggan.errors import UserError
 
 _KEPT = "What is packed is kept, and the same command continues from there."
@@ -28,12 +28,13 @@ def _data(argv: list[str]) -> int:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    for name, low, high in (("resolution", 1, None), ("workers", 1, None), ("top_classes", 1, None)):
-        _check_range(name, getattr(arguments, name), low, high)
+    for name in ("resolution", "workers", "top_classes", "max_pixels"):
+        _check_range(name, getattr(arguments, name), 1, None)
     _check_range("val_fraction", arguments.val_fraction, 0.001, 0.5)
     from pathlib import Path
 
-    from biggan.data.prepare.job import finished, plan, prepare
+    from biggan.data.prepare.job import contents, finished, plan, prepare
+    from biggan.data.prepare.progress import PrepareProgress
 
     out = Path(arguments.out)
     job = plan(
@@ -42,32 +43,39 @@ def _prepare(arguments: argparse.Namespace) -> int:
         arguments.resolution,
         top_classes=arguments.top_classes,
         val_fraction=arguments.val_fraction,
+        columns=_columns(arguments),
+        max_pixels=arguments.max_pixels,
     )
     for text in job.notes:
         print(f"note: {text}", file=sys.stderr)
     if (manifest := finished(job)) is not None:
-        print(f"{out} is already prepared: {_contents(manifest)}.")
+        print(f"{out} is already prepared: {contents(manifest)}.")
         return EXIT_DONE
     began = time.monotonic()
     progress = PrepareProgress()
     manifest = prepare(job, processes=arguments.workers, skip_broken=arguments.skip_broken, reporter=progress)
     seconds = time.monotonic() - began
-    print(f"{out}: {_contents(manifest)}.")
+    print(f"{out}: {contents(manifest)}.")
     print(f"packed {progress.packed:,} images in {seconds:.1f} s ({progress.packed / seconds:,.0f} images/s).")
     if manifest["skipped"]:
         print(f"skipped {len(manifest['skipped'])} broken images; {out / 'manifest.json'} lists them.")
-    classes = len(manifest["classes"])
     print("next:")
-    print(
-        f"  biggan-train --data.source packed --data.path {out} --model.resolution {arguments.resolution} "
-        f"--model.classes {classes}"
-    )
+    print(f"  biggan-train --data.path {shlex.quote(str(out))} --model.resolution {arguments.resolution}")
     return EXIT_DONE
+
+
+def _columns(arguments: argparse.Namespace) -> dict[str, str]:
+    if arguments.columns is None:
+        return {}
+    from biggan.config import DataConfig
+
+    return DataConfig(columns=pairs_of(arguments.columns, "--columns")).columns
 
 
 def _check(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
+    from biggan.data.prepare.job import contents
     from biggan.data.sources.packed import check, open_packed, read_manifest
 
     path = Path(arguments.path)
@@ -76,7 +84,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if wrong := check(path):
         print("\n".join(wrong), file=sys.stderr)
         return EXIT_FAILED
-    print(f"{path} is complete and undamaged: {_contents(manifest)}.")
+    print(f"{path} is complete and undamaged: {contents(manifest)}.")
     return EXIT_DONE
 
 
@@ -85,7 +93,10 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
     from biggan.data.inspection import inspect_data
 
-    found = inspect_data(Path(arguments.path), every=arguments.all)
+    _check_range("max_pixels", arguments.max_pixels, 1, None)
+    found = inspect_data(
+        Path(arguments.path), every=arguments.all, columns=_columns(arguments), max_pixels=arguments.max_pixels
+    )
     print(f"{found.path}: {found.kind}, {len(found.classes)} classes")
     for name, counts in found.counts.items():
         least, most = min(counts, default=0), max(counts, default=0)
@@ -103,8 +114,11 @@ def _inspect(arguments: argparse.Namespace) -> int:
         print(f"    {name}: {why}")
     for text in found.notes:
         print(f"note: {text}")
-    print("to train on it:")
-    print("\n".join(f"  {line}" for line in found.commands()))
+    if lines := found.commands():
+        print("to train on it:")
+        print("\n".join(f"  {line}" for line in lines))
+    else:
+        print("None of these images can be read, so there is nothing to train on.")
     return EXIT_DONE
 
 
@@ -114,48 +128,10 @@ def _most_common(counts: Mapping[str, int]) -> str:
     return f"{shown}, and {len(ordered) - 5} more" if len(ordered) > 5 else shown or "none"
 
 
-def _contents(manifest: dict[str, Any]) -> str:
-    size = f"{manifest['resolution']} x {manifest['resolution']}"
-    parts = {name: f"{facts['images']:,}" for name, facts in manifest["splits"].items()}
-    images = parts.get(".") or " + ".join(f"{count} ({name})" for name, count in parts.items())
-    return f"{images} images at {size}, {len(manifest['classes'])} classes"
-
-
 def _check_range(name: str, value: float | None, low: float, high: float | None) -> None:
     if value is not None and not (low <= value and (high is None or value <= high)):
         wanted = f"at least {low}" if high is None else f"in [{low}, {high}]"
         raise UserError(f"--{name.replace('_', '-')} is {value}, expected {wanted}.")
-
-
-class PrepareProgress:
-    """Prints the progress of a preparation. `packed` counts this call's images."""
-
-    def __init__(self) -> None:
-        self.packed = 0
-
-    def begin(self, total: int, done: int) -> None:
-        """Print where an earlier call stopped."""
-        from biggan.observers.display import ProgressDisplay
-
-        self.display = ProgressDisplay("{task.completed:,} of {task.total:,} images", total, done)
-        self.done, self.began = done, time.monotonic()
-        if done:
-            print(f"continuing: {done:,} of {total:,} images were packed before.", flush=True)
-
-    def advance(self, images: int) -> None:
-        """Count further packed images."""
-        self.packed += images
-        done = self.done + self.packed
-        rate = f"{self.packed / max(time.monotonic() - self.began, 1e-9):,.0f} images/s"
-        self.display.show(done, rate, lambda: f"packed {done:,} of {self.display.total:,} images  {rate}")
-
-    def note(self, text: str) -> None:
-        """A line of its own."""
-        self.display.say(text)
-
-    def end(self) -> None:
-        """Close the display."""
-        self.display.close()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -189,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="F",
         help="hold out this share of each class in DIR/val, for a source without a validation split",
     )
+    _add_reading(prepare)
     check = commands.add_parser(
         "check",
         help="read all of the prepared data and compare it with its digests",
@@ -202,9 +179,22 @@ def _parser() -> argparse.ArgumentParser:
         "out, and the command to train on it.",
     )
     inspect.add_argument("path", metavar="PATH", help="a folder, a zip archive of StyleGAN, .npz, CIFAR's batches ...")
+    _add_reading(inspect)
     inspect.add_argument("--all", action="store_true", help="look at every image, not at 10,000 of each split at most")
     inspect.add_argument("--classes", type=int, default=20, metavar="N", help="list the first N classes (default 20)")
     return parser
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    """How a source is read."""
+    add = parser.add_argument
+    add("--columns", metavar="image=NAME,label=NAME", help="the columns of parquet files that have other names")
+    add(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="take images of more pixels for broken ones (default: 178956970, Pillow's limit)",
+    )
 
 
 def _cores() -> int:

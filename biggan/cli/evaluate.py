@@ -100,7 +100,10 @@ def _curve(job: EvaluationJob, thresholds: list[float]) -> None:
     yes, why = curve.amenable()
     count = curve.validation_images
     fewer = ", fewer than the samples, which lowers it" if count < curve.settings.samples else ""
-    print(f"\nIS of the validation images: {curve.validation_is:.4g} ({count:,} images{fewer})")
+    if count:
+        print(f"\nIS of the validation images: {curve.validation_is:.4g} ({count:,} images{fewer})")
+    else:
+        print("\nNo validation images were scored, so their IS is not known.")
     print(f"amenable to truncation: {'yes' if yes else 'no'}; {why}")
     for path in paths:
         print(path)
@@ -119,12 +122,14 @@ def _discriminator(job: EvaluationJob) -> None:
         rows.append({"": name, **dict(zip(shares, percentages, strict=True))})
     print("\n".join(aligned(rows)))
     known = found.memorization()
+    if "validation" not in called:
+        print("\nThe data has no validation images (data.no_validation), so what D memorizes is not known.")
     print("\nwhatever its threshold (AUC 0.5: cannot tell them apart; gap in units of the logits' spread):")
-    rows = [
-        {"": "training, validation", "AUC": f"{known['auc/train_val']:.3f}", "gap": f"{known['gap/train_val']:.3f}"},
-        {"": "training, generated", "AUC": f"{known['auc/real_fake']:.3f}"},
-        {"": "validation, generated", "AUC": f"{known['auc/val_fake']:.3f}"},
-    ]
+    pairs = {"train_val": "training, validation", "real_fake": "training, generated"}
+    pairs["val_fake"] = "validation, generated"
+    rows = [{"": name, "AUC": f"{known[f'auc/{key}']:.3f}"} for key, name in pairs.items() if f"auc/{key}" in known]
+    if "gap/train_val" in known:
+        rows[0]["gap"] = f"{known['gap/train_val']:.3f}"
     print("\n".join(aligned(rows)))
     for path in paths:
         print(path)

@@ -64,15 +64,17 @@ def _say(made: Imported, found: ForeignCheckpoint) -> None:
     print("what is different from the program that trained it (also in run.json):")
     print("\n".join(f"  - {sentence}" for sentence in found.differences))
     run = made.run.path
+    has_data = made.config.data.path is not None
     lines = [
         f"biggan-sample --ckpt {run}",
         f"spectra scan {made.checkpoint}",
-        f"biggan-eval --ckpt {run} --data-path DATA",
+        f"biggan-eval --ckpt {run}{'' if has_data else ' --data-path DATA'}",
     ]
     if made.trains:
+        data = "" if has_data else " --data.path DATA"
         lines += [
-            f"biggan-train --resume {run} --data.path DATA --steps N",
-            f"biggan-intervene --ckpt {run} --data.path DATA --steps N --lr G=x0.5",
+            f"biggan-train --resume {run}{data} --steps N",
+            f"biggan-intervene --ckpt {run}{data} --steps N --lr G=x0.5",
         ]
     print("next:")
     print("\n".join(f"  {line}" for line in lines))

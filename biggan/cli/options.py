@@ -10,6 +10,7 @@ import argparse
 import ast
 import functools
 import itertools
+import json
 import os
 import re
 import sys
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 import biggan.config
 from biggan.choices import CHOICES, check_names
-from biggan.cli.app import add_version
+from biggan.cli.app import add_version, pairs_of
 from biggan.config import RENAMED, Config, fields, flatten, from_dict, to_dict, unflatten
 from biggan.config.presets import (
     DEFAULT_PRESET,
@@ -73,9 +74,16 @@ class CommandLine:
         """The feature network that the options name, or none. What a file names is not imported."""
         return self.levels[-1].get("eval.features")
 
+    def left_to_data(self) -> set[str]:
+        """The fields that the data at `data.path` decides, because the line gives the path and not them."""
+        given = set().union(*self.levels)
+        has_path = any(level.get("data.path") is not None for level in self.levels)
+        return {"data.source", "model.classes"} - given if has_path else set()
+
     def config(self, base: Config | None = None) -> Config:
         """The configuration, over the defaults and the preset; or over `base`, that of the run that is resumed.
 
+        In a new one `data.source` is auto where the line leaves it to the data and the preset's does not read it.
         Raises `UserError` for a value out of its range and for values that do not go together.
         """
         values = flatten(to_dict(base or Config()))
@@ -83,6 +91,10 @@ class CommandLine:
             lay_over(values, _typed(_parser(), preset_values(self.preset), f"the preset {self.preset}"))
         for level in self.levels:
             lay_over(values, level)
+        if base is None and "data.source" in self.left_to_data():
+            from biggan.data.sources.opening import source_for
+
+            values["data.source"] = source_for(values["data.path"], values["data.source"])
         config = from_dict(unflatten(values))
         check_names(config)
         return config
@@ -94,7 +106,7 @@ def parse(argv: list[str]) -> CommandLine:
     Raises `UserError` for what cannot be understood: unknown options and keys (with the nearest right one), values
     of the wrong type, files that do not exist.
     """
-    argv = _renamed_options(argv)
+    argv = _paired_options(_renamed_options(argv))
     parser = make_parser(_help_texts(argv)) if {"-h", "--help"} & set(argv) else _parser()
     try:
         given = flatten(parser.parse_args(argv, defaults=False).as_dict())
@@ -117,6 +129,20 @@ def _renamed_options(argv: list[str]) -> list[str]:
         if option.startswith("--") and (name := RENAMED.get(option[2:])):
             _note(f"{option} is now called --{name}")
             word = f"--{name}{equals}{value}"
+        current.append(word)
+    return current
+
+
+def _paired_options(argv: list[str]) -> list[str]:
+    """The command line with values such as image=photo,label=species, of fields that take them, as mappings."""
+    taking = {f"--{name}" for name, field in fields() if field.type == "dict[str, str]"}
+    current: list[str] = []
+    for word in argv:
+        option, equals, value = word.partition("=")
+        if option in taking and equals and not value.startswith("{"):
+            word = f"{option}={json.dumps(pairs_of(value, option))}"
+        elif current and current[-1] in taking and not word.startswith(("{", "--")):
+            word = json.dumps(pairs_of(word, current[-1]))
         current.append(word)
     return current
 
@@ -235,6 +261,7 @@ METAVARS = {
     list[int]: "[N,...]",
     list[str]: "[NAME,...]",
     dict[str, float]: "{NAME: X,...}",
+    dict[str, str]: "image=NAME,label=NAME",
 }
 
 

@@ -68,9 +68,10 @@ def _new_or_resumed(line: CommandLine, config: Config | None, notify: Notify | N
     elif line.flags["resume_or_start"] and is_run_in(Path(str(config.out))):
         begun = Path(str(config.out))
     elif line.flags["dry_run"]:
-        return _dry_run(line, config)
+        return _dry_run(line, _with_data(line, config))
     elif (found := run_to_continue(config.out, line.preset)) is None:
-        return _run(open_new(config, line.preset), notify, quiet=line.flags["quiet"])
+        session = open_new(config, line.preset, left_to_data=line.left_to_data())
+        return _run(session, notify, quiet=line.flags["quiet"])
     else:
         begun = found
     if restarts() and _had_stopped(begun):
@@ -105,6 +106,8 @@ def _resume(line: CommandLine, path: Path, notify: Notify | None) -> int:
             raise UserError(f"{path} is at step {start.step}, and later changes are still to be made. Use: {begun}")
         # The whole line stands for the run where it may begin it: what it leaves out is not taken from the run.
         config = line.config(None if line.flags["resume_or_start"] else start.config)
+        if line.flags["resume_or_start"]:
+            config = _as_begun(config, start.config, line.left_to_data())
     if line.flags["dry_run"]:
         return _dry_run(line, config)
     allow_change, quiet = line.flags["allow_change"], line.flags["quiet"]
@@ -113,6 +116,30 @@ def _resume(line: CommandLine, path: Path, notify: Notify | None) -> int:
             print(said)
         return EXIT_DONE
     return _run(open_resumed(config, path, start, allow_change=allow_change), notify, quiet=quiet)
+
+
+def _as_begun(config: Config, begun: Config, names: set[str]) -> Config:
+    """`config` with these fields as the run has them, whose data is compared by itself."""
+    from biggan.config import flatten, from_dict, to_dict, unflatten
+
+    own = flatten(to_dict(begun))
+    return from_dict(unflatten(flatten(to_dict(config)) | {name: own[name] for name in names}))
+
+
+def _with_data(line: CommandLine, config: Config) -> Config:
+    """`config` with the classes of the data, where the line leaves them to it and the data is here."""
+    from biggan.data.sources.opening import open_source
+    from biggan.run.session import said_of_data, with_classes
+
+    names, path = line.left_to_data(), config.data.path
+    if "model.classes" not in names or path is None:
+        return config
+    if not Path(path).exists():
+        print(f"note: {path} is not here, so model.classes is the preset's {config.model.classes}.", file=sys.stderr)
+        return config
+    config = with_classes(config, len(open_source(config, any_classes=True).classes))
+    print(f"note: {said_of_data(config, names)}", file=sys.stderr)
+    return config
 
 
 def _dry_run(line: CommandLine, config: Config) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from biggan.config.fields import Section, setting
+from biggan.config.fields import RangeError, Section, setting
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,18 @@ class DataConfig(Section):
     these it is."""
     path: str | None = setting(None, numbers=False)
     """The source's files, or a directory made by `biggan-data prepare`; the digits need no path."""
+    columns: dict[str, str] = setting(dict)
+    """Of parquet files: the columns that hold the images and the labels, such as image=photo,label=species (in YAML a
+    mapping), where they are not called image and label; label= for none: the images are one class."""
     flip: bool = setting(False)
     """Mirror each training image from left to right with probability 1/2, drawn again each time the image is used."""
     top_classes: int | None = setting(None, low=1)
     """Keep only the N most common classes (Section 5.2), counted over both splits; null: all classes."""
     val_fraction: float = setting(0.1, low=0.001, high=0.5)
     """Share of each class held out for validation if the data has no such split; the same images in every run."""
+    no_validation: bool = setting(False)
+    """Hold no image out: all are for training. What needs validation images (D's accuracy on them, what D memorizes) is
+    then not measured."""
     train_per_class: int | None = setting(None, low=1)
     """Use only the first N training images of each class; null: all. D memorizes small training sets."""
     check: Literal["headers", "none"] = setting("headers", numbers=False)
@@ -33,8 +39,19 @@ class DataConfig(Section):
     on_broken: Literal["stop", "skip"] = setting("stop", numbers=False)
     """What to do at a broken image. stop: save the state of the step before, and end; skip: take the next readable
     image of its class, and record the event `broken_image`."""
+    max_pixels: int | None = setting(None, numbers=False, low=1)
+    """Take an image of more pixels (width times height) for a broken one; null: 178,956,970, Pillow's limit against
+    small files that decode to more than the memory."""
     workers: int = setting(0, numbers=False, low=0)
     """Data-loader processes, at most one per core; 0: load in the main process. Any number gives the same images."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, column in self.columns.items():
+            if name not in ("image", "label") or (name == "image" and not column):
+                raise RangeError(
+                    f"columns has {name}={column}, expected image=NAME, label=NAME or both (label= for no labels)."
+                )
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,11 @@ class Config(Section):
                 "recomputed. "
                 "Turn one of them off."
             )
+        if self.data.no_validation and self.eval.reference == "val":
+            raise UserError(
+                "eval.reference is val, but data.no_validation leaves no validation image. Give --eval.reference "
+                "train, or --data.no_validation false."
+            )
         if self.regularizers.embedding_decay and not self.model.shared_embedding:
             raise UserError(
                 "regularizers.embedding_decay needs the shared class embedding, but model.shared_embedding is off. "

@@ -7,6 +7,9 @@ an exact area average. Only PNG with 16 bits a channel is decoded by OpenCV, of 
 from __future__ import annotations
 
 import io
+import re
+import warnings
+from typing import IO
 
 import cv2
 import numpy as np
@@ -15,6 +18,11 @@ from PIL import Image
 # Images are small and the work is spread over processes; OpenCV's threads do not survive a fork.
 cv2.setNumThreads(0)
 
+# Larger images than `MAX_PIXELS` are refused with a reason, below.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+MAX_PIXELS = 178_956_970
+"""Pillow's limit, against small files that decode to more than the memory."""
 PAPER = 255  # transparent pixels are laid over white
 ORIENTATION = 0x0112
 DEEP_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -24,23 +32,47 @@ class BrokenImage(Exception):
     """Bytes that are not an image, or a damaged one; says why."""
 
 
-def decode(data: bytes) -> np.ndarray:
+def open_image(file: IO[bytes], max_pixels: int | None = None) -> Image.Image:
+    """Pillow's image of a file, of which only the header has been read. Raises `BrokenImage` for one of more than
+    `max_pixels` (None: `MAX_PIXELS`), and what Pillow raises for a file that is none."""
+    most = max_pixels or MAX_PIXELS
+    if Image.MAX_IMAGE_PIXELS is not None and most > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = most  # it was asked for; Pillow knows no limit of one call
+    try:
+        image = Image.open(file)
+        pixels = image.width * image.height
+    except Image.DecompressionBombError as error:
+        image, pixels = None, int((re.findall(r"\d+", str(error)) or [0])[0])
+    if image is None or pixels > most:
+        raise BrokenImage(
+            f"it has {pixels:,} pixels, and at most {most:,} are decoded. If it is to be used: --data.max_pixels "
+            f"{pixels} (biggan-data: --max-pixels)"
+        )
+    return image
+
+
+def decode(data: bytes, max_pixels: int | None = None) -> np.ndarray:
     """An encoded image of any usual kind -> uint8 (H, W, 3), upright, in RGB.
 
     Grey is repeated over three channels, palettes are looked up, transparency is laid over white, CMYK becomes
     (255 - C)(255 - K)/255 and so on, 16 bits a channel become the nearest of 8, and EXIF's orientation is carried
-    out. Colour profiles are not applied. Of an animation the first frame is taken. Raises `BrokenImage`.
+    out. Colour profiles are not applied. Of an animation the first frame is taken. Raises `BrokenImage`,
+    also for more than `max_pixels` (None: `MAX_PIXELS`).
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            orientation = _orientation(image)
-            pixels = _deep_png(data) if _is_deep_png(data) else _pixels(image)
+        with open_image(io.BytesIO(data), max_pixels) as image:
+            return upright_pixels(image, _deep_png(data) if _is_deep_png(data) else None)
     except BrokenImage:
         raise
     except Exception as error:  # Pillow's plugins raise every kind of error on damaged files
         raise BrokenImage(why_broken(error, data)) from error
-    return np.ascontiguousarray(_upright(pixels, orientation))
+
+
+def upright_pixels(image: Image.Image, pixels: np.ndarray | None = None) -> np.ndarray:
+    """An image of Pillow's as `decode` would give it; `pixels` are those that were decoded otherwise."""
+    image.load()
+    orientation = _orientation(image)
+    return np.ascontiguousarray(_upright(_pixels(image) if pixels is None else pixels, orientation))
 
 
 def square(pixels: np.ndarray, resolution: int) -> np.ndarray:
@@ -79,7 +111,7 @@ def _pixels(image: Image.Image) -> np.ndarray:
             f"pixels of kind {image.mode} (32 bits a channel) have no agreed range; expected 8 or 16 bits"
         )
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        return _flatten(np.asarray(image.convert("RGBA")))
+        return over_white(np.asarray(image.convert("RGBA")))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
@@ -96,7 +128,7 @@ def _deep_png(data: bytes) -> np.ndarray:
     if pixels.ndim == 2:
         return _grey(pixels)
     if pixels.shape[2] == 4:
-        return _flatten(pixels[..., [2, 1, 0, 3]])
+        return over_white(pixels[..., [2, 1, 0, 3]])
     return pixels[..., ::-1]
 
 
@@ -109,7 +141,7 @@ def _grey(values: np.ndarray) -> np.ndarray:
     return np.repeat(values[..., None], 3, axis=2)
 
 
-def _flatten(pixels: np.ndarray) -> np.ndarray:
+def over_white(pixels: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 4) laid over white, to the nearest value."""
     color, alpha = pixels[..., :3].astype(np.uint32), pixels[..., 3:].astype(np.uint32)
     return ((color * alpha + PAPER * (255 - alpha) + 127) // 255).astype(np.uint8)

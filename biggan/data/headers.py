@@ -50,7 +50,7 @@ def check_headers(
     found: dict[str, str] = {}
     for images in (source.train, source.val):
         if isinstance(images, EncodedImages) and isinstance(images.pictures, Files):
-            found |= _broken_of(images, images.pictures, report)
+            found |= _broken_of(images, images.pictures, report, config.max_pixels)
     if not found:
         return found
     listed = "; ".join(f"{name}: {why}" for name, why in itertools.islice(found.items(), _NAMED))
@@ -65,11 +65,11 @@ def check_headers(
     )
 
 
-def _broken_of(images: Images, files: Files, report: Callable[[str], None]) -> dict[str, str]:
+def _broken_of(images: Images, files: Files, report: Callable[[str], None], max_pixels: int | None) -> dict[str, str]:
     """The broken files among a split's images. Those found whole before, and not changed since, are not read again."""
     from biggan.evaluation.features import cache
 
-    entry = _entry(files)
+    entry = _entry(files, max_pixels)
     states = np.column_stack([files.keys().view(np.int64), files.stats])[images.indices]
     before: Mapping[str, Tensor] | None = None
     with suppress(UserError):  # a file of another user: everything is read
@@ -78,7 +78,7 @@ def _broken_of(images: Images, files: Files, report: Callable[[str], None]) -> d
     unknown = [int(n) for n, state in zip(images.indices, states.tolist(), strict=True) if tuple(state) not in known]
     if not unknown:
         return {}
-    found = dict(_read_all(files, unknown, report))
+    found = dict(_read_all(files, unknown, report, max_pixels))
     bad = set(found)
     whole = [state for n, state in zip(images.indices.tolist(), states.tolist(), strict=True) if n not in bad]
     known |= set(map(tuple, whole))
@@ -88,17 +88,21 @@ def _broken_of(images: Images, files: Files, report: Callable[[str], None]) -> d
     return {files.name(n): why for n, why in found.items()}
 
 
-def _entry(files: Files) -> CacheEntry:
+def _entry(files: Files, max_pixels: int | None) -> CacheEntry:
     from biggan.evaluation.features import cache
 
-    return cache.cache_entry("headers", (sys.modules[__name__],), b"", root=str(files.root.resolve()))
+    return cache.cache_entry(
+        "headers", (sys.modules[__name__],), b"", root=str(files.root.resolve()), most=max_pixels or 0
+    )
 
 
 def _is_list(found: Mapping[str, Tensor]) -> bool:
     return set(found) == {"whole"} and found["whole"].ndim == 2 and found["whole"].shape[1] == 3
 
 
-def _read_all(files: Files, numbers: list[int], report: Callable[[str], None]) -> Iterator[tuple[int, str]]:
+def _read_all(
+    files: Files, numbers: list[int], report: Callable[[str], None], max_pixels: int | None
+) -> Iterator[tuple[int, str]]:
     """The broken ones among the files of these numbers, each with why. Says how far it is where it takes long."""
     from PIL import Image
 
@@ -107,7 +111,7 @@ def _read_all(files: Files, numbers: list[int], report: Callable[[str], None]) -
     with ThreadPoolExecutor(_THREADS) as pool:
         for first in range(0, len(numbers), _AT_A_TIME):
             part = numbers[first : first + _AT_A_TIME]
-            for number, why in zip(part, pool.map(lambda n: _why_broken(files, n), part), strict=True):
+            for number, why in zip(part, pool.map(lambda n: _why_broken(files, n, max_pixels), part), strict=True):
                 if why is not None:
                     yield number, why
             now = time.monotonic()
@@ -117,18 +121,16 @@ def _read_all(files: Files, numbers: list[int], report: Callable[[str], None]) -
                 report(f"checked the headers of {done} images (--data.check none omits this)")
 
 
-def _why_broken(files: Files, number: int) -> str | None:
+def _why_broken(files: Files, number: int, max_pixels: int | None) -> str | None:
     """Why a file is no image by its header; None: it is one."""
-    from PIL import Image
-
-    from biggan.data.decode import why_broken
+    from biggan.data.decode import open_image, why_broken
 
     head = b""
     try:
         with open(files.name(number), "rb") as file:
             head = file.read(32)
             file.seek(0)
-            with Image.open(file):
+            with open_image(file, max_pixels):
                 return None
     except OSError as error:
         return f"cannot be read: {error.strerror}" if error.strerror else why_broken(error, head)

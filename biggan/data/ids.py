@@ -58,6 +58,7 @@ def hold_out(ids: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     if not held.any():
         raise UserError(
             f"no image can be held out for validation: each of the {len(ids)} images is the only one of its class. "
-            f"Expected a class with two images, or data with its own validation split."
+            f"Expected a class with two images, or data with its own validation split. To train on all of them: "
+            f"--data.no_validation true."
         )
     return np.flatnonzero(~held), np.flatnonzero(held)

@@ -53,6 +53,9 @@ class Images(Dataset, abc.ABC):
     def replace_broken(self) -> None:
         """From now on let the next image of its class take the place of a broken one (see `Substitutes`)."""
 
+    def limit_pixels(self, max_pixels: int | None) -> None:
+        """Refuse to decode larger images than this, width times height; None: than `decode.MAX_PIXELS`."""
+
     def recall_skipped(self, pairs: Mapping[int, int]) -> None:
         """Take over which images took the place of broken ones in earlier sessions."""
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from biggan.data.decode import BrokenImage
+from biggan.data.decode import BrokenImage, open_image
 from biggan.data.images import Images
 from biggan.data.notes import notes_of_data
 from biggan.data.prepare.job import open_any
@@ -37,6 +39,8 @@ class Inspection:
     counts: dict[str, list[int]]
     """Split -> images of each class, by its first label."""
     notes: list[str]
+    columns: dict[str, str] = field(default_factory=dict)
+    """Those that were given, which the lines that train on it give too."""
     read: int = 0
     """Images that were looked at one by one."""
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -53,19 +57,28 @@ class Inspection:
         return next((one for one in _RESOLUTIONS if one <= median), _RESOLUTIONS[-1])
 
     def commands(self) -> list[str]:
-        """The lines that train on it."""
-        resolution, classes = self.resolution(), len(self.classes)
-        train = f"--model.resolution {resolution} --model.classes {classes}"
+        """The lines that train on it; none where no image that was looked at can be read."""
+        if self.read and not self.sizes:
+            return []
+        resolution = self.resolution()
+        train = f"--model.resolution {resolution}"
+        skip = ""
+        if self.broken:
+            train, skip = f"{train} --data.on_broken skip" if self.is_trained_on else train, " --skip-broken"
+        columns = ",".join(f"{name}={column}" for name, column in self.columns.items())
+        given = f"--data.columns {shlex.quote(columns)} " if columns else ""
         if self.is_trained_on:
-            return [f"biggan-train --data.source auto --data.path {self.path} {train}"]
-        out = f"{self.path.name.partition('.')[0]}-{resolution}"
+            return [f"biggan-train --data.path {shlex.quote(str(self.path))} {given}{train}"]
+        out = shlex.quote(f"{self.path.name.partition('.')[0]}-{resolution}")
         return [
-            f"biggan-data prepare {self.path} --resolution {resolution} --out {out}",
-            f"biggan-train --data.source packed --data.path {out} {train}",
+            f"biggan-data prepare {shlex.quote(str(self.path))} --resolution {resolution} --out {out}{skip}",
+            f"biggan-train --data.path {out} {train}",
         ]
 
 
-def inspect_data(path: Path, *, every: bool = False) -> Inspection:
+def inspect_data(
+    path: Path, *, every: bool = False, columns: Mapping[str, str] | None = None, max_pixels: int | None = None
+) -> Inspection:
     """Look at what lies at `path`, at `every` image or at most `MOST_READ` of them. Writes nothing.
 
     Raises `UserError` where it is no data that is read here, with what to do.
@@ -75,7 +88,7 @@ def inspect_data(path: Path, *, every: bool = False) -> Inspection:
     special = preparable_kind(path)
     resolution = read_manifest(path)["resolution"] if special is None and is_packed(path) else 32
     with notes_of_data() as notes:
-        train, val, classes = open_any(path, resolution)
+        train, val, classes = open_any(path, resolution, columns)
     kinds = {
         "folder": "a folder of images by class",
         "parquet": "parquet files",
@@ -83,8 +96,10 @@ def inspect_data(path: Path, *, every: bool = False) -> Inspection:
     }
     kind = kinds[detect(path)] if special is None else PREPARABLE[special].what
     splits = {"train": train} if val is None else {"train": train, "val": val}
+    for images in splits.values():
+        images.limit_pixels(max_pixels)
     counts = {name: np.bincount(one.labels, minlength=len(classes)).tolist() for name, one in splits.items()}
-    found = Inspection(path, kind, special is None, classes, counts, notes)
+    found = Inspection(path, kind, special is None, classes, counts, notes, dict(columns or {}))
     for images in splits.values():
         _look(images, found, every=every)
     return found
@@ -109,14 +124,13 @@ def _look(images: Images, found: Inspection, *, every: bool) -> None:
 def _header(images: Images, index: int) -> tuple[tuple[int, int], str]:
     """An image's (width, height), and its format and mode. Raises `BrokenImage` where it is none."""
     if not isinstance(images, EncodedImages):
-        pixels = getattr(images, "pixels_of", None)
-        height, width = images.load(index).shape[:2] if pixels is None else pixels.shape[1:3]
+        height, width = getattr(images, "stored_size", None) or images.load(index).shape[:2]
         return (width, height), "uint8"
-    from PIL import Image
-
     data = images.pictures.read(index)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data), images.max_pixels) as image:
             return image.size, f"{image.format} {image.mode}"
+    except BrokenImage:
+        raise
     except Exception as error:
         raise BrokenImage(f"not an image ({type(error).__name__})" if data else "empty") from error

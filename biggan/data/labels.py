@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from biggan.data.notes import note_of_data
 from biggan.errors import UserError
 
 
@@ -100,3 +101,12 @@ def first_of_each(labels: Labels, names: tuple[str, ...], count: int) -> np.ndar
     order = np.argsort(labels.first, kind="stable")
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     return np.sort(order[starts[:, None] + np.arange(count)].ravel())
+
+
+def note_empty_classes(labels: Labels, names: tuple[str, ...]) -> None:
+    """Note the classes that have no training image."""
+    empty = [names[number] for number in np.flatnonzero(labels.counts(len(names)) == 0)]
+    if empty:
+        note_of_data(
+            f"{len(empty)} classes have no training image: {', '.join(empty[:5])}{' ...' if len(empty) > 5 else ''}"
+        )

@@ -21,7 +21,7 @@ COLORS = {"training": "#1f77b4", "validation": "#2ca02c", "generated": "#d62728"
 
 @dataclass(frozen=True)
 class DiscriminatorScores:
-    """D's logits and the labels of three sets of images: `training`, `validation`, `generated`."""
+    """D's logits and the labels of three sets of images: `training`, `validation` (if any), `generated`."""
 
     logits: dict[str, Tensor]
     labels: dict[str, Tensor]
@@ -42,9 +42,11 @@ class DiscriminatorScores:
         ]
 
     def memorization(self) -> dict[str, float]:
-        """D's accuracies and how much D memorizes: see `biggan.evaluation.memorization.memorization`."""
-        logits = (self.logits[name] for name in ("training", "validation", "generated"))
-        return {name: float(value) for name, value in memorization(*logits).items()}
+        """D's accuracies and how much D memorizes: see `biggan.evaluation.memorization.memorization`. Without
+        validation images what needs them is missing."""
+        logits = (self.logits.get(name, torch.empty(0)) for name in ("training", "validation", "generated"))
+        has = "validation" in self.logits
+        return {name: float(value) for name, value in memorization(*logits).items() if has or "val" not in name}
 
 
 def discriminator_scores(
@@ -54,10 +56,9 @@ def discriminator_scores(
 
     `sampler` is a generator under standing statistics. D is left as it was.
     """
-    sets = {
-        "training": fixed_images(source.train, count, rng.generator(draw.seed, "verdicts/train")),
-        "validation": fixed_images(source.val, count, rng.generator(draw.seed, "verdicts/val")),
-    }
+    sets = {"training": fixed_images(source.train, count, rng.generator(draw.seed, "verdicts/train"))}
+    if len(source.val):
+        sets["validation"] = fixed_images(source.val, count, rng.generator(draw.seed, "verdicts/val"))
     parts = list(generate(sampler, draw, count))
     sets["generated"] = (torch.cat([x for _, x, _ in parts]), torch.cat([y for *_, y in parts]))
     return DiscriminatorScores(
@@ -93,7 +94,7 @@ def draw_discriminator_scores(found: DiscriminatorScores, path: Path, title: str
     left.legend(fontsize=8)
     classes = found.by_class()[:40]
     places = np.arange(len(classes))
-    for offset, name in zip((-0.27, 0, 0.27), found.logits, strict=True):
+    for offset, name in zip((-0.27, 0, 0.27), found.logits, strict=False):
         right.bar(places + offset, [row[name] for row in classes], 0.25, color=COLORS[name], label=name)
     right.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
     right.set(xlabel="class", ylabel="share accepted as real", ylim=(0, 1.04))

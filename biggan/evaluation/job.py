@@ -140,12 +140,17 @@ class EvaluationJob:
         )
 
     def real_rows(self) -> list[ScoreRow]:
-        """Both splits of real images, as many of each as samples are scored, or as there are (C.3)."""
+        """The splits of real images that there are, as many of each as samples are scored, or as there are (C.3)."""
         source = open_complete_source(self.config)
         rows = []
-        splits: list[SplitName] = ["train", "val"]
+        splits: list[SplitName] = ["train", "val"] if len(source.val) else ["train"]
         for split in splits:
-            subset = make_reference(self.evaluator.network, source, split, self.device).subset
+            try:
+                subset = make_reference(self.evaluator.network, source, split, self.device).subset
+            except UserError as error:  # the evaluator's own split has passed
+                if self.share.is_main:
+                    print_note(f"real {split} images are not scored: {error}")
+                continue
             subset = subset.take(slice(0, self.settings.samples))
             if self.share.is_main:
                 for name, reason in unknown_scores(subset.labels, self.evaluator.reference).items():
@@ -156,14 +161,14 @@ class EvaluationJob:
     def truncation_curve(self, thresholds: list[float]) -> tuple[Curve, list[Path]]:
         """The curve of one checkpoint, and the CSV, JSON and plot that were written."""
         checkpoint = self._one()
-        real = next(row for row in self.real_rows() if row.of == "real val")
+        real = next((row for row in self.real_rows() if row.of == "real val"), None)
         G = load_generator(checkpoint, raw=self.settings.weights == "raw").to(self.device)
         curve = truncation_curve(
             self.evaluator,
             G,
             self.settings,
             thresholds,
-            (real.scores.get("is", float("nan")), real.images),
+            (float("nan"), 0) if real is None else (real.scores.get("is", float("nan")), real.images),
             step=checkpoint.step,
             report=lambda p: print_note(f"threshold {'none' if p.threshold is None else f'{p.threshold:.3g}'} scored"),
         )

@@ -78,7 +78,7 @@ class Reference:
 def open_complete_source(config: Config) -> Source:
     """The run's data with the complete training split, whatever subset of it the GAN is given, and unflipped."""
     data = dataclasses.replace(config.data, train_per_class=None, flip=False)
-    return arrange(*open_data(data.source, data.path, config.model.resolution), data)
+    return arrange(*open_data(data.source, data.path, config.model.resolution, data.columns), data)
 
 
 def make_reference(
@@ -90,6 +90,8 @@ def make_reference(
     """
     images = source.train if split == "train" else source.val
     classes = len(source.classes)
+    if not len(images):
+        raise UserError(f"the data has no {split} images (data.no_validation). Give --reference train.")
     check_classes(images, source.classes, split)
     size = images.pixels([0]).shape[1]
     code = (sys.modules[__name__], registry, rng, decode, images_module)
@@ -155,7 +157,7 @@ def check_classes(images: Images, names: tuple[str, ...], split: str) -> None:
         raise UserError(
             f"the {split} split has fewer than two images of {len(few)} of its {len(names)} classes: "
             f"{', '.join(few[:5])}{' ...' if len(few) > 5 else ''}. Scores by class need two: use the other split as "
-            f"reference, or data.top_classes."
+            f"reference, data.top_classes, or --eval.every 0 to train without scores."
         )
 
 

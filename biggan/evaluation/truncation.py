@@ -174,8 +174,10 @@ def draw_curve(curve: Curve, path: Path, title: str) -> None:
         label = f"{name}: FID {point.scores['fid']:.3g}, IS {point.scores['is']:.3g}{at}"
         axes.scatter([point.scores["is"]], [point.scores["fid"]], marker=marker, s=110, facecolors="none",
                      edgecolors=color, linewidths=1.8, label=label, zorder=3)  # fmt: skip
-    axes.axvline(curve.validation_is, color="#1f77b4", linestyle=":", linewidth=1)
-    axes.set_xlabel(f"Inception Score (dotted: {curve.validation_images:,} validation images)")
+    if curve.validation_images:
+        axes.axvline(curve.validation_is, color="#1f77b4", linestyle=":", linewidth=1)
+    dotted = f" (dotted: {curve.validation_images:,} validation images)" if curve.validation_images else ""
+    axes.set_xlabel(f"Inception Score{dotted}")
     axes.set_ylabel("FID")
     axes.set_title(literal(title), fontsize=10)
     axes.legend(fontsize=8, loc="best")

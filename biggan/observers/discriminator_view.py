@@ -28,7 +28,8 @@ class DiscriminatorView(Observer):
     `D/auc/val_fake`, training and validation against generated images, and `D/gap/train_val`, the difference of the
     mean logits in units of their spread (`biggan.evaluation.memorization`). `D/input_gradient/real` and `/fake` are the
     means of |grad_x D(x)|, what R1 would see. The generated images are of fixed latents, made by G as in training: with
-    its own weights, normalized by the batch's statistics.
+    its own weights, normalized by the batch's statistics. Without validation images (`data.no_validation`) what needs
+    them is missing.
 
     Args:
         record: called with the step and the numbers.
@@ -53,7 +54,9 @@ class DiscriminatorView(Observer):
             self.images = self._fixed()
         D, images = self.trainer.state.D, {**self.images, "fake": self._generated()}
         logits = {name: discriminator_logits(D, *one) for name, one in images.items()}
-        numbers = {f"D/{name}": value for name, value in memorization(**logits).items()}
+        none = logits["train"][:0]
+        measured = memorization(logits["train"], logits.get("val", none), logits["fake"])
+        numbers = {f"D/{name}": value for name, value in measured.items() if "val" in logits or "val" not in name}
         for kind, name in (("real", "train"), ("fake", "fake")):
             numbers[f"D/input_gradient/{kind}"] = input_gradient_norms(D, *images[name]).mean().double()
         return dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
@@ -63,6 +66,7 @@ class DiscriminatorView(Observer):
         return {
             name: fixed_images(split, self.config.images, rng.generator(seed, f"view/{name}"))
             for name, split in (("train", source.train), ("val", source.val))
+            if len(split)  # there may be no validation images
         }
 
     @torch.no_grad()

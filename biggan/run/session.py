@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -45,10 +45,13 @@ class Session:
     """Notes for the user before training begins."""
 
 
-def open_new(config: Config, preset: str, facts: Mapping[str, Any] | None = None) -> Session:
+def open_new(
+    config: Config, preset: str, facts: Mapping[str, Any] | None = None, *, left_to_data: Collection[str] = ()
+) -> Session:
     """A new run of `config` in `config.out`; `facts` join its run.json.
 
-    Raises `UserError` before anything is written.
+    `left_to_data` are fields that nobody gave beside `data.path`: model.classes becomes the data's number of classes,
+    and what they are is said. Raises `UserError` before anything is written.
     """
     run = RunDirectory(Path(from_main(config.out or str(default_path(preset)))))
     config = _on_this_device(config, run.path)
@@ -57,7 +60,8 @@ def open_new(config: Config, preset: str, facts: Mapping[str, Any] | None = None
             run.check_new()
             if 0 < config.eval.every <= config.steps:
                 cache_folder()  # evaluations may need it
-        source = _open_data(config)
+        source = _open_data(config, any_classes="model.classes" in left_to_data)
+        config = with_classes(config, len(source.classes))
         state = TrainingState(config, config.device, initialize=is_main())
     check_alike(source.identity(), "other data")
     with all_ranks_or_none():
@@ -66,7 +70,21 @@ def open_new(config: Config, preset: str, facts: Mapping[str, Any] | None = None
             all_facts = {**_data_facts(source), **(facts or {})}
             run.create_whole(config, all_facts, lambda made: made.append_event(started))
     copy_from_main(state.tensors())
-    return Session(config, run, state, source, [*source.notes, *config_notes(config)])
+    notes = [said_of_data(config, left_to_data)] if left_to_data else []
+    return Session(config, run, state, source, [*notes, *source.notes, *config_notes(config)])
+
+
+def with_classes(config: Config, classes: int) -> Config:
+    """`config` for data of so many classes."""
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, classes=classes))
+
+
+def said_of_data(config: Config, names: Collection[str]) -> str:
+    """What was taken from the data, for the user."""
+    values = flatten(to_dict(config))
+    listed = ", ".join(f"{name} {values[name]}" for name in sorted(names))
+    options = " and ".join(f"--{name}" for name in sorted(names))
+    return f"taken from the data in {config.data.path}: {listed} ({options} would decide otherwise)"
 
 
 def open_branched(
@@ -305,13 +323,13 @@ def _changed_data(
     return {f"data.{name}": pair for name, pair in changed.items()}
 
 
-def _open_data(config: Config) -> Source:
+def _open_data(config: Config, *, any_classes: bool = False) -> Source:
     """The data, after setting the configured arithmetic and checking the names in the configuration."""
     use_arithmetic(config)
     check_names(config)
     if config.eval.every:
         check_features(config.eval.features)
-    source = open_source(config)
+    source = open_source(config, any_classes=any_classes)
     if is_main():
         check_headers(source, config.data)
     return source

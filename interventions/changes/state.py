@@ -58,6 +58,7 @@ class TakeWeights(Change, name="weights", paper=""):
         prefixes = [f"{self.network}."] + (["G_ema."] if self.network == "G" else [])
         prefixes += [f"optim_{self.network}."] if self.moments == "take" else []
         own = {name: tensor for name, tensor in state.tensors().items() if name.startswith(tuple(prefixes))}
+        self._check_there(other.tensors)
         wrong = [n for n, t in own.items() if n not in other.tensors or other.tensors[n].shape != t.shape]
         if wrong:
             raise UserError(
@@ -65,6 +66,20 @@ class TakeWeights(Change, name="weights", paper=""):
                 f"Choose a checkpoint of a run with the same `model`."
             )
         return {name: other.tensors[name] for name in own}, other.digest, other.step
+
+    def _check_there(self, found: Mapping[str, Tensor]) -> None:
+        """Raise `UserError` where the file lacks the network, or its moments: imported ones may."""
+        if not any(name.startswith(f"{self.network}.") for name in found):
+            held = sorted({name.partition(".")[0] for name in found if not name.startswith("optim_")})
+            raise UserError(
+                f"{self.file} holds no {self.network}, but {', '.join(held) or 'nothing'}. Choose a checkpoint that "
+                f"was saved in training, or imported with {self.network}."
+            )
+        if self.moments == "take" and not any(name.startswith(f"optim_{self.network}.") for name in found):
+            raise UserError(
+                f"{self.file} holds no moments of {self.network}'s Adam. Give moments: zero, or keep the run's own "
+                f"(--weights '{{network: {self.network}, file: {self.file}, moments: zero}}')."
+            )
 
 
 @dataclass(frozen=True)

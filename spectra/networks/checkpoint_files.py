@@ -98,6 +98,8 @@ def read_weights(path: str | Path, everything: bool = False) -> WeightFile:
         )
     tensors, metadata = _tensors(path)
     networks = _networks_of(metadata.get("format", ""))
+    if not any(tensor.name.startswith(networks) for tensor in tensors):
+        networks = ()  # a checkpoint of averages alone: they are what it is about
     weights: list[StoredTensor] = []
     left_out = 0
     for tensor in filter(is_weight, tensors):

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from biggan.data.images import Images
+from biggan.data.labels import note_empty_classes
 from biggan.data.notes import notes_of_data
 from biggan.data.prepare import journal as journals
 from biggan.data.prepare import workers
@@ -107,11 +109,18 @@ class PreparationJob:
 
 
 def plan(
-    source: str, out: Path, resolution: int, *, top_classes: int | None, val_fraction: float | None
+    source: str,
+    out: Path,
+    resolution: int,
+    *,
+    top_classes: int | None,
+    val_fraction: float | None,
+    columns: Mapping[str, str] | None = None,
+    max_pixels: int | None = None,
 ) -> PreparationJob:
     """Check the source and describe the work. Raises `UserError`; nothing is written."""
     with notes_of_data() as notes:
-        train, val, classes = _opened(source, resolution)
+        train, val, classes = _opened(source, resolution, columns)
     if val_fraction is not None:
         if val is not None:
             raise UserError(f"{source} already has its own validation split. Omit --val-fraction.")
@@ -119,18 +128,26 @@ def plan(
     if top_classes is not None:
         train, val, classes = keep_most_common(train, val, classes, top_classes)
     splits = {WHOLE: train} if val is None else {"train": train, "val": val}
-    options = {"top_classes": top_classes, "val_fraction": val_fraction}
+    for images in splits.values():
+        images.limit_pixels(max_pixels)
+    options: dict[str, Any] = {"top_classes": top_classes, "val_fraction": val_fraction}
+    if columns:
+        options["columns"] = dict(columns)
     return PreparationJob(source, Path(os.path.abspath(out)), resolution, splits, classes, options, tuple(notes))
 
 
-def open_any(path: Path, resolution: int) -> Opened:
+def open_any(path: Path, resolution: int, columns: Mapping[str, str] | None = None) -> Opened:
     """The images at a path, which training may read or only a preparation. Raises `UserError` where there are none."""
-    if (kind := preparable_kind(path)) is not None:
-        return PREPARABLE[kind].open(path, resolution)
-    return open_data("auto", str(path), resolution)
+    if (kind := preparable_kind(path)) is None:
+        return open_data("auto", str(path), resolution, columns)
+    if columns:
+        raise UserError(f"--columns names columns of parquet files, and {path} is {PREPARABLE[kind].what}. Omit it.")
+    opened = PREPARABLE[kind].open(path, resolution)
+    note_empty_classes(opened[0].all_labels, opened[2])
+    return opened
 
 
-def _opened(source: str, resolution: int) -> Opened:
+def _opened(source: str, resolution: int, columns: Mapping[str, str] | None) -> Opened:
     path = Path(source)
     if source == "digits" and not path.exists():
         return open_data("digits", None, resolution)
@@ -138,7 +155,7 @@ def _opened(source: str, resolution: int) -> Opened:
         raise UserError(f"{source} does not exist. Give the path of a folder or of parquet files, or `digits`.")
     if preparable_kind(path) is None and detect(path) == "packed":
         raise UserError(f"{source} is already prepared data. Give the source that it was made from.")
-    return open_any(path, resolution)
+    return open_any(path, resolution, columns)
 
 
 def prepare(job: PreparationJob, *, processes: int, skip_broken: bool, reporter: Reporter) -> dict[str, Any]:
@@ -218,6 +235,14 @@ def finished(job: PreparationJob, identity: str | None = None) -> dict[str, Any]
         )
     packed.open_packed(out, job.resolution)  # torn files are an error here too
     return manifest
+
+
+def contents(manifest: dict[str, Any]) -> str:
+    """What prepared data holds, in words."""
+    size = f"{manifest['resolution']} x {manifest['resolution']}"
+    parts = {name: f"{facts['images']:,}" for name, facts in manifest["splits"].items()}
+    images = parts.get(".") or " + ".join(f"{count} ({name})" for name, count in parts.items())
+    return f"{images} images at {size}, {len(manifest['classes'])} classes"
 
 
 def _only_to_rename(staging: Path, identity: str) -> bool:

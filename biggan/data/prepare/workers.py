@@ -40,8 +40,15 @@ class Chunk:
 def run(
     splits: dict[str, Images], folder: Path, chunks: list[Chunk], processes: int
 ) -> Generator[tuple[Chunk, Broken]]:
-    """Pack `chunks` into folder/SPLIT/raw.npy; yield each when its pixels are on the disk, in whatever order."""
+    """Pack `chunks` into folder/SPLIT/raw.npy; yield each when its pixels are on the disk, in whatever order.
+
+    With no `processes` here, in order: for images that other processes may not be given.
+    """
     if not chunks:
+        return
+    if not processes:
+        for one in chunks:
+            yield one, _pack_chunk(splits[one.split], folder, one)
         return
     # Forked workers share the lists of files with their parent; elsewhere they are sent.
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
@@ -85,8 +92,12 @@ def _leave_with(parent: int) -> None:
 
 
 def _pack(chunk: Chunk) -> Broken:
+    return _pack_chunk(_splits[chunk.split], _folder, chunk)
+
+
+def _pack_chunk(images: Images, folder: Path, chunk: Chunk) -> Broken:
     """Decode a chunk and write its pixels where they belong; broken images are left black."""
-    images, path = _splits[chunk.split], _folder / chunk.split / RAW
+    path = folder / chunk.split / RAW
     target = np.load(path, mmap_mode="r")
     rows = np.zeros((chunk.stop - chunk.start, *target.shape[1:]), dtype=np.uint8)
     broken: Broken = []

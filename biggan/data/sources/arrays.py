@@ -14,7 +14,7 @@ from biggan.data.images import Images
 from biggan.data.labels import Labels
 from biggan.data.notes import note_of_data
 from biggan.data.sources.folder import ONLY_CLASS
-from biggan.data.sources.preparable import ARCHIVE_FAULTS, PreparableSource
+from biggan.data.sources.preparable import ARCHIVE_FAULTS, PreparableSource, file_of_arrays
 from biggan.errors import UserError
 
 TRAIN_IMAGES = ("images", "train_images", "x_train", "x", "data", "arr_0")
@@ -33,6 +33,7 @@ class ImagesOfAnySize(Images):
             np.arange(len(labels)), all_labels, image_ids(keys_of(map(str, range(len(labels)))), all_labels)
         )
         self.pixels_of, self.resolution, self._identity = pixels, resolution, identity
+        self.stored_size = pixels.shape[1:3]
 
     def load(self, index: int) -> np.ndarray:
         """One image, cropped and resampled."""
@@ -87,7 +88,7 @@ def as_labels(array: np.ndarray | None, count: int, where: str) -> np.ndarray:
 
 
 def named_classes(names: Any, *labels: np.ndarray) -> tuple[str, ...]:
-    """The classes' names by number; their numbers where there are no names. A class without images is noted."""
+    """The classes' names by number; their numbers where there are no names."""
     highest = max((int(one.max()) for one in labels if len(one)), default=0)
     if names is None and highest >= MOST_UNNAMED:
         raise UserError(
@@ -99,15 +100,11 @@ def named_classes(names: Any, *labels: np.ndarray) -> tuple[str, ...]:
         classes = (ONLY_CLASS,)
     if highest >= len(classes):
         raise UserError(f"the labels go up to {highest}, and there are {len(classes)} class names.")
-    empty = [classes[c] for c in range(len(classes)) if not len(labels[0]) or not (labels[0] == c).any()]
-    if empty:
-        note_of_data(
-            f"{len(empty)} classes have no training image: {', '.join(empty[:5])}{' ...' if len(empty) > 5 else ''}"
-        )
     return classes
 
 
 def _open_arrays(path: Path, resolution: int) -> tuple[Images, Images | None, tuple[str, ...]]:
+    path = file_of_arrays(path)
     try:
         if path.suffix.lower() == ".npy":
             beside = path.with_name(path.name.replace("images", "labels"))
@@ -147,4 +144,4 @@ def _split_of(
 
 
 ARRAYS = PreparableSource("a file of numpy's arrays", _open_arrays)
-"""`.npz` with images and labels, or `.npy` with images."""
+"""`.npz` with images and labels, or `.npy` with images; or the folder of them."""

@@ -50,6 +50,7 @@ class EncodedImages(Images):
         super().__init__(np.arange(len(split.labels)), split.labels, ids)
         self.pictures, self.resolution = split.pictures, resolution
         self.substitutes: Substitutes | None = None
+        self.max_pixels: int | None = None
 
     def load(self, index: int) -> np.ndarray:
         """Read, decode, crop and resample one image, or what takes its place."""
@@ -62,6 +63,9 @@ class EncodedImages(Images):
 
     def replace_broken(self) -> None:
         self.substitutes = Substitutes(self)
+
+    def limit_pixels(self, max_pixels: int | None) -> None:
+        self.max_pixels = max_pixels
 
     def recall_skipped(self, pairs: Mapping[int, int]) -> None:
         if self.substitutes is not None:
@@ -79,7 +83,7 @@ class EncodedImages(Images):
             data = self.pictures.read(index)
         except OSError as error:
             raise BrokenImage(f"cannot be read: {error.strerror or error}") from error
-        return square(decode(data), self.resolution)
+        return square(decode(data, self.max_pixels), self.resolution)
 
     def name(self, index: int) -> str:
         """The file, and the row in it."""

@@ -62,6 +62,7 @@ def open_folder(path: Path) -> tuple[Split, Split | None, tuple[str, ...]]:
     folders = {child.name.lower(): child for child in _subfolders(path)}
     train = next((folders[name] for name in TRAIN_NAMES if name in folders and _has_images(folders[name])), None)
     if train is None:
+        _check_split_names(path, folders)
         split, classes = _read_split(path, None)
         return split, None, classes
     split, classes = _read_split(train, None)
@@ -72,6 +73,18 @@ def open_folder(path: Path) -> tuple[Split, Split | None, tuple[str, ...]]:
         if name not in (*TRAIN_NAMES, *VAL_NAMES):
             note_of_data(f"{folder} is not used: it is beside {train}")
     return split, _read_split(found[0], classes)[0] if found else None, classes
+
+
+def _check_split_names(path: Path, folders: dict[str, Path]) -> None:
+    """Folders named as splits are classes where there is no training split: noted, or refused if there is no other."""
+    splits = [folder for name, folder in folders.items() if name in VAL_NAMES]
+    if splits and len(splits) == len(folders):
+        raise UserError(
+            f"{path} has {' and '.join(folder.name for folder in splits)} and no train folder. Put the training images "
+            f"into {path / TRAIN_NAMES[0]}, or give {splits[0]} to train on that."
+        )
+    for folder in splits:
+        note_of_data(f"{folder} is a class: there is no train folder beside it, which would make it a split")
 
 
 def _has_images(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +11,8 @@ import numpy as np
 from biggan.config import Config, DataConfig
 from biggan.data.ids import hold_out
 from biggan.data.images import Images, Source
-from biggan.data.labels import first_of_each, most_common
-from biggan.data.notes import notes_of_data
+from biggan.data.labels import first_of_each, most_common, note_empty_classes
+from biggan.data.notes import note_of_data, notes_of_data
 from biggan.data.sources.digits import load_digits
 from biggan.data.sources.encoded import EncodedImages, Split
 from biggan.data.sources.folder import open_folder
@@ -31,10 +31,18 @@ def _encoded(read: Callable[[Path], tuple[Split, Split | None, tuple[str, ...]]]
     """A source whose images are decoded as they are drawn."""
 
     def open_at(path: Path, resolution: int) -> Opened:
-        train, val, classes = read(path)
-        return EncodedImages(train, resolution), None if val is None else EncodedImages(val, resolution), classes
+        return _decoded(read(path), resolution)
 
     return open_at
+
+
+def _decoded(read: tuple[Split, Split | None, tuple[str, ...]], resolution: int) -> Opened:
+    train, val, classes = read
+    return EncodedImages(train, resolution), None if val is None else EncodedImages(val, resolution), classes
+
+
+def _open_columns(path: Path, resolution: int, columns: Mapping[str, str]) -> Opened:
+    return _decoded(open_parquet(path, columns), resolution)
 
 
 def _open_digits(path: Path, resolution: int) -> Opened:
@@ -49,20 +57,22 @@ def _open_auto(path: Path, resolution: int) -> Opened:
 AUTO = DataSource(_open_auto)
 DIGITS = DataSource(_open_digits, has_files=False)
 FOLDER = DataSource(_encoded(open_folder))
-PARQUET = DataSource(_encoded(open_parquet))
+PARQUET = DataSource(_encoded(open_parquet), open_columns=_open_columns)
 PACKED = DataSource(open_packed)
 
 
-def open_source(config: Config) -> Source:
+def open_source(config: Config, *, any_classes: bool = False) -> Source:
     """The data that the configuration names, at the model's resolution.
 
-    Raises `UserError` for an unknown source or a path that is not there, and where the model has another number of
-    classes than the data.
+    `any_classes`: the model does not exist yet, and gets the data's number of classes. Raises `UserError` for an
+    unknown source or a path that is not there, and where the model has another number of classes than the data.
     """
     with notes_of_data() as notes:
-        train, val, classes = open_data(config.data.source, config.data.path, config.model.resolution)
+        train, val, classes = open_data(
+            config.data.source, config.data.path, config.model.resolution, config.data.columns
+        )
         source = replace(arrange(train, val, classes, config.data), notes=tuple(notes))
-    if len(source.classes) != config.model.classes:
+    if len(source.classes) != config.model.classes and not any_classes:
         raise UserError(
             f"the data ({config.data.path or config.data.source}) has {len(source.classes)} classes, and model.classes "
             f"is {config.model.classes}. Give --model.classes {len(source.classes)}, or choose other data."
@@ -70,10 +80,22 @@ def open_source(config: Config) -> Source:
     return source
 
 
-def open_data(source: str, path: str | None, resolution: int) -> Opened:
-    """The images of a source, unchanged. Prepared data is recognized, whatever source it was made from."""
+def open_data(source: str, path: str | None, resolution: int, columns: Mapping[str, str] | None = None) -> Opened:
+    """The images of a source, unchanged. Prepared data is recognized, whatever source it was made from.
+
+    `columns` are those of `data.columns`; in prepared data they were chosen before. Classes without a training image
+    are noted.
+    """
+    opened = _open(source, path, resolution, columns or {})
+    note_empty_classes(opened[0].all_labels, opened[2])
+    return opened
+
+
+def _open(source: str, path: str | None, resolution: int, columns: Mapping[str, str]) -> Opened:
     check_known(source, SOURCES, "data.source")
     if not SOURCES[source].has_files:
+        if columns:
+            raise UserError(f"data.columns names columns of a table, and data.source is {source}. Omit it.")
         if path is not None:
             raise UserError(
                 f"data.path is {path}, but data.source is {source}, which has no files. Give --data.source auto (or "
@@ -93,7 +115,21 @@ def open_data(source: str, path: str | None, resolution: int) -> Opened:
         raise UserError(f"{place} holds no prepared data. Make it with biggan-data prepare SOURCE --out {place}.")
     if kind != "parquet" and source == "folder" and detect(place) == "parquet":
         raise UserError(f"{place} has parquet files, but data.source is folder. Give --data.source parquet, or auto.")
+    if columns and kind != "packed":
+        open_columns = SOURCES[kind].open_columns
+        if open_columns is None:
+            raise UserError(f"data.columns names columns of a table, and {place} is read as {kind}. Omit it.")
+        return open_columns(place, resolution, columns)
     return SOURCES[kind].open(place, resolution)
+
+
+def source_for(path: str, source: str) -> str:
+    """`source`, where it reads what lies at the path, else `auto`."""
+    if source not in SOURCES or not SOURCES[source].has_files:
+        return "auto"
+    if not Path(path).exists():
+        return source
+    return source if detect(Path(path)) in (source, "packed") else "auto"
 
 
 def detect(path: Path) -> str:
@@ -108,19 +144,32 @@ def detect(path: Path) -> str:
 def arrange(train: Images, val: Images | None, classes: tuple[str, ...], config: DataConfig) -> Source:
     """Hold out validation images, keep the most common classes, limit and flip the training images.
 
-    Images keep their order, an image is held out by its own id, and classes are counted over both splits together. So
-    each of these can be done in preparation or in training, with the same result.
+    Under `data.no_validation` there are no validation images. Images keep their order, an image is held out by its own
+    id, and classes are counted over both splits together. So each of these can be done in preparation or in training,
+    with the same result.
     """
-    if val is None:
+    if config.no_validation:
+        if val is not None:
+            raise UserError(
+                "data.no_validation is on, but the data has a validation split of its own. Omit the option, or give "
+                "the data as one split."
+            )
+        note_of_data(
+            f"data.no_validation: all {len(train):,} images are for training. D's accuracy on validation images and "
+            f"what D memorizes are not measured"
+        )
+    elif val is None:
         train, val = split_off(train, config.val_fraction)
     if config.top_classes is not None:
         train, val, classes = keep_most_common(train, val, classes, config.top_classes)
     if config.train_per_class is not None:
         train = train.subset(first_of_each(train.all_labels, classes, config.train_per_class))
-    assert val is not None  # there was one, or it was split off
+    if val is None:
+        val = train.subset(np.arange(0))
     source = Source(train.subset(np.arange(len(train)), flip=config.flip), val, classes)
-    if config.on_broken == "skip":
-        for images in (source.train, source.val):
+    for images in (source.train, source.val):
+        images.limit_pixels(config.max_pixels)
+        if config.on_broken == "skip":
             images.replace_broken()
     return source
 

@@ -1,15 +1,15 @@
 """Parquet files as on the Hugging Face hub: a column of structs with an image's `bytes`, and one of labels.
 
-Only labels are read when the source is opened. Images are read by row group when they are drawn; the newest groups
-stay in memory up to `CACHE_BYTES`, which holds all of a small data set.
+Only labels are read when the source is opened, and, of rows without bytes, the paths of their files. Images are read
+by row group when they are drawn; the newest groups stay in memory up to `CACHE_BYTES`, which holds all of a small one.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,21 @@ import numpy as np
 from biggan.data.decode import BrokenImage
 from biggan.data.ids import keys_of, numbered
 from biggan.data.labels import Labels
+from biggan.data.notes import note_of_data
 from biggan.data.sources.encoded import Split
+from biggan.data.sources.folder import ONLY_CLASS
 from biggan.data.sources.hub_files import by_split
+from biggan.data.sources.parquet_columns import (
+    IMAGE_COLUMNS,
+    MOST_CLASSES,
+    FileLabels,
+    agreed_columns,
+    class_names,
+    image_leaves,
+    labels_of,
+    no_labels,
+    numbered_classes,
+)
 from biggan.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,17 +40,22 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 CACHE_BYTES = 512 * 2**20  # encoded images held by one process
-MOST_CLASSES = 1_000_000  # where no metadata names them
-IMAGE_COLUMNS = ("image", "img")
-LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
 class Rows:
     """The images of several parquet files, one after another."""
 
-    def __init__(self, paths: list[Path], root: Path, column: str, groups: list[tuple[int, int, int]]) -> None:
-        """`groups` lists the row groups of all files in order: (file, group in it, rows); `root` is above all files."""
-        self.paths, self.root, self.column, self.groups = paths, root, column, groups
+    def __init__(
+        self,
+        paths: list[Path],
+        root: Path,
+        column: str,
+        groups: list[tuple[int, int, int]],
+        beside: Mapping[int, str] | None = None,
+    ) -> None:
+        """`groups` lists the row groups of all files in order: (file, group in it, rows); `root` is above all files.
+        `beside` has the rows without bytes: their files, by paths below the root."""
+        self.paths, self.root, self.column, self.groups, self.beside = paths, root, column, groups, beside or {}
         self.starts = np.concatenate([[0], np.cumsum([rows for *_, rows in groups])]).astype(np.int64)
         self._forget()
 
@@ -45,7 +63,12 @@ class Rows:
         return int(self.starts[-1])
 
     def read(self, index: int) -> bytes:
-        """An image's bytes. Raises `BrokenImage` where the row has none."""
+        """An image's bytes. Raises `BrokenImage` where the row has none, nor its file."""
+        if index in self.beside:
+            try:
+                return (self.root / self.beside[index]).read_bytes()
+            except FileNotFoundError as error:
+                raise BrokenImage("the row has no image bytes, and its file is not there") from error
         group = int(np.searchsorted(self.starts, index, side="right")) - 1
         value = self._group(group)[index - int(self.starts[group])].as_py()
         if value is None:
@@ -57,7 +80,8 @@ class Rows:
         group = int(np.searchsorted(self.starts, index, side="right")) - 1
         file = self.groups[group][0]
         before = next(place for place, (number, *_) in enumerate(self.groups) if number == file)
-        return f"row {index - int(self.starts[before])} of {self.paths[file]}"
+        beside = f" ({self.beside[index]})" if index in self.beside else ""
+        return f"row {index - int(self.starts[before])} of {self.paths[file]}{beside}"
 
     def keys(self) -> np.ndarray:
         """Digests of the files' paths below the root and the rows' numbers."""
@@ -68,11 +92,10 @@ class Rows:
         return np.concatenate([numbered(key, np.arange(count)) for key, count in zip(files, rows, strict=True)])
 
     def identity(self) -> bytes:
-        """Digest of the files' names, sizes, times of change and numbers of rows."""
-        stats = [path.stat() for path in self.paths]
-        parts = [
-            f"{name} {found.st_size} {found.st_mtime_ns}" for name, found in zip(self._below_root(), stats, strict=True)
-        ]
+        """Digest of the files' names, sizes, times of change and numbers of rows, and of a column of another name."""
+        parts = [_state(path, name) for path, name in zip(self.paths, self._below_root(), strict=True)]
+        parts += [_state(self.root / name, name) for name in self.beside.values()]
+        parts += [] if self.column in IMAGE_COLUMNS else [self.column]
         return hashlib.blake2b("\0".join([*parts, *map(str, self.groups)]).encode(errors="surrogateescape")).digest()
 
     def _below_root(self) -> list[str]:
@@ -80,8 +103,6 @@ class Rows:
 
     def _group(self, number: int) -> pa.ChunkedArray:
         """The images' bytes of one row group, from the cache or from its file."""
-        import pyarrow as pa
-
         if self._process != os.getpid():  # a forked worker must not share its parent's open files
             self._forget()
         if number in self._cache:
@@ -91,15 +112,9 @@ class Rows:
         if file not in self._files:
             self._files[file] = _open_file(self.paths[file])
         # Whole groups are the smallest unit that can be read; the path beside the bytes is left alone.
-        leaf = _bytes_leaf(self._files[file].schema_arrow, self.column)
-        try:
-            table = self._files[file].read_row_group(group, columns=[leaf], use_threads=False)
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(
-                f"cannot read row group {group} of {self.paths[file]}: {error}. Download the file again."
-            ) from error
-        column = table.column(0)
-        self._cache[number] = column if leaf == self.column else pa.chunked_array([c.field(0) for c in column.chunks])
+        leaf, _ = image_leaves(self._files[file].schema_arrow, self.column)
+        assert leaf is not None  # else all rows are in `beside`
+        self._cache[number] = _leaf(self._files[file], group, leaf, self.paths[file])
         self._held += self._cache[number].nbytes
         while self._held > CACHE_BYTES and len(self._cache) > 1:
             self._held -= self._cache.popitem(last=False)[1].nbytes
@@ -111,47 +126,109 @@ class Rows:
         self._files: dict[int, pq.ParquetFile] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"paths": self.paths, "root": self.root, "column": self.column, "groups": self.groups}
+        return {name: getattr(self, name) for name in ("paths", "root", "column", "groups", "beside")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
 
-def open_parquet(path: Path) -> tuple[Split, Split | None, tuple[str, ...]]:
+def open_parquet(path: Path, columns: Mapping[str, str] | None = None) -> tuple[Split, Split | None, tuple[str, ...]]:
     """The splits of a parquet file or a folder of them (the second None where it has one only), and the classes.
 
-    Classes are named by the hub's metadata where the files have it, else by their numbers. Raises `UserError` for
+    `columns` names the columns of `image` and `label` where they have unusual names. Classes are named by the hub's
+    metadata where the files have it, by the labels where these are text, else by their numbers. Raises `UserError` for
     files or columns that are not there, for files that disagree on the classes, and for labels out of range.
     """
     train, val = by_split(path)
-    names = _agreed_names([*train, *val])
-    root = path.parent if path.is_file() else path
-    split = _read_split(train, names, root)
-    other = _read_split(val, names, root) if val else None
+    schemas = {file: _open_file(file).schema_arrow for file in [*train, *val]}
+    chosen = agreed_columns(schemas, columns or {})
+    names = _agreed_names(schemas, chosen.label)
+    read = {file: _read_labels(file, chosen.label) for file in schemas}
+    numbers, names = numbered_classes(list(read.values()), names)
+    numbers_of = dict(zip(read, numbers, strict=True))
     if names is None:
-        most = max(int(part.labels.flat()[0].max()) for part in (split, other) if part is not None)
+        most = max((int(part.max()) for part in numbers if len(part)), default=0)
         if most >= MOST_CLASSES:
             raise UserError(
                 f"{path} has the label {most}, expected class numbers below {MOST_CLASSES}. Fix its labels."
             )
-        names = tuple(str(number) for number in range(most + 1))
-    return split, other, names
+        names = (ONLY_CLASS,) if chosen.label is None else tuple(str(number) for number in range(most + 1))
+    root = path.parent if path.is_file() else path
+
+    def split(files: list[Path]) -> Split:
+        labels = Labels.from_lists(
+            np.concatenate([numbers_of[file] for file in files]),
+            np.concatenate([[0], np.cumsum(np.concatenate([read[file].counts for file in files]))]),
+        )
+        return Split(_rows(files, root, chosen.image), labels)
+
+    return split(train), split(val) if val else None, names
 
 
-def _read_split(paths: list[Path], names: tuple[str, ...] | None, root: Path) -> Split:
-    groups, values, lengths = [], [], []
-    image = ""
+def _rows(paths: list[Path], root: Path, image: str) -> Rows:
+    """The images of one split."""
+    groups: list[tuple[int, int, int]] = []
+    beside: dict[int, str] = {}
+    before = 0
     for number, path in enumerate(paths):
         file = _open_file(path)
-        image, label = _columns(file.schema_arrow, path)
-        groups += [(number, group, file.metadata.row_group(group).num_rows) for group in range(file.num_row_groups)]
-        flat, counts = _read_labels(file, label, path, names)
-        values.append(flat)
-        lengths.append(counts)
-    if not sum(rows for *_, rows in groups):
+        for group in range(file.num_row_groups):
+            for row, name in _files_of_rows(file, group, image, path, root):
+                beside[before + row] = name
+            groups.append((number, group, file.metadata.row_group(group).num_rows))
+            before += groups[-1][2]
+    if not before:
         raise UserError(f"{paths[0]} has no rows. Give files with images.")
-    starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    return Split(Rows(paths, root, image, groups), Labels.from_lists(np.concatenate(values), starts))
+    if beside:
+        note_of_data(f"{root}: {len(beside)} of {before} images are read from the files that their rows name")
+        if len(beside) == before and not any((root / name).exists() for name in beside.values()):
+            raise UserError(
+                f"the rows of {paths[0]} hold no images but the names of files, and none of these is there, "
+                f"such as {root / next(iter(beside.values()))}. Put the files there, or choose another column: "
+                f"--data.columns image=NAME."
+            )
+    return Rows(paths, root, image, groups, beside)
+
+
+def _files_of_rows(file: pq.ParquetFile, group: int, column: str, path: Path, root: Path) -> list[tuple[int, str]]:
+    """The rows of a group that have no bytes but name a file: (row, path below the root)."""
+    content, name = image_leaves(file.schema_arrow, column)
+    facts = file.metadata.row_group(group)
+    leaves = {facts.column(n).path_in_schema: facts.column(n).statistics for n in range(facts.num_columns)}
+    known = leaves.get(content or "")
+    if name is None or (known is not None and known.has_null_count and known.null_count == 0):
+        return []
+    places = list(range(facts.num_rows))
+    if content is not None:
+        places = np.flatnonzero(_leaf(file, group, content, path).is_null().to_numpy()).tolist()
+    names = _leaf(file, group, name, path).to_pylist() if places else []
+    return [(row, _below(names[row], path, root)) for row in places if names[row]]
+
+
+def _below(name: str, path: Path, root: Path) -> str:
+    """A file that a row names, as a path below the root. Raises `UserError` for one outside: what others wrote into a
+    data set must not choose which files of this machine are read."""
+    place = os.path.normpath(os.path.join(os.path.abspath(path.parent), name))
+    for top in (os.path.abspath(root), os.path.realpath(root)):
+        if place.startswith(top.rstrip(os.sep) + os.sep) and "\0" not in name:
+            return os.path.relpath(place, top)
+    raise UserError(
+        f"{path} names the file {name!r}, which lies outside of {root}. Only files in the data's folder are read: move "
+        f"them there, and give paths from {path.parent}."
+    )
+
+
+def _leaf(file: pq.ParquetFile, group: int, leaf: str, path: Path) -> pa.ChunkedArray:
+    """One column of a row group, or one field of a column of structs. What lies beside it is not read."""
+    import pyarrow as pa
+
+    try:
+        column = file.read_row_group(group, columns=[leaf], use_threads=False).column(0)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"cannot read row group {group} of {path}: {error}. Download the file again.") from error
+    if leaf in file.schema_arrow.names:
+        return column
+    return pa.chunked_array([chunk.field(0) for chunk in column.chunks], type=column.type.field(0).type)
 
 
 def _open_file(path: Path) -> pq.ParquetFile:
@@ -164,68 +241,24 @@ def _open_file(path: Path) -> pq.ParquetFile:
         raise UserError(f"cannot read {path} as parquet: {error}. Download the file again, or remove it.") from error
 
 
-def _columns(schema: pa.Schema, path: Path) -> tuple[str, str]:
-    """The names of the image and the label column."""
-    image = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
-    label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
-    if image is None or label is None or _bytes_leaf(schema, image) is None:
-        raise UserError(
-            f"{path} has the columns {', '.join(f'{field.name}: {field.type}' for field in schema)}. Expected "
-            f"`image` (a struct with `bytes`, or binary) and `label` (an integer, or a list of integers)."
-        )
-    return image, label
+def _read_labels(path: Path, column: str | None) -> FileLabels:
+    file = _open_file(path)
+    if column is None:
+        return no_labels(path, file.metadata.num_rows)
+    return labels_of(file.read(columns=[column], use_threads=False).column(0).combine_chunks(), path)
 
 
-def _bytes_leaf(schema: pa.Schema, column: str) -> str | None:
-    """The dotted name of the column that holds the encoded bytes; None where there is none."""
-    import pyarrow.types as types
-
-    kind = schema.field(column).type
-    if types.is_struct(kind):
-        return f"{column}.bytes" if kind.get_field_index("bytes") >= 0 else None
-    return column if types.is_binary(kind) or types.is_large_binary(kind) else None
-
-
-def _read_labels(
-    file: pq.ParquetFile, column: str, path: Path, names: tuple[str, ...] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Flat labels, and how many each row has. Raises `UserError` for what is not a class number."""
-    import pyarrow.compute as pc
-    import pyarrow.types as types
-
-    labels = file.read(columns=[column], use_threads=False).column(0).combine_chunks()
-    lists = types.is_list(labels.type) or types.is_large_list(labels.type)
-    counts = pc.list_value_length(labels).fill_null(0).to_numpy(False) if lists else np.ones(len(labels), np.int64)
-    flat = pc.list_flatten(labels) if lists else labels
-    row_of = np.repeat(np.arange(len(labels)), counts)
-    if not types.is_integer(flat.type):
-        raise UserError(f"{path} has labels of type {labels.type}, expected integers or lists of integers.")
-    signed = flat.cast("int64", safe=False)  # a number beyond int64 turns negative, which is refused below
-    values = signed.fill_null(-1).to_numpy(zero_copy_only=False)
-    if (counts == 0).any():
-        raise UserError(f"row {int(np.argmin(counts))} of {path} has an empty list of labels, expected at least one.")
-    wrong = (values < 0) | (values >= (len(names) if names else np.iinfo(np.int64).max))
-    if wrong.any():
-        place = int(wrong.argmax())
-        given = flat[place].as_py()
-        wanted = f"0 to {len(names) - 1}, as its metadata names {len(names)} classes" if names else "0 or more"
-        raise UserError(
-            f"row {row_of[place]} of {path} has the label {given}, out of range: expected {wanted}. Fix the file, or "
-            f"omit it if its labels are secret."
-        )
-    return values, counts
-
-
-def _agreed_names(paths: list[Path]) -> tuple[str, ...] | None:
+def _agreed_names(schemas: Mapping[Path, pa.Schema], label: str | None) -> tuple[str, ...] | None:
     """The class names that all files give, None where none does. Raises `UserError` where two files disagree."""
-    found = [_class_names(_open_file(path).schema_arrow) for path in paths]
-    for path, names in zip(paths, found, strict=True):
-        if names != found[0]:
+    found = {path: class_names(schema, label) for path, schema in schemas.items()}
+    first, expected = next(iter(found.items()))
+    for path, names in found.items():
+        if names != expected:
             raise UserError(
-                f"{paths[0]} and {path} disagree on the classes: {_listed(found[0])}, and {_listed(names)}. Expected "
+                f"{first} and {path} disagree on the classes: {_listed(expected)}, and {_listed(names)}. Expected "
                 f"the same names in the same order in all files. Give files of one data set, or fix their metadata."
             )
-    return found[0]
+    return expected
 
 
 def _listed(names: tuple[str, ...] | None) -> str:
@@ -234,17 +267,10 @@ def _listed(names: tuple[str, ...] | None) -> str:
     return f"{len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
 
 
-def _class_names(schema: pa.Schema) -> tuple[str, ...] | None:
-    """The class names in the hub's metadata, of a label or of a list of labels; None where there are none."""
+def _state(path: Path, name: str) -> str:
+    """A file's name, size and time of change; zeros for one that is not there: reading it will say so."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError, RecursionError):
-        return None
-    known = features if isinstance(features, dict) else {}
-    feature = next((known[name] for name in LABEL_COLUMNS if name in known), None)
-    while isinstance(feature, list) and feature:
-        feature = feature[0]
-    while isinstance(feature, dict) and "names" not in feature and "feature" in feature:
-        feature = feature["feature"]
-    names = feature.get("names") if isinstance(feature, dict) else None
-    return tuple(map(str, names)) if names and isinstance(names, (list, dict)) else None
+        found = path.stat()
+    except OSError:
+        return f"{name} 0 0"
+    return f"{name} {found.st_size} {found.st_mtime_ns}"

@@ -34,6 +34,7 @@ PREPARABLE: Registry[PreparableSource] = Registry(
         "arrays": "biggan.data.sources.arrays:ARRAYS",
         "cifar": "biggan.data.sources.cifar:CIFAR",
         "webdataset": "biggan.data.sources.webdataset:WEBDATASET",
+        "hdf5": "biggan.data.sources.hdf5:HDF5",
     }
 )
 """Kind -> source."""
@@ -42,6 +43,7 @@ ARCHIVE_FAULTS = (*ZIP_FAULTS, OSError, EOFError, RuntimeError, zlib.error)
 """What is raised while an archive that is damaged, encrypted or gone is opened and read."""
 
 STYLEGAN_LABELS = "dataset.json"
+HDF5_ENDINGS = (".hdf5", ".h5", ".he5")
 _UNREAD = {
     ".mdb": "an LMDB database: export its images into a folder, one sub-folder per class",
     ".lmdb": "an LMDB database: export its images into a folder, one sub-folder per class",
@@ -49,8 +51,6 @@ _UNREAD = {
     ".tgz": "a compressed tar archive: unpack it, one sub-folder per class",
     ".rar": "a RAR archive: unpack it, one sub-folder per class",
     ".7z": "a 7z archive: unpack it, one sub-folder per class",
-    ".hdf5": "an HDF5 file: save its images and labels with numpy.savez('data.npz', images=..., labels=...)",
-    ".h5": "an HDF5 file: save its images and labels with numpy.savez('data.npz', images=..., labels=...)",
     ".mat": "a MATLAB file: save its images and labels with numpy.savez('data.npz', images=..., labels=...)",
 }
 
@@ -71,12 +71,16 @@ def preparable_kind(path: Path) -> str | None:
         return "arrays"
     if ending == ".tar":
         return "webdataset"
+    if ending in HDF5_ENDINGS:
+        return "hdf5"
     if ending == ".zip":
         return _kind_of_zip(path)
     return None
 
 
 def _kind_of_folder(path: Path) -> str | None:
+    if (only_file := file_of_arrays(path)) != path:
+        return preparable_kind(only_file)
     names = {child.name for child in path.iterdir()} if _is_readable(path) else set()
     if STYLEGAN_LABELS in names:
         return "stylegan"
@@ -90,6 +94,17 @@ def _kind_of_folder(path: Path) -> str | None:
     if len(endings) == 1 and (only := endings.pop()) in _UNREAD:  # nothing else is there
         raise UserError(f"{path} holds {_UNREAD[only]}.")
     return None
+
+
+def file_of_arrays(path: Path) -> Path:
+    """The file of arrays that a folder holds: images.npy, or one .npz or HDF5 file alone; else `path` itself."""
+    if not path.is_dir() or not _is_readable(path):
+        return path
+    names = {child.name for child in path.iterdir() if not child.name.startswith(".")}
+    if "images.npy" in names and not names & {"manifest.json", "origins.npy"}:  # which packed data has beside it
+        return path / "images.npy"
+    alone = len(names) == 1 and next(iter(names)).lower().endswith((".npz", *HDF5_ENDINGS))
+    return path / names.pop() if alone else path
 
 
 def _is_readable(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +20,13 @@ class DataSource:
     """How images are opened.
 
     `open(path, resolution)` gives the training images, the validation images where the data has such a split, and the
-    classes' names. A source without files comes with its package, and is given an empty path.
+    classes' names. A source without files comes with its package, and is given an empty path. One whose images and
+    labels lie in named columns also has `open_columns(path, resolution, columns)`, for `data.columns`.
     """
 
     open: Callable[[Path, int], Opened]
     has_files: bool = True
+    open_columns: Callable[[Path, int, Mapping[str, str]], Opened] | None = None
 
 
 SOURCES: Registry[DataSource] = Registry(

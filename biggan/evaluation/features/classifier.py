@@ -70,7 +70,7 @@ def trained_classifier(train: Images, classes: int, report: Callable[[str], None
         began = time.monotonic()
         fit(network, train)
         cache.store_cached(entry, network.state_dict())
-        right = "" if val is None else f"; accuracy {accuracy(network, val):.1%} on {len(val):,} validation images"
+        right = "" if not val else f"; accuracy {accuracy(network, val):.1%} on {len(val):,} validation images"
         report(f"trained in {time.monotonic() - began:.1f} s{right}; kept in {cache.cache_folder()}")
     else:
         network.load_state_dict(tensors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +154,63 @@ def test_a_folder_of_no_layout_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert import_main([str(tmp_path), "--out", str(tmp_path / "run")]) == 2
     assert f"Is it {tmp_path}/in?" in " ".join(capsys.readouterr().err.split())
     assert import_main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")]) == 2
+
+
+@pytest.fixture
+def averaged(theirs: Path, images: Path, tmp_path: Path) -> Path:
+    """A run of the average alone, with its data."""
+    (tmp_path / "average").mkdir()
+    for name in ("G_ema.pth", "state_dict.pth"):
+        shutil.copy(theirs / name, tmp_path / "average" / name)
+    run = tmp_path / "averaged"
+    assert import_main([str(tmp_path / "average"), "--out", str(run), f"--data.path={images}"]) == 0
+    return run
+
+
+def test_what_is_next_names_the_data_only_where_it_is_missing(
+    theirs: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert import_main([str(theirs), "--out", str(tmp_path / "a"), f"--data.path={images}"]) == 0
+    assert "DATA" not in capsys.readouterr().out
+    assert import_main([str(theirs), "--out", str(tmp_path / "b")]) == 0
+    assert capsys.readouterr().out.count(" DATA") == 3
+
+
+def test_a_generator_alone_is_scanned_and_sampled(
+    averaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert spectra_main(["scan", str(averaged / "checkpoints/step-00000007.safetensors")]) == 0
+    assert "G_ema.blocks.0.conv1" in capsys.readouterr().out
+    line = ["--ckpt", str(averaged), "--standing-passes=1", "--per-class=1", "--out", str(tmp_path / "grid.png")]
+    assert sample_main(line) == 0
+
+
+def test_what_a_generator_alone_cannot_do_is_said(
+    theirs: Path, averaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    full, bare = tmp_path / "full", tmp_path / "bare"
+    assert import_main([str(theirs), "--out", str(full), f"--data.path={tmp_path / 'images'}"]) == 0
+    assert import_main([str(theirs), "--out", str(bare), "--no-optimizers"]) == 0
+    state = "checkpoints/step-00000007.safetensors"
+    out = ["--steps=1", "--out", str(tmp_path / "branch"), "--quiet"]
+    for line, words in (
+        (["--ckpt", str(averaged), "--lr", "G=x2"], "cannot be trained on: it was imported without G, D,"),
+        (["--ckpt", str(averaged), "--reinit", "D"], "cannot be trained on"),
+        (["--ckpt", str(averaged), "--average-as-G", "keep"], "cannot be trained on"),
+        (["--ckpt", str(full), "--weights", f"G={averaged / state}"], "holds no G, but G_ema. Choose a checkpoint"),
+        (["--ckpt", str(full), "--weights", f"D={averaged / state}"], "holds no D, but G_ema. Choose a checkpoint"),
+        (["--ckpt", str(full), "--weights", f"G={bare / state}"], "holds no moments of G's Adam. Give moments: zero"),
+    ):
+        assert intervene_main([*line, *out]) == 2
+        assert words in " ".join(capsys.readouterr().err.split())
+        assert not (tmp_path / "branch").exists()
+    weights = f"{{network: G, file: {bare / state}, moments: zero}}"
+    assert intervene_main(["--ckpt", str(full), "--weights", weights, *out]) == 0
+
+
+@pytest.mark.slow
+def test_a_generator_alone_is_scored_on_data_with_few_validation_images(averaged: Path, tmp_path: Path) -> None:
+    line = ["--ckpt", str(averaged), "--samples=64", "--standing-passes=1", "--out", str(tmp_path / "scores")]
+    assert eval_main(line) == 0  # no class has two validation images
+    (table,) = (tmp_path / "scores").glob("*.json")
+    assert [row["of"] for row in json.loads(table.read_text())["real"]] == ["real train"]

@@ -134,7 +134,7 @@ def test_headers_are_read_at_the_start_and_again_only_where_a_file_changed(
 ) -> None:
     read: list[int] = []
     original = headers._why_broken
-    monkeypatch.setattr(headers, "_why_broken", lambda files, n: read.append(n) or original(files, n))
+    monkeypatch.setattr(headers, "_why_broken", lambda files, n, most: read.append(n) or original(files, n, most))
     assert train(photos, tmp_path / "a", "--steps=1") == 0
     assert len(read) == 36
     read.clear()

@@ -37,7 +37,7 @@ def start(*arguments: object, decode: Callable[[bytes], object] | None = None, c
         signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit that it is ignored
         prepare_module.CHUNK_BYTES = 3 * 8 * 8 * chunk
         if decode is not None:
-            encoded_module.decode = decode  # type: ignore[assignment]
+            encoded_module.decode = lambda data, most=None: decode(data)  # type: ignore[assignment]
         sys.exit(run(*arguments))
 
     process = multiprocessing.get_context("fork").Process(target=body)

@@ -253,6 +253,18 @@ def test_images_without_classes_are_one_class(tmp_path: Path) -> None:
     assert f"{tmp_path}/split/test is not used" in said
 
 
+def test_a_validation_split_without_training_images_is_no_class(tmp_path: Path) -> None:
+    write_images(tmp_path / "a/val/cat", pixels(3))
+    with pytest.raises(UserError, match=f"has val and no train folder.*give {tmp_path}/a/val to train on that"):
+        opened(tmp_path / "a")
+    assert opened(tmp_path / "a/val")[2] == ("cat",)
+    write_images(tmp_path / "b/test", pixels(3))
+    write_images(tmp_path / "b/control", pixels(3))
+    _, _, classes, said = opened(tmp_path / "b")
+    assert classes == ("control", "test")
+    assert "b/test is a class: there is no train folder beside it" in said
+
+
 def test_a_name_is_the_same_however_unicode_writes_it(tmp_path: Path) -> None:
     composed, apart = (unicodedata.normalize(form, "B\u00e4r") for form in ("NFC", "NFD"))
     write_images(tmp_path / "a/train" / composed, pixels(3))
@@ -265,6 +277,25 @@ def test_a_name_is_the_same_however_unicode_writes_it(tmp_path: Path) -> None:
         train, _, classes, said = opened(tmp_path / "b")
         assert (len(train), len(classes)) == (5, 1)
         assert "are one class" in said
+
+
+def test_a_folder_of_arrays_is_read_as_its_file(tmp_path: Path) -> None:
+    images, folder = pixels(6), tmp_path / "set"
+    folder.mkdir()
+    np.save(folder / "images.npy", images)
+    np.save(folder / "labels.npy", np.arange(6) % 3)
+    train, _, classes, said = opened(folder)
+    assert (train.labels.tolist(), classes, said) == ([0, 1, 2, 0, 1, 2], ("0", "1", "2"), "")
+    assert np.array_equal(train.pixels([4])[0], images[4])
+    assert data_main(["prepare", str(folder), "--resolution", "16", "--out", str(tmp_path / "out")]) == 0
+    with pytest.raises(UserError, match=f"biggan-data prepare {folder}"):
+        open_data("auto", str(folder), 16)
+    (tmp_path / "out/manifest.json").unlink()  # packed data that lost its manifest is not taken for arrays
+    with pytest.raises(UserError, match=r"no manifest\.json, so it is incomplete"):
+        open_data("auto", str(tmp_path / "out"), 16)
+    (tmp_path / "zipped").mkdir()
+    np.savez(tmp_path / "zipped/all.npz", images=images, labels=np.arange(6) % 3)
+    assert opened(tmp_path / "zipped")[2] == ("0", "1", "2")
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:200], lambda data: data[:150] + b"?" + data[151:]])
@@ -302,12 +333,12 @@ def test_labels_out_of_range_are_named(tmp_path: Path) -> None:
 
 def test_a_folder_of_nothing_but_an_unread_format(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
-    (tmp_path / "set/train.h5").write_bytes(b"\x89HDF")
+    (tmp_path / "set/train.mat").write_bytes(b"MATLAB 5.0")
     with pytest.raises(UserError, match=r"numpy\.savez"):
         opened(tmp_path / "set")
 
 
-@pytest.mark.parametrize("name", ["data.mdb", "set.tar.gz", "set.h5", "set.tfrecord", "set.zip"])
+@pytest.mark.parametrize("name", ["data.mdb", "set.tar.gz", "set.mat", "set.tfrecord", "set.zip"])
 def test_formats_that_are_not_read_are_refused_with_what_to_do(name: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / name, "w") as archive:
         archive.writestr("cat/0.png", b"x")
@@ -328,9 +359,25 @@ def test_inspect_says_what_is_there_and_the_command(tmp_path: Path, capsys: pyte
     assert "modes: PNG RGB (5)" in said
     assert "dog/broken.png: not an image" in said
     assert "left out 1 files" in said
-    assert f"--data.path {tmp_path}/set --model.resolution 32 --model.classes 2" in said
+    assert f"--data.path {tmp_path}/set --model.resolution 32 --data.on_broken skip\n" in said
     np.savez(tmp_path / "set.npz", images=pixels(4), labels=np.arange(4))
     assert data_main(["inspect", str(tmp_path / "set.npz")]) == 0
     said = capsys.readouterr().out
     assert f"biggan-data prepare {tmp_path}/set.npz --resolution 16 --out set-16" in said
     assert data_main(["inspect", str(tmp_path / "nowhere")]) == 2
+
+
+def test_inspect_of_broken_images_gives_a_command_that_works_or_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_images(tmp_path / "set/cat", pixels(3, 40))
+    write_images(tmp_path / "set/dog", pixels(3, 40))
+    (tmp_path / "set/dog/00.png").write_bytes(b"not a picture")
+    assert data_main(["inspect", str(tmp_path / "set")]) == 0
+    assert "--model.resolution 32 --data.on_broken skip\n" in capsys.readouterr().out
+    for file in (tmp_path / "set").rglob("*.png"):
+        file.write_bytes(b"not a picture")
+    assert data_main(["inspect", str(tmp_path / "set")]) == 0
+    said = capsys.readouterr().out
+    assert "None of these images can be read, so there is nothing to train on." in said
+    assert "biggan-train" not in said

@@ -223,7 +223,7 @@ def test_a_file_that_is_gone_and_a_row_without_bytes(tmp_path: Path) -> None:
     blobs = [encode(picture(0)), None, encode(picture(1)), encode(picture(2))]
     write_parquet(tmp_path / "rows" / "train.parquet", [0, 0, 0, 0], blobs=blobs)
     write_parquet(tmp_path / "rows" / "test.parquet", [0])
-    with pytest.raises(UserError, match=r"row 1 of \S*train.parquet is broken: the row has no image bytes"):
+    with pytest.raises(UserError, match=r"row 1 of \S*train.parquet \(1.png\) is broken: the row has no image bytes"):
         open_source(configuration(tmp_path / "rows", 1)).train.pixels([1])
 
 
