@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -59,8 +60,8 @@ def _prepare(arguments: argparse.Namespace) -> int:
     classes = len(manifest["classes"])
     print("next:")
     print(
-        f"  biggan-train --data.source packed --data.path {out} --model.resolution {arguments.resolution} "
-        f"--model.classes {classes}"
+        f"  biggan-train --data.source packed --data.path {shlex.quote(str(out))} "
+        f"--model.resolution {arguments.resolution} --model.classes {classes}"
     )
     return EXIT_DONE
 

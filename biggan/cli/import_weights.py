@@ -11,6 +11,7 @@ from biggan.errors import UserError
 
 if TYPE_CHECKING:
     import argparse
+import shlex
 
     from biggan.importing.foreign import ForeignCheckpoint
     from biggan.importing.writing import Imported
@@ -63,10 +64,10 @@ def _say(made: Imported, found: ForeignCheckpoint) -> None:
         print("\n".join(f"  --{name} {_shown(value)}" for name, value in made.assumed.items()))
     print("what is different from the program that trained it (also in run.json):")
     print("\n".join(f"  - {sentence}" for sentence in found.differences))
-    run = made.run.path
+    run, checkpoint = shlex.quote(str(made.run.path)), shlex.quote(str(made.checkpoint))
     lines = [
         f"biggan-sample --ckpt {run}",
-        f"spectra scan {made.checkpoint}",
+        f"spectra scan {checkpoint}",
         f"biggan-eval --ckpt {run} --data-path DATA",
     ]
     if made.trains:

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,16 +190,18 @@ def _run(session: Session, notify: Notify | None, *, quiet: bool) -> int:
     from biggan.run.assemble import train_session
     from spectra.cli.output import unbreakable_output
 
+    began = time.monotonic()
     status = train_session(session, quiet=quiet, further=[notify] if notify else [])
     if not is_main():
         return EXIT_OF[status]
     with unbreakable_output(everything=True):  # the exit code says what became of the training
-        _say_the_end(session, status, quiet=quiet)
+        _say_the_end(session, status, time.monotonic() - began, quiet=quiet)
     return EXIT_OF[status]
 
 
-def _say_the_end(session: Session, status: str, *, quiet: bool) -> None:
+def _say_the_end(session: Session, status: str, seconds: float, *, quiet: bool) -> None:
     from biggan.run.ending import own_features, why_stopped
+    from biggan.run.outline import closing
 
     run = session.run
     if status == "interrupted":
@@ -207,29 +210,7 @@ def _say_the_end(session: Session, status: str, *, quiet: bool) -> None:
     elif status == "stopped":
         print(why_stopped(run))
     elif not quiet:
-        _summary(session)
-
-
-def _summary(session: Session) -> None:
-    run, step = session.run, session.state.step
-    checkpoint = run.checkpoints / f"step-{step:08d}.safetensors"
-    places = {
-        "samples": run.samples / f"step-{step:08d}.png",
-        "checkpoint": checkpoint,
-        "best": run.checkpoints / "best.safetensors",
-        "record": run.path / "records",
-        "events": run.path / "events.jsonl",
-    }
-    print(f"finished at step {step}.")
-    for name, path in places.items():
-        if path.exists():
-            print(f"  {name:<12}{path}")
-    config = session.config
-    truncation = " --truncation 0.5" if config.latents.distribution == "normal" else ""  # others cannot be truncated
-    print("next:")
-    print(f"  biggan-sample --ckpt {checkpoint}{truncation}")
-    print(f"  biggan-eval --ckpt {checkpoint}")
-    print(f"  spectra plot {run.path}" if config.monitor == "spectra" else f"  spectra events {run.path}")
+        print("\n".join(closing(session, seconds)))
 
 
 def _size(count: int) -> str:

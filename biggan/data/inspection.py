@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,10 +58,10 @@ class Inspection:
         resolution, classes = self.resolution(), len(self.classes)
         train = f"--model.resolution {resolution} --model.classes {classes}"
         if self.is_trained_on:
-            return [f"biggan-train --data.source auto --data.path {self.path} {train}"]
-        out = f"{self.path.name.partition('.')[0]}-{resolution}"
+            return [f"biggan-train --data.source auto --data.path {shlex.quote(str(self.path))} {train}"]
+        out = shlex.quote(f"{self.path.name.partition('.')[0]}-{resolution}")
         return [
-            f"biggan-data prepare {self.path} --resolution {resolution} --out {out}",
+            f"biggan-data prepare {shlex.quote(str(self.path))} --resolution {resolution} --out {out}",
             f"biggan-train --data.source packed --data.path {out} {train}",
         ]
 

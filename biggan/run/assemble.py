@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import cast
 
-from biggan.distributed.ranks import is_main, world_size
+from biggan.distributed.ranks import is_main
 from biggan.observers.discriminator_view import DiscriminatorView
 from biggan.observers.evaluation import Evaluation
 from biggan.observers.extension import register
@@ -14,6 +14,7 @@ from biggan.observers.progress import Progress
 from biggan.observers.sample_grids import SampleGrids
 from biggan.observers.tensorboard import TensorBoard
 from biggan.run.checkpoint import saved_steps
+from biggan.run.outline import opening
 from biggan.run.retention import CheckpointStore
 from biggan.run.session import Session
 from biggan.training.observer import Observer
@@ -35,11 +36,7 @@ def _train(session: Session, *, quiet: bool, until: int | None, further: Sequenc
     config, run = session.config, session.run
     observers = _observers(session, further, quiet=quiet) if is_main() else []
     if is_main() and not quiet:
-        for note in session.notes:
-            print(note)
-        threads = "1 thread" if config.threads == 1 else f"{config.threads} threads"
-        ranks = "" if world_size() == 1 else f"{world_size()} processes, each "
-        print(f"training in {run.path} on {ranks}{config.device}, {threads}, up to step {config.steps}", flush=True)
+        print("\n".join([*session.notes, *opening(session)]), flush=True)
     return Trainer(config, session.state, session.source, run, observers).train(until)
 
 
@@ -52,10 +49,10 @@ def _observers(session: Session, further: Sequence[Observer], *, quiet: bool) ->
     config = session.config
     monitor = _monitor(session)
     observers: list[Observer] = [
+        SampleGrids(),  # first: what it draws before the first step need not wait for an evaluation's features
         Evaluation((lambda text: None) if quiet else print),  # before those who act upon its events
         cast(Observer, monitor),  # has an observer's methods, without depending on this package
         DiscriminatorView(monitor.log),
-        SampleGrids(),
         CheckpointStore(),
     ]
     if config.tensorboard.every:
