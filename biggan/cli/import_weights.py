@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,6 @@ from biggan.errors import UserError
 
 if TYPE_CHECKING:
     import argparse
-import shlex
 
     from biggan.importing.foreign import ForeignCheckpoint
     from biggan.importing.writing import Imported

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SHOWN = ("non_finite", "first_non_finite", "spike", "alarm", "recovered", "notify_failed")
 
-WIDE = 100
+WIDE_TERMINAL = 100
 """Columns of a terminal from which on the last checkpoint is shown too."""
 
 
@@ -49,7 +49,7 @@ class Progress(Observer):
             left = clock((self.total - step) / rate)
             return "  ".join([f"step {step}/{self.total}", f"{rate:.1f} steps/s", f"{left} left", *parts])
 
-        wide = shutil.get_terminal_size().columns >= WIDE
+        wide = shutil.get_terminal_size().columns >= WIDE_TERMINAL
         self.display.show(step, f"{rate:.1f}/s", line, "  ".join(parts if wide else parts[:-1]))
 
     def _fid(self) -> list[str]:

@@ -145,6 +145,7 @@ BAD = [
         ["--model.attention_G", "16"],
         "model.attention_G is '16', expected a list of whole numbers such as [32,64], or null",
     ),
+    (["--device", "mps"], "PyTorch has no float64 on Apple's GPUs (mps)"),
     (["--model.ch_G", "x"], "model.ch_G is 'x', expected a whole number, or null"),
 ]
 
