@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -188,29 +187,13 @@ def _bytes(text: str) -> int:
 def _run(session: Session, notify: Notify | None, *, quiet: bool) -> int:
     from biggan.distributed.ranks import is_main
     from biggan.run.assemble import train_session
-    from spectra.cli.output import unbreakable_output
+    from biggan.run.outline import say_the_end
 
     began = time.monotonic()
     status = train_session(session, quiet=quiet, further=[notify] if notify else [])
-    if not is_main():
-        return EXIT_OF[status]
-    with unbreakable_output(everything=True):  # the exit code says what became of the training
-        _say_the_end(session, status, time.monotonic() - began, quiet=quiet)
+    if is_main():
+        say_the_end(session, status, time.monotonic() - began, quiet=quiet)
     return EXIT_OF[status]
-
-
-def _say_the_end(session: Session, status: str, seconds: float, *, quiet: bool) -> None:
-    from biggan.run.ending import own_features, why_stopped
-    from biggan.run.outline import closing
-
-    run = session.run
-    if status == "interrupted":
-        again = shlex.join(["biggan-train", "--resume", str(run.path), *own_features(session.config)])
-        print(f"interrupted; step {session.state.step} is saved. To go on:\n  {again}")
-    elif status == "stopped":
-        print(why_stopped(run))
-    elif not quiet:
-        print("\n".join(closing(session, seconds)))
 
 
 def _size(count: int) -> str:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from biggan.distributed.ranks import world_size
 from biggan.observers.display import clock
 from biggan.run.checkpoint import all_checkpoints
+from biggan.run.ending import own_features, why_stopped
+from spectra.cli.output import unbreakable_output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +37,20 @@ def opening(session: Session) -> list[str]:
     if config.tensorboard.every:
         lines.append(f"  TensorBoard {tensorboard_command(session)}")
     return lines
+
+
+def say_the_end(session: Session, status: str, seconds: float, *, quiet: bool = False) -> None:
+    """Print how training ended, by what `Trainer.train` returned, and how to go on. Output that nobody reads is
+    dropped. With `quiet` only where it did not finish."""
+    run = session.run
+    with unbreakable_output(everything=True):
+        if status == "interrupted":
+            again = shlex.join(["biggan-train", "--resume", str(run.path), *own_features(session.config)])
+            print(f"interrupted; step {session.state.step} is saved. To go on:\n  {again}")
+        elif status == "stopped":
+            print(why_stopped(run))
+        elif not quiet:
+            print("\n".join(closing(session, seconds)))
 
 
 def closing(session: Session, seconds: float) -> list[str]:

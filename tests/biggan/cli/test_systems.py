@@ -60,7 +60,8 @@ sys.modules["fcntl"] = sys.modules["resource"] = None
 from biggan.cli import data, evaluate, import_weights, sample, train
 from interventions.cli import main
 sys.platform = "win32"
-commands = [data.data_main, evaluate.eval_main, import_weights.import_main, sample.sample_main, train.train_main, main.main]
+commands = [data.data_main, evaluate.eval_main, import_weights.import_main, sample.sample_main]
+commands += [train.train_main, main.main]
 sys.exit(0 if [command([]) for command in commands] == [2] * len(commands) else 1)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
