@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from biggan.run.directory import RunDirectory
     from biggan.training.trainer import Trainer
 
-LOSSES, FID, SAMPLES = "1-loss", "2-FID", "3-samples"
+LOSS_GROUP, FID_GROUP, SAMPLES_TAG = "1-loss", "2-FID", "3-samples"
 
 
 class TensorBoard(Observer):
@@ -63,7 +63,7 @@ class TensorBoard(Observer):
 
             assert self.writer is not None
             with Image.open(grid) as image:
-                self.writer.add_image(SAMPLES, np.asarray(image), step, dataformats="HWC")
+                self.writer.add_image(SAMPLES_TAG, np.asarray(image), step, dataformats="HWC")
 
 
 def open_log(run: RunDirectory, step: int) -> SummaryWriter:
@@ -79,7 +79,7 @@ def tag_of(name: str) -> str:
     """What a scalar of the record is called in TensorBoard: losses and FIDs come first there."""
     kind, _, rest = name.partition("/")
     if kind == "loss":
-        return f"{LOSSES}/{rest}"
+        return f"{LOSS_GROUP}/{rest}"
     if kind == "eval" and rest.endswith("/fid"):
-        return f"{FID}/{'average' if rest.startswith('ema/') else rest.removesuffix('/fid')}"
+        return f"{FID_GROUP}/{'average' if rest.startswith('ema/') else rest.removesuffix('/fid')}"
     return name

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectra.draw.bursts import without_bursts
 from spectra.draw.charts import SCALAR_CHARTS, charts_of
 from spectra.extensions import load_extensions
 
@@ -116,7 +117,7 @@ class Panels:
         charts = charts_of(self.probes, "spectra")
         if not charts:
             return
-        frames = load(self.run)
+        frames = without_bursts(load(self.run))
         for network in set(frames["spectra"].network) & set(self.networks):
             file = io.BytesIO()
             figure = network_rows(frames, [network], charts)
