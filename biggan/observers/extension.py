@@ -12,7 +12,7 @@ from spectra.detect.registry import DETECTORS, find_detectors
 from spectra.draw.charts import MARKED_EVENTS, SCALAR_CHARTS
 from spectra.networks.checkpoint_files import FORMATS
 
-FID_TAG = "2-FID/.*"
+FID_TAG = "1-training/FID_.*"
 """What TensorBoard calls the FIDs (`biggan.observers.tensorboard`)."""
 
 

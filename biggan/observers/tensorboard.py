@@ -1,6 +1,6 @@
 """A run's scalars, scores and sample grids in TensorBoard, in addition to `spectra.draw.panels`.
 
-TensorBoard opens on its tags in alphabetical order, so what one looks at first is numbered.
+TensorBoard groups tags by what is before the slash, sorts the groups, and opens the first two: these are numbered.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from biggan.run.directory import RunDirectory
     from biggan.training.trainer import Trainer
 
-LOSS_GROUP, FID_GROUP, SAMPLES_TAG = "1-loss", "2-FID", "3-samples"
+TRAINING, SAMPLES_TAG = "1-training", "2-pictures/samples"
 
 
 class TensorBoard(Observer):
@@ -79,7 +79,7 @@ def tag_of(name: str) -> str:
     """What a scalar of the record is called in TensorBoard: losses and FIDs come first there."""
     kind, _, rest = name.partition("/")
     if kind == "loss":
-        return f"{LOSS_GROUP}/{rest}"
+        return f"{TRAINING}/loss_{rest}"
     if kind == "eval" and rest.endswith("/fid"):
-        return f"{FID_GROUP}/{'average' if rest.startswith('ema/') else rest.removesuffix('/fid')}"
+        return f"{TRAINING}/FID_{'average' if rest.startswith('ema/') else rest.removesuffix('/fid')}"
     return name

@@ -33,7 +33,7 @@ def opening(session: Session) -> list[str]:
         f"held out), {side}x{side}, {config.model.classes:,} classes"
     )
     if config.samples.every:
-        lines.append(f"  samples     {shlex.quote(str(run.samples))}: {_when(config)}")
+        lines.append(f"  samples     {shlex.quote(str(run.samples))}: {_when(config, session.state.step)}")
     if config.tensorboard.every:
         lines.append(f"  TensorBoard {tensorboard_command(session)}")
     return lines
@@ -114,8 +114,9 @@ def _fid_in_words(scores: Scores) -> str:
     return f"{shown}; at step {max(step for step, _ in scores.values())}"
 
 
-def _when(config: Config) -> str:
-    early = sorted({one for one in config.samples.early if one <= config.steps})
+def _when(config: Config, begin: int) -> str:
+    """When grids will be drawn from step `begin` on."""
+    early = sorted({one for one in config.samples.early if begin < one <= config.steps or one == begin == 0})
     if not early:
         return f"a grid every {config.samples.every} steps"
     which = f"step {early[0]}" if len(early) == 1 else f"steps {', '.join(map(str, early[:-1]))} and {early[-1]}"

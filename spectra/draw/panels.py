@@ -26,8 +26,8 @@ MOST_POINTS = 2000  # from this step on, a series is thinned to about this many 
 FIRST_PICTURE, PICTURE_FACTOR = 200, 4  # pictures take seconds, so they become rarer and rarer
 LEAST_NEW = 20  # least measurements since the last picture for another one at the end
 
-PICTURES = "4-spectra"
-"""TensorBoard sorts tags: after the losses, scores and samples of a trainer that numbers its own from 1 to 3."""
+PICTURES = "2-pictures/spectra"
+"""TensorBoard opens the first two groups of its sorted tags: a trainer can name one for its losses that begins with 1."""
 
 
 class Panels:

@@ -22,6 +22,9 @@ def test_the_beginning_says_what_is_trained_on_and_where_to_look(
     assert samples.split(maxsplit=1) == ["samples", f"'{run}/samples': a grid at steps 0 and 1, then every 2 steps"]
     assert not any("TensorBoard" in line for line in rest)
     assert any(line.startswith("finished at step 3, after 0:") for line in rest)
+    assert train_main(["--resume", str(run), "--steps=8"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  samples"))
+    assert line.endswith("a grid at step 7, then every 2 steps")
 
 
 def test_the_end_says_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,8 +65,8 @@ def test_pictures_are_drawn_at_the_end_and_rarely_before(tmp_path: Path, monkeyp
     monkeypatch.setattr(spectra.draw.panels, "LEAST_NEW", 3)
     watch(tmp_path, 0, 5, every=1, probes=["frobenius"])  # one row of each picture, which take a second each
     found = read(tmp_path)
-    assert [image.step for image in found.Images("4-spectra/G")] == [2, 5]
-    image = found.Images("4-spectra/D")[-1]
+    assert [image.step for image in found.Images("2-pictures/spectra/G")] == [2, 5]
+    image = found.Images("2-pictures/spectra/D")[-1]
     assert Image.open(io.BytesIO(image.encoded_image_string)).size == (image.width, image.height)
 
 
