@@ -27,7 +27,7 @@ FIRST_PICTURE, PICTURE_FACTOR = 200, 4  # pictures take seconds, so they become 
 LEAST_NEW = 20  # least measurements since the last picture for another one at the end
 
 PICTURES = "2-pictures/spectra"
-"""TensorBoard opens the first two groups of its sorted tags: a trainer can name one for its losses that begins with 1."""
+"""TensorBoard opens the first two groups of its sorted tags: one of losses can have a name that begins with 1."""
 
 
 class Panels:
