@@ -51,6 +51,12 @@ class Section:
                 _check_choice(name, getattr(self, name), get_args(hint))
 
 
+def drop_network(section: Any, network: str) -> None:
+    """Let `section.layers` name the layers of "G" or "D" as the record does, too: G.linear is that network's linear."""
+    if section.layers is not None:
+        object.__setattr__(section, "layers", [name.removeprefix(f"{network}.") for name in section.layers])
+
+
 def has_type(value: Any, hint: Any) -> bool:
     """Whether a value read from a file may stand in a field of this type. Literals are checked as choices."""
     origin, inner = get_origin(hint), get_args(hint)
