@@ -5,7 +5,12 @@ The public names below are imported on first use, so that `biggan-train --help` 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from spectra.public import lazy_names
+
+if TYPE_CHECKING:  # else a type checker would take the file train.py for it
+    from biggan.run.python import train as train
 
 _HOMES = {
     "biggan.config": ["Config", "ModelConfig", "differences", "from_dict", "to_dict"],
@@ -21,6 +26,7 @@ _HOMES = {
     "biggan.data.sources.opening": ["open_source"],
     "biggan.data.loader": ["training_batches"],
     "biggan.run.session": ["open_new", "open_resumed"],
+    "biggan.run.python": ["TrainedRun", "train"],
     "biggan.training.trainer": ["Trainer"],
     "biggan.training.observer": ["Observer"],
     "biggan.run.retention": ["CheckpointStore"],

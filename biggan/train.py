@@ -1,8 +1,16 @@
-"""`python -m biggan.train`, the same as `biggan-train`: what torchrun starts."""
+"""`python -m biggan.train`, the same as `biggan-train`: what torchrun starts.
+
+The function `biggan.train` has the same name. Importing this module gives the function, so that it cannot be hidden.
+"""
 
 import sys
 
-from biggan.cli.train import train_main
+if __name__ == "biggan.train":
+    from biggan.run.python import train
+
+    sys.modules[__name__] = train  # type: ignore[assignment]
 
 if __name__ == "__main__":
+    from biggan.cli.train import train_main
+
     sys.exit(train_main())

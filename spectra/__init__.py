@@ -23,6 +23,7 @@ _HOMES = {
     "spectra.draw.charts": ["Chart"],
     "spectra.record.frames": ["gradient_variance_in_time", "load"],
     "spectra.record.events": ["read_events"],
+    "spectra.record.subjects": ["rows_named"],
     "spectra.detect.finding": ["Finding"],
     "spectra.detect.registry": ["DETECTORS", "Detector"],
     "spectra.detect.online": ["detect_run"],

@@ -15,6 +15,7 @@ from biggan.errors import ReportedByOtherRank, UserError
 from spectra.cli.output import unbreakable_output
 from spectra.nearest import nearest
 from spectra.record.damage import damage_in_words
+from spectra.system import UNSUPPORTED, is_windows
 from spectra.version import package_version
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -51,6 +52,9 @@ def guarded(
 def _guarded(
     program: str, command: Callable[[list[str]], int], argv: list[str], stopped: str, stopped_code: int, kept: str
 ) -> int:
+    if is_windows() and not {"-h", "--help", "--version"} & set(argv):
+        _complain(program, UNSUPPORTED)
+        return EXIT_BAD_INPUT
     try:
         with damage_in_words(program):
             code = command(argv)

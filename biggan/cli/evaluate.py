@@ -178,7 +178,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--standing-passes", type=int, default=100, metavar="N", help="forward passes for standing statistics (100)")
     add("--seed", type=int, default=0, help="seed of the latents (default 0)")
     add("--data-path", metavar="PATH", help="where the run's data is now; default: where it was in training")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default auto)")
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where to compute (default auto)",
+    )
     add("--trust-cache", action="store_true", help="use files of the cache that belong to other users")
     add("--out", metavar="DIR", help="where to store the results; default: RUN/evaluations")
     return parser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,11 +64,11 @@ def _say(made: Imported, found: ForeignCheckpoint) -> None:
         print("\n".join(f"  --{name} {_shown(value)}" for name, value in made.assumed.items()))
     print("what is different from the program that trained it (also in run.json):")
     print("\n".join(f"  - {sentence}" for sentence in found.differences))
-    run = made.run.path
+    run, checkpoint = shlex.quote(str(made.run.path)), shlex.quote(str(made.checkpoint))
     has_data = made.config.data.path is not None
     lines = [
         f"biggan-sample --ckpt {run}",
-        f"spectra scan {made.checkpoint}",
+        f"spectra scan {checkpoint}",
         f"biggan-eval --ckpt {run}{'' if has_data else ' --data-path DATA'}",
     ]
     if made.trains:

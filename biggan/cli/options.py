@@ -23,6 +23,7 @@ import biggan.config
 from biggan.choices import CHOICES, check_names
 from biggan.cli.app import add_version, pairs_of
 from biggan.config import RENAMED, Config, fields, flatten, from_dict, to_dict, unflatten
+from biggan.config.fields import WHY_NOT
 from biggan.config.presets import (
     DEFAULT_PRESET,
     RENAMED_PRESETS,
@@ -355,7 +356,7 @@ def _explain(message: str) -> str:
         name, kind, value = wrong.groups()
         if choices := re.fullmatch(r"typing\.Literal\[(.*)\]", kind):
             kind = f"one of {choices[1]}"
-        return f"{name} is '{value}', expected {PLAIN_TYPES.get(kind, kind)}."
+        return f"{name} is '{value}', expected {PLAIN_TYPES.get(kind, kind)}.{WHY_NOT.get((name, value), '')}"
     if wrong := re.search(r'"(\S+)": Does not validate .* Subtypes: \[(.*?)\] Errors: .* Given value: (.*)$', text):
         name, kinds, value = wrong.groups()
         kind = PLAIN_TYPES.get(kinds.removesuffix(", <class 'NoneType'>"), kinds)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,49 +214,13 @@ def _bytes(text: str) -> int:
 def _run(session: Session, notify: Notify | None, *, quiet: bool) -> int:
     from biggan.distributed.ranks import is_main
     from biggan.run.assemble import train_session
-    from spectra.cli.output import unbreakable_output
+    from biggan.run.outline import say_the_end
 
+    began = time.monotonic()
     status = train_session(session, quiet=quiet, further=[notify] if notify else [])
-    if not is_main():
-        return EXIT_OF[status]
-    with unbreakable_output(everything=True):  # the exit code says what became of the training
-        _say_the_end(session, status, quiet=quiet)
+    if is_main():
+        say_the_end(session, status, time.monotonic() - began, quiet=quiet)
     return EXIT_OF[status]
-
-
-def _say_the_end(session: Session, status: str, *, quiet: bool) -> None:
-    from biggan.run.ending import own_features, why_stopped
-
-    run = session.run
-    if status == "interrupted":
-        again = shlex.join(["biggan-train", "--resume", str(run.path), *own_features(session.config)])
-        print(f"interrupted; step {session.state.step} is saved. To go on:\n  {again}")
-    elif status == "stopped":
-        print(why_stopped(run))
-    elif not quiet:
-        _summary(session)
-
-
-def _summary(session: Session) -> None:
-    run, step = session.run, session.state.step
-    checkpoint = run.checkpoints / f"step-{step:08d}.safetensors"
-    places = {
-        "samples": run.samples / f"step-{step:08d}.png",
-        "checkpoint": checkpoint,
-        "best": run.checkpoints / "best.safetensors",
-        "record": run.path / "records",
-        "events": run.path / "events.jsonl",
-    }
-    print(f"finished at step {step}.")
-    for name, path in places.items():
-        if path.exists():
-            print(f"  {name:<12}{path}")
-    config = session.config
-    truncation = " --truncation 0.5" if config.latents.distribution == "normal" else ""  # others cannot be truncated
-    print("next:")
-    print(f"  biggan-sample --ckpt {checkpoint}{truncation}")
-    print(f"  biggan-eval --ckpt {checkpoint}")
-    print(f"  spectra plot {run.path}" if config.monitor == "spectra" else f"  spectra events {run.path}")
 
 
 def _size(count: int) -> str:

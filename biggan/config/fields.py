@@ -29,6 +29,16 @@ class RangeError(UserError):
     """A value out of its field's range."""
 
 
+WHY_NOT: dict[tuple[str, Any], str] = {
+    (
+        "device",
+        "mps",
+    ): " PyTorch has no float64 on Apple's GPUs (mps), and gradient norms, scores and the certificates "
+    "of singular values need it. Give cpu."
+}
+"""Why a value that somebody may expect is no choice, by field and value."""
+
+
 class Section:
     """Base of the configuration's dataclasses: checks ranges and choices when one is made."""
 
@@ -39,6 +49,12 @@ class Section:
         for name, hint in hints_of(kind).items():
             if get_origin(hint) is Literal:
                 _check_choice(name, getattr(self, name), get_args(hint))
+
+
+def drop_network(section: Any, network: str) -> None:
+    """Let `section.layers` name the layers of "G" or "D" as the record does, too: G.linear is that network's linear."""
+    if section.layers is not None:
+        object.__setattr__(section, "layers", [name.removeprefix(f"{network}.") for name in section.layers])
 
 
 def has_type(value: Any, hint: Any) -> bool:
@@ -68,7 +84,8 @@ def has_type(value: Any, hint: Any) -> bool:
 def _check_choice(name: str, value: Any, choices: tuple) -> None:
     if value not in choices:
         hint = nearest(str(value), map(str, choices))
-        raise RangeError(f"{name} is {value!r}, expected one of {', '.join(map(str, choices))}{hint}")
+        why = WHY_NOT.get((name, value), "")
+        raise RangeError(f"{name} is {value!r}, expected one of {', '.join(map(str, choices))}{hint}{why}")
 
 
 def _check_range(field: dataclasses.Field, value: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from biggan.config.fields import RangeError, Section, setting
+from biggan.config.fields import RangeError, Section, drop_network, setting
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ClampConfig(Section):
     mode: Literal["forward", "project"] = setting("forward")
     """forward: in the forward pass, before Spectral Normalization, with gradient; project: after each update."""
     layers: list[str] | None = setting(None)
-    """Names of the clamped layers, such as `linear` or `blocks.0.conv1`; null: all."""
+    """Names of the clamped layers, such as `G.linear` or `linear`; null: all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,6 +120,11 @@ class ModelConfig(Section):
     """Clamping of G's sigma_0."""
     clamp_D: ClampConfig = setting(ClampConfig)
     """Clamping of D's sigma_0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        drop_network(self.clamp_G, "G")
+        drop_network(self.clamp_D, "D")
 
     @property
     def width_G(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from biggan.config.fields import RangeError, Section, setting
+from biggan.config.fields import RangeError, Section, drop_network, setting
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class SigmaConfig(Section):
     ratio: float | None = setting(None, low=1.0)
     """Pull sigma_0 towards this ratio r >= 1 of sigma_1 instead, without gradient through sigma_1: r * sg(s1)."""
     layers: list[str] | None = setting(None)
-    """Names of the layers, such as `linear` or `blocks.0.conv1`; null: all."""
+    """Names of the layers, such as `G.linear` or `linear`; null: all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,6 +109,8 @@ class RegularizerConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        drop_network(self.sigma_G, "G")
+        drop_network(self.sigma_D, "D")
         for mapping, own in FIELDS_OF_PENALTIES.items():
             for name in getattr(self, mapping):
                 if name in own:

@@ -139,7 +139,9 @@ class SampleConfig(Section):
     """Sample grids: one row per class, always from the same latents."""
 
     every: int = setting(500, numbers=False, low=0)
-    """Draw a grid every N steps; 0: none."""
+    """Draw a grid every N steps, and at the end; 0: no grids."""
+    early: list[int] = setting(lambda: [0, 100], numbers=False, low=0)
+    """Further steps with a grid, for a first look. 0: the untrained networks; []: none."""
     per_class: int = setting(8, numbers=False, low=1)
     """Images per class, in one row."""
     classes: int = setting(10, numbers=False, low=1)

@@ -44,7 +44,7 @@ class Config(Section):
     """The run directory; null: runs/PRESET, or if that exists, the first free name of runs/PRESET-2, runs/PRESET-3 and
     so on."""
     device: Literal["auto", "cpu", "cuda"] = setting("auto")
-    """Where to train; auto: a GPU if there is one."""
+    """Where to train; auto: a CUDA GPU if there is one. Apple's GPUs (mps) have no float64 and are not supported."""
     threads: int = setting(1, low=1)
     """CPU threads within an operation. A different number gives different bits."""
     deterministic: bool = setting(True)

@@ -49,14 +49,22 @@ class ProgressDisplay:
 
     def _open(self) -> None:
         from rich import progress
+        from rich.table import Column
 
         self._live = progress.Progress(
             progress.TextColumn(self.heading),
-            progress.BarColumn(bar_width=24),
+            progress.BarColumn(bar_width=10),
             progress.TextColumn("{task.fields[rate]}"),
-            progress.TimeRemainingColumn(),
+            progress.TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),  # the bar gives way first
             progress.TextColumn("{task.fields[text]}"),
             speed_estimate_period=30,
         )
         self._live.start()
         self._task = self._live.add_task("", total=self.total, completed=self.first, rate="", text="")
+
+
+def clock(seconds: float) -> str:
+    """A time as minutes:seconds, or hours:minutes:seconds."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -12,6 +12,9 @@ from spectra.detect.registry import DETECTORS, find_detectors
 from spectra.draw.charts import MARKED_EVENTS, SCALAR_CHARTS
 from spectra.networks.checkpoint_files import FORMATS
 
+FID_TAG = "1-training/FID_.*"
+"""What TensorBoard calls the FIDs (`biggan.observers.tensorboard`)."""
+
 
 class AlarmCauses:
     """The causes that an `alarm` event may have: the kinds of findings of every detector that raises alarms."""
@@ -37,6 +40,7 @@ def register() -> None:
     SEARCHED_ELSEWHERE["loss/D_real"] = ("loss/D_real", "loss/D_fake", "loss/G")
     SCALAR_CHARTS.update(
         {
+            "FID": FID_TAG,
             "accuracies": "(D/)?accuracy/.*",
             "AUC of D's output (train_val 0.5: no memorization)": "D/auc/.*",
             "gap of D's mean output, train - val, in its spread": "D/gap/.*",

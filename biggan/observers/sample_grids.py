@@ -18,16 +18,20 @@ class SampleGrids(Observer):
     """Draws grids of fixed latents, one row per class, of G and of its average, into samples/step-*.png."""
 
     def on_start(self, trainer: Trainer) -> None:
-        """Remove grids of steps that will be repeated, and one that a kill left half-written."""
+        """Remove grids of steps that will be repeated, and one that a kill left half-written; before the first step,
+        draw the untrained networks."""
         self.trainer, self.config = trainer, trainer.config.samples
         remove_partial(trainer.run.samples)
         for path in trainer.run.samples.glob("step-*.png"):
             if step_of(path) > trainer.state.step:
                 path.unlink()
+        if trainer.state.step == 0 and 0 in self.config.early and self.config.every:
+            self.draw(0)
 
     def after_step(self, step: int, stats: Mapping[str, float]) -> None:
-        """Draw every `samples.every` steps, and at the end."""
-        if self.config.every and (step % self.config.every == 0 or step == self.trainer.config.steps):
+        """Draw every `samples.every` steps, at those of `samples.early`, and at the end."""
+        every = self.config.every
+        if every and (step % every == 0 or step in self.config.early or step == self.trainer.config.steps):
             self.draw(step)
 
     def draw(self, step: int) -> None:
@@ -44,7 +48,7 @@ class SampleGrids(Observer):
             caption: class_images(network, range(len(names)), self.config.per_class, refresh_sigma=average, **settings)
             for caption, network, average in (
                 ("generator", state.G, False),
-                ("its average (EMA)", state.ema.network, True),
+                ("its average (EMA), which lags behind", state.ema.network, True),
             )
         }
         folder = self.trainer.run.samples

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from biggan.distributed.ranks import is_main, world_size
+from biggan.distributed.ranks import is_main
 from biggan.observers.discriminator_view import DiscriminatorView
 from biggan.observers.evaluation import Evaluation
 from biggan.observers.extension import register
 from biggan.observers.progress import Progress
 from biggan.observers.sample_grids import SampleGrids
-from biggan.observers.tensorboard import TensorBoard
+from biggan.observers.tensorboard import TensorBoard, open_log
 from biggan.run.checkpoint import saved_steps
+from biggan.run.outline import opening
 from biggan.run.retention import CheckpointStore
 from biggan.run.session import Session
 from biggan.training.observer import Observer
 from biggan.training.trainer import Trainer
 from spectra.cli.output import unbreakable_output
 from spectra.monitor.monitor import Monitor
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 def train_session(session: Session, *, quiet: bool, until: int | None = None, further: Sequence[Observer] = ()) -> str:
@@ -35,11 +39,7 @@ def _train(session: Session, *, quiet: bool, until: int | None, further: Sequenc
     config, run = session.config, session.run
     observers = _observers(session, further, quiet=quiet) if is_main() else []
     if is_main() and not quiet:
-        for note in session.notes:
-            print(note)
-        threads = "1 thread" if config.threads == 1 else f"{config.threads} threads"
-        ranks = "" if world_size() == 1 else f"{world_size()} processes, each "
-        print(f"training in {run.path} on {ranks}{config.device}, {threads}, up to step {config.steps}", flush=True)
+        print("\n".join([*session.notes, *opening(session)]), flush=True)
     return Trainer(config, session.state, session.source, run, observers).train(until)
 
 
@@ -50,30 +50,31 @@ def _observers(session: Session, further: Sequence[Observer], *, quiet: bool) ->
     recorded before its checkpoint is saved, so that a run resumed there has the whole record.
     """
     config = session.config
-    monitor = _monitor(session)
+    log = open_log(session.run, session.state.step) if config.tensorboard.every else None
+    monitor = _monitor(session, log)
     observers: list[Observer] = [
+        SampleGrids(),  # first: what it draws before the first step need not wait for an evaluation's features
         Evaluation((lambda text: None) if quiet else print),  # before those who act upon its events
         cast(Observer, monitor),  # has an observer's methods, without depending on this package
         DiscriminatorView(monitor.log),
-        SampleGrids(),
         CheckpointStore(),
     ]
-    if config.tensorboard.every:
-        observers.append(TensorBoard())
+    if log is not None:
+        observers.append(TensorBoard(log))
     observers += further
     if not quiet:
         observers.append(Progress())
     return observers
 
 
-def _monitor(session: Session) -> Monitor:
+def _monitor(session: Session, log: SummaryWriter | None) -> Monitor:
     register()  # the detectors of a GAN, also where this package runs without being installed
     config, run = session.config, session.run
     return Monitor(
         session.state.networks() if config.monitor == "spectra" else {},
         run.path,
         start_step=session.state.step,
-        tensorboard=run.tensorboard / "spectra" if config.tensorboard.every else None,
+        tensorboard=log,
         saved_steps=lambda: saved_steps(run.path),
         **dataclasses.asdict(config.spectra),
     )

@@ -51,7 +51,7 @@ class RunDirectory:
         if self.is_begun():
             raise UserError(
                 f"{self.path} exists and is not empty. Choose another --out, or continue the run in it with --resume "
-                f"{self.path}."
+                f"{shlex.quote(str(self.path))}."
             )
 
     def lock(self) -> None:

@@ -32,7 +32,7 @@ def why_stopped(run: RunDirectory) -> str:
     onset, cause = event.get("onset", step), event.get("cause", "unknown")
     lines = [f"stopped at step {step}, which is saved, by an alarm: {cause}, which began at step {onset}."]
     before = [path for at, path in all_checkpoints(run.path).items() if at < onset]
-    lines += ["the last checkpoint from before it:", f"  {before[-1] if before else 'none is left'}"]
+    lines += ["the last checkpoint from before it:", f"  {shlex.quote(str(before[-1])) if before else 'none is left'}"]
     features = own_features(run.read_config())
     if before and cause == "collapse":
         again = shlex.join(["biggan-intervene", "rescue", str(run.path), *features])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from biggan.config import Config
@@ -52,5 +53,5 @@ def finish_trained(config: Config, path: Path, start: ResumePoint, *, allow_chan
     what = "was finished, which a kill had prevented" if finished else "has finished, and nothing is left to do"
     return (
         f"the run in {path} has reached step {start.step}, and --steps is {config.steps}: it {what}. To train further, "
-        f"give a larger total:\n  biggan-train --resume {path} --steps N"
+        f"give a larger total:\n  biggan-train --resume {shlex.quote(str(path))} --steps N"
     )

@@ -154,8 +154,9 @@ class Reinitialize(Change, name="reinit", paper=""):
             return ""
         network = state.networks()[self.network]
         known = [name for name, module in network.named_modules() if name and list(module.parameters())]
-        check_known(self.layer, known, f"layer of {self.network}")
-        return f"{self.layer}."
+        layer = self.layer.removeprefix(f"{self.network}.")
+        check_known(layer, known, f"layer of {self.network}")
+        return f"{layer}."
 
 
 @cache  # the parser of all fields takes a tenth of a second to make

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,8 +37,9 @@ def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, An
     resolved = save_resolved(resolved, folder)
     start = make_start(options.slurm, folder, threads_of(resolved), permit)
     outcome = launch(resolved, folder, start, options.jobs, quiet=options.quiet)
+    out = f"--out {shlex.quote(str(folder))}"
     if outcome.interrupted:
-        print(f"interrupted; every run saved its last step. To go on, give the same command again (--out {folder}).")
+        print(f"interrupted; every run saved its last step. To go on, give the same command again ({out}).")
         return EXIT_INTERRUPTED
     return _finish(folder, outcome, quiet=options.quiet)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -88,10 +89,11 @@ def _run(found: Rescue, folder: Path, permit: Permit, options: argparse.Namespac
         )
     start = make_start(options.slurm, folder, threads_of(found.resolved), permit)
     outcome = launch(found.resolved, folder, start, options.jobs, quiet=quiet)
+    out = f"--out {shlex.quote(str(folder))}"
     if outcome.interrupted:
         if not quiet:
             _show(rank_rescue(found, folder), None)
-        print(f"interrupted; every branch saved its last step. To go on, give the same command again (--out {folder}).")
+        print(f"interrupted; every branch saved its last step. To go on, give the same command again ({out}).")
         return EXIT_INTERRUPTED
     ranking = rank_rescue(found, folder)
     winner = ranking.winner

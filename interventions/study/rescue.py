@@ -91,7 +91,7 @@ def _onset(run: Path) -> int:
     if onset is None:
         raise UserError(
             f"no collapse was detected in {run}, so there is nothing to rescue. To branch from one of its checkpoints, "
-            f"use --ckpt {run} --at STEP; it has those of steps {listed(run)}."
+            f"use --ckpt {shlex.quote(str(run))} --at STEP; it has those of steps {listed(run)}."
         )
     return onset
 

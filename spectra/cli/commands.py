@@ -9,6 +9,7 @@ from contextlib import suppress
 from importlib import import_module
 
 from spectra.cli.output import unbreakable_output
+from spectra.system import UNSUPPORTED, UNTESTED, is_windows
 from spectra.version import package_version
 
 EPILOG = """\
@@ -32,6 +33,9 @@ COMMANDS = {
 }
 """The subcommands, each the module of its name in this folder, with a line of help."""
 
+WRITING = ("plot", "report")
+"""Those that write files."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 2 for bad input (one paragraph on stderr), 130 when interrupted."""
@@ -41,6 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     options = _parser(arguments).parse_args(arguments)
+    if is_windows():
+        if options.command in WRITING:
+            print(f"spectra: error: {UNSUPPORTED}", file=sys.stderr)
+            return 2
+        print(UNTESTED, file=sys.stderr)
     from spectra.record.damage import damage_in_words
 
     try:

@@ -9,19 +9,26 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spectra.draw.charts import MARKED_EVENTS, Chart, charts_of, literal
+from spectra.draw.bursts import without_bursts
+from spectra.draw.charts import Chart, charts_of, literal
+from spectra.draw.look import logarithmic
+from spectra.draw.marks import mark_events
 from spectra.extensions import load_extensions
 from spectra.record.damage import RecordDamage
 from spectra.record.files import make_folder, replacing
+from spectra.record.subjects import check_recorded
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+LAYER_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.2)), (0, (1.5, 1)))
+"""Neighbours by depth have similar colours, so they differ by this too, where there are many."""
 
 Frames = Mapping[str, "pd.DataFrame"]
 
@@ -53,10 +60,11 @@ def draw_figures(run: str | Path, figures: Sequence[str] | None = None, out: str
         raise ValueError(f"{run} has no spectra: it was trained without a monitor, or nothing has been measured yet")
     folder = Path(run) / "figures" if out is None else Path(out)
     make_folder(folder)
-    written = []
+    written, run_name = [], literal(Path(run).resolve().name)
     for name in figures or FIGURES:
         path = folder / f"figure-{name}.png"
         figure = FIGURES[name](frames)
+        figure.suptitle(": ".join(filter(None, [run_name, figure.get_suptitle()])), fontsize=11)
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png", dpi=120)
         written.append(path)
@@ -106,63 +114,33 @@ def chart_of(quantity: str) -> Chart:
 def draw_layers(
     axes: Axes, spectra: pd.DataFrame, chart: Chart, colours: Sequence[tuple[float, ...]] | None = None
 ) -> None:
-    """One network's layers as lines over the steps; a layer without such a number has no line.
+    """One network's layers as lines over the steps, named as in the frames; a layer without such a number has no line.
 
     `colours`: one for each layer by depth; None: from red to violet.
     NaN and Inf break a line, and so does 0 on a log scale; the first step that is not finite is marked by a cross on
     the axis.
     """
     depths = spectra[["layer", "depth"]].drop_duplicates().sort_values("depth")
-    for layer, colour in zip(depths.layer, colours or depth_colours(len(depths)), strict=True):
+    dashes = LAYER_DASHES if len(depths) > 5 else LAYER_DASHES[:1]
+    for number, (layer, colour) in enumerate(zip(depths.layer, colours or depth_colours(len(depths)), strict=True)):
         rows = spectra[spectra.layer == layer]
         values = rows[chart.quantity].to_numpy()
         if np.isnan(values).all():
             continue
-        label = literal(str(layer).split(".", 1)[-1])
+        label = literal(layer)
         marker = "." if len(values) < 3 else None
         shown = np.where(values > 0, values, np.nan) if chart.log else np.where(np.isfinite(values), values, np.nan)
-        axes.plot(rows.step, shown, color=colour, label=label, lw=0.9, marker=marker)
+        axes.plot(rows.step, shown, color=colour, ls=dashes[number % len(dashes)], label=label, lw=1.0, marker=marker)
         measured = np.flatnonzero(~np.isfinite(values))
         if len(measured):
             place = (rows.step.to_numpy()[measured[0]], 0.02)
             axes.plot(*place, "x", color=colour, transform=axes.get_xaxis_transform(), clip_on=False)
-    if chart.log:
-        log_scale(axes)
+    if not axes.lines:
+        axes.text(0.5, 0.5, "not recorded", ha="center", va="center", transform=axes.transAxes, fontsize=8)
+    elif chart.log:
+        logarithmic(axes)
     axes.set_title(chart.label or chart.title, fontsize=10)
     axes.grid(alpha=0.25, which="both", lw=0.4)
-
-
-def log_scale(axes: Axes) -> None:
-    """A log axis with readable labels even if it spans less than a decade."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    axes.set_yscale("log")
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    low, high = axes.get_ylim()
-    if high / low < 300:
-        subs = [1, 3] if high / low >= 30 else [1, 1.5, 2, 3, 5, 7]
-        subs = subs if high / low > 2 else np.arange(1, 10, 0.25).tolist()
-        axes.yaxis.set_major_locator(LogLocator(subs=subs))
-        axes.yaxis.set_minor_locator(LogLocator(subs=()))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
-
-
-def mark_events(axes: Axes, events: pd.DataFrame) -> None:
-    """Vertical lines at alarms, and at resumes that changed the configuration; those of a step share their words."""
-    load_extensions()
-    words: dict[int, tuple[str, list[str]]] = {}
-    low, high = axes.get_xlim()
-    for event in events[~events.superseded.astype(bool)].itertuples():
-        changed = event.event == "resumed" and event.details.get("changes")
-        if (event.event in MARKED_EVENTS or changed) and low <= event.step <= high:
-            colour = MARKED_EVENTS.get(event.event, "black")
-            axes.axvline(event.step, color=colour, lw=0.9, ls="--", zorder=0)
-            words.setdefault(event.step, (colour, []))[1].append(literal("changed" if changed else event.event))
-    place = axes.get_xaxis_transform()
-    for step, (colour, texts) in words.items():
-        text = f" {', '.join(dict.fromkeys(texts))}"
-        axes.text(step, 0.99, text, color=colour, fontsize=6, va="top", rotation=90, transform=place)
-    axes.set_xlim(low, high)
 
 
 def _finish(axes: Axes, frames: Frames) -> None:
@@ -175,11 +153,13 @@ def _legend(axes: Axes, beside: Axes, title: str) -> None:
     """The layers of `axes`, in the empty axes beside it."""
     beside.axis("off")
     handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        return
     columns = max(1, math.ceil(len(labels) / 24))
     size = 7 if len(labels) <= 24 else 5
     beside.legend(
         handles, labels, title=title, ncols=columns, fontsize=size, title_fontsize=8, loc="upper left", frameon=False,
-        borderaxespad=0.0, handlelength=1.5, labelspacing=0.3,
+        borderaxespad=0.0, handlelength=2.6, labelspacing=0.3,
     )  # fmt: skip
 
 
@@ -192,31 +172,46 @@ def _legend_width(frames: Frames) -> float:
 
 
 def network_rows(frames: Frames, networks: Sequence[str], charts: Sequence[Chart | str], title: str = "") -> Figure:
-    """A figure with a row for each network, a panel for each chart (or quantity), and the layers' legend at the right.
+    """A figure with rows for each network, a panel for each chart (or quantity), and the layers' legend at the right.
 
-    The quantities are columns of `frames["spectra"]`.
+    The quantities are columns of `frames["spectra"]`. Raises `ValueError` for a network or a quantity that was not
+    recorded, with the nearest that was.
     """
     spectra = frames["spectra"]
     known = [chart if isinstance(chart, Chart) else chart_of(chart) for chart in charts]
+    for network in networks:
+        check_recorded(network, networks_of(frames), "network")
+    for chart in known:
+        check_recorded(chart.quantity, [str(name) for name in spectra.columns], "quantity")
     return _rows(frames, [(network, spectra[spectra.network == network], known) for network in networks], title)
 
 
-def _rows(frames: Frames, rows: Sequence[tuple[str, pd.DataFrame, list[Chart]]], title: str) -> Figure:
+PANELS_PER_ROW = 3
+"""Panels in a row; a network's further ones are in the rows below."""
+
+
+def _rows(frames: Frames, networks: Sequence[tuple[str, pd.DataFrame, list[Chart]]], title: str) -> Figure:
     """As `network_rows`, of (network, its rows of a frame, charts)."""
     from matplotlib.figure import Figure
 
-    columns = max(len(charts) for _, _, charts in rows)
+    rows = [
+        (network, mine, charts[first : first + PANELS_PER_ROW], first == 0)
+        for network, mine, charts in networks
+        for first in range(0, len(charts), PANELS_PER_ROW)
+    ]
+    columns = max(len(charts) for _, _, charts, _ in rows)
     beside = _legend_width(frames)
     figure = Figure(figsize=(4.3 * (columns + beside), 3.6 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), columns + 1, squeeze=False, width_ratios=[1.0] * columns + [beside])
-    for axes_of_row, (network, mine, charts) in zip(grid, rows, strict=True):
-        for axes in axes_of_row[len(charts) : -1]:
+    for axes_of_row, (network, mine, charts, has_legend) in zip(grid, rows, strict=True):
+        for axes in axes_of_row[len(charts) :]:
             axes.axis("off")
         for axes, chart in zip(axes_of_row, charts, strict=False):
             draw_layers(axes, mine, chart)
             axes.set_title(f"{literal(network)} {axes.get_title()}", fontsize=10)
             _finish(axes, frames)
-        _legend(axes_of_row[0], axes_of_row[-1], f"layers of {literal(network)}, by depth")
+        if has_legend:
+            _legend(axes_of_row[0], axes_of_row[-1], f"layers of {literal(network)}, by depth")
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
@@ -229,47 +224,51 @@ def networks_of(frames: Frames) -> list[str]:
 
 def figure_3(frames: Frames) -> Figure:
     """sigma_0 of every layer of each network, before Spectral Normalization."""
-    return network_rows(frames, networks_of(frames), ["sigma0"], "First singular values (Figure 3)")
+    title = "first singular values of every layer (the paper's Figure 3)"
+    return network_rows(without_bursts(frames), networks_of(frames), ["sigma0"], title)
 
 
 def figure_20(frames: Frames) -> Figure:
     """sigma_0, sigma_1, sigma_2 of every layer of each network; Figures 21 to 26 show the same for other runs."""
-    return network_rows(frames, networks_of(frames), ["sigma0", "sigma1", "sigma2"], "Singular values (Figure 20)")
+    title = "largest three singular values of every layer (the paper's Figure 20)"
+    return network_rows(without_bursts(frames), networks_of(frames), ["sigma0", "sigma1", "sigma2"], title)
 
 
 def figure_27(frames: Frames) -> Figure:
     """Frobenius norms, losses, and the variance of all gradient norms; Figure 28 shows the same for another run."""
     from matplotlib.figure import Figure
 
+    frames = without_bursts(frames)
     networks = networks_of(frames)
-    rows = math.ceil(len(networks) / 2) + 1
+    count = len(networks) + 2
+    rows = math.ceil(count / 2)
     beside = _legend_width(frames)
     figure = Figure(figsize=(8.6 * (1 + beside), 3.6 * rows), layout="constrained")
-    grid = figure.subplots(rows, 4, squeeze=False, width_ratios=[1.0, beside] * 2)
-    for axes in grid.flat:
-        axes.axis("off")
-    pairs = grid.reshape(-1, 2)  # a panel and its legend
-    for (axes, legend), network in zip(pairs, networks, strict=False):
-        axes.axis("on")
+    grid = figure.add_gridspec(rows, 4, width_ratios=[1.0, beside] * 2)
+    cells = [(row, column) for row in range(rows) for column in (0, 2)]
+    for (row, column), network in zip(cells, networks, strict=False):
+        axes = figure.add_subplot(grid[row, column])
         draw_layers(axes, frames["spectra"][frames["spectra"].network == network], chart_of("frobenius"))
         axes.set_title(f"{literal(network)} {axes.get_title()}", fontsize=10)
-        _legend(axes, legend, f"layers of {literal(network)}, by depth")
-    titles = {"loss": "losses", "gradient_variance": "variance of all gradient norms"}
-    for (axes, _), (prefix, title) in zip(pairs[-2:], titles.items(), strict=True):
-        axes.axis("on")
-        _draw_scalars(axes, frames["scalars"], prefix)
-        axes.set_title(title, fontsize=10)
-    if pairs[-1][0].lines:
-        log_scale(pairs[-1][0])
-    for axes, _ in [*pairs[: len(networks)], *pairs[-2:]]:
+        _legend(axes, figure.add_subplot(grid[row, column + 1]), f"layers of {literal(network)}, by depth")
         _finish(axes, frames)
-    figure.suptitle("Further statistics (Figure 27)", fontsize=11)
+    titles = {"loss": "losses", "gradient_variance": "variance of all gradient norms"}
+    for number, (prefix, title) in enumerate(titles.items(), len(networks)):
+        row, column = cells[number]
+        is_alone = number == count - 1 and column == 0  # the last of an odd number has the row for itself
+        axes = figure.add_subplot(grid[row, column : 4 if is_alone else column + 2])
+        _draw_scalars(axes, frames["scalars"], prefix)
+        axes.set_title(title, fontsize=10, loc="left")
+        if prefix == "gradient_variance" and axes.lines:
+            logarithmic(axes)
+        _finish(axes, frames)
+    figure.suptitle("Frobenius norms, losses and gradients (the paper's Figure 27)", fontsize=11)
     return figure
 
 
 def _draw_scalars(axes: Axes, scalars: pd.DataFrame, prefix: str) -> None:
     """The scalars called `prefix` or `prefix/...`: pale, with their running median over a fiftieth of the run on
-    top."""
+    top; named above."""
     names = [name for name in scalars.name.cat.categories if name == prefix or name.startswith(f"{prefix}/")]
     for name, colour in zip(names, depth_colours(len(names)), strict=True):
         rows = scalars[scalars.name == name]
@@ -278,7 +277,10 @@ def _draw_scalars(axes: Axes, scalars: pd.DataFrame, prefix: str) -> None:
         smooth = rows.value.rolling(width, center=True, min_periods=1).median()
         axes.plot(rows.step, smooth, color=colour, lw=1.1, label=literal(name.removeprefix(f"{prefix}/")))
     if names:
-        axes.legend(fontsize=7, loc="best", framealpha=0.7)
+        axes.legend(
+            fontsize=7, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=min(len(names), 4), frameon=False,
+            borderaxespad=0.1, handlelength=1.5,
+        )  # fmt: skip
     else:
         axes.text(0.5, 0.5, f"no {prefix} recorded", ha="center", va="center", transform=axes.transAxes, fontsize=8)
     axes.grid(alpha=0.25, lw=0.4)
@@ -291,14 +293,17 @@ def figure_29(frames: Frames) -> Figure:
     step = sharpest_jump(mine)
     steps = np.unique(mine.step)
     if step is None:
-        title = f"{literal(network)} has no two measurements whose jump could be told (Figure 29)"
+        title = f"{literal(network)} has no two measurements whose jump could be told (the paper's Figure 29)"
         return network_rows(frames, [network], ["sigma0", "sigma1"], title)
     place = int(np.searchsorted(steps, step))
     reach = max(10, len(steps) // 25)
     low, high = steps[max(0, place - reach // 2)], steps[min(len(steps) - 1, place + reach)]
     near = mine[(mine.step >= low) & (mine.step <= high)]
-    title = f"The sharpest jump of {literal(network)}'s spectra, at step {step} (Figure 29)"
-    return network_rows({**frames, "spectra": near}, [network], ["sigma0", "sigma1"], title)
+    title = f"the sharpest jump of {literal(network)}'s spectra, at step {step} (the paper's Figure 29)"
+    figure = network_rows({**frames, "spectra": near}, [network], ["sigma0", "sigma1"], title)
+    for axes in figure.axes[:2]:
+        axes.axvline(step, color="0.7", lw=3, zorder=-1)
+    return figure
 
 
 def sharpest_jump(spectra: pd.DataFrame) -> int | None:
@@ -321,6 +326,7 @@ def figure_charts(frames: Frames) -> Figure:
     from spectra.monitor.probes import PROBES
 
     load_extensions()
+    frames = without_bursts(frames)
     rows = []
     for name in ("spectra", "gradients"):
         table = frames[name].rename(columns={"parameter": "layer"})
@@ -328,7 +334,7 @@ def figure_charts(frames: Frames) -> Figure:
         charts = [chart for chart in charts_of(PROBES.values(), name) if chart.quantity in recorded]
         if charts:
             rows += [(network, table[table.network == network], charts) for network in networks_of(frames)]
-    return _rows(frames, rows, "The probes' charts")
+    return _rows(frames, rows, "the charts of all probes")
 
 
 FIGURES: dict[str, Callable[[Frames], Figure]] = {

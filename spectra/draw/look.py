@@ -53,13 +53,35 @@ def plain(axes: Axes) -> None:
 
 
 def logarithmic(axes: Axes) -> None:
-    """A log axis with readable labels even if it spans less than a decade."""
-    from matplotlib.ticker import LogFormatter
+    """A log axis with some readable labels, also where it spans less than a decade."""
+    from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter
+
+    class Readable(LogLocator):
+        def tick_values(self, vmin: float, vmax: float) -> list[float]:
+            return log_ticks(vmin, vmax)
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(LogFormatter())
-    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
+    axes.yaxis.set_major_locator(Readable())
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_minor_locator(LogLocator(subs=range(2, 10)) if high > 10 * low > 0 else FixedLocator([]))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(which="both", labelsize=7.5)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Some round numbers, mostly four to eight, from `low` to `high`, which are above 0."""
+    from matplotlib.ticker import MaxNLocator
+
+    if not 0 < low < high < math.inf:
+        return []
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for round_ones in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        ticks = [one for decade in decades for n in round_ones if low <= (one := n * 10.0**decade) <= high]
+        if len(ticks) >= 4:
+            return ticks[:: math.ceil(len(ticks) / 8)]
+    even = MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10], min_n_ticks=4).tick_values(low, high)
+    return [float(one) for one in even if low <= one <= high]
 
 
 def mark_broken(axes: Axes, found: tuple[list[int], list[float]], style: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spectra.draw.bursts import without_bursts
 from spectra.draw.charts import literal
 from spectra.draw.look import (
     BLUE,
@@ -53,7 +54,7 @@ def overlay_runs(runs: Sequence[str | Path], out: str | Path | None = None) -> P
     from spectra.record.frames import load
 
     names = run_names(runs)
-    figure = draw_overlay({name: load(run) for name, run in zip(names, runs, strict=True)})
+    figure = draw_overlay({name: without_bursts(load(run)) for name, run in zip(names, runs, strict=True)})
     folder = Path("." if out is None else out)
     make_folder(folder)
     path = folder / "figure-overlay.png"

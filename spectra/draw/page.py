@@ -113,10 +113,11 @@ def section_id(title: str) -> str:
     return "section-" + anchor(title).removeprefix("figure-")
 
 
-def html_figure(title: str, uri: str, caption: str) -> str:
-    """A picture with its heading and caption, which are plain text."""
+def html_figure(title: str, uri: str, caption: str, words: str = "") -> str:
+    """A picture with its heading and caption, which are plain text. `words` follow the title in the heading."""
+    heading = escape(f"{title}: {words}" if words else title)
     return (
-        f"<figure id='{anchor(title)}'><h3>{escape(title)}</h3><img alt='{escape(title)}' src='{uri}'>"
+        f"<figure id='{anchor(title)}'><h3>{heading}</h3><img alt='{heading}' src='{uri}'>"
         f"<figcaption>{escape(' '.join(caption.split()))}</figcaption></figure>"
     )
 

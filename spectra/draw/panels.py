@@ -13,22 +13,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectra.draw.bursts import without_bursts
 from spectra.draw.charts import SCALAR_CHARTS, charts_of
 from spectra.extensions import load_extensions
 
 if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
     from spectra.monitor.probes import Probe
 
 MOST_POINTS = 2000  # from this step on, a series is thinned to about this many points per factor of e
-FIRST_PICTURE, PICTURE_FACTOR = 2000, 4  # pictures take seconds, so they become rarer and rarer
+FIRST_PICTURE, PICTURE_FACTOR = 200, 4  # pictures take seconds, so they become rarer and rarer
 LEAST_NEW = 20  # least measurements since the last picture for another one at the end
+
+PICTURES = "2-pictures/spectra"
+"""TensorBoard opens the first two groups of its sorted tags: one of losses can have a name that begins with 1."""
 
 
 class Panels:
-    """Writes a monitor's numbers for TensorBoard into a folder of their own, which TensorBoard shows as one run.
+    """Writes a monitor's numbers for TensorBoard.
 
     Args:
-        folder: where the event file goes; not one that another writer uses, of which TensorBoard would read one only.
+        log: a folder for an event file of their own, which TensorBoard shows as one run (not one that another writer
+            uses, of which TensorBoard would read one only); or the `torch.utils.tensorboard.SummaryWriter` of a
+            training, which writes its scalars itself and closes it.
         run: the run directory, from whose record the pictures are drawn.
         networks: their names.
         probes: those that measure, whose charts are shown.
@@ -36,7 +44,12 @@ class Panels:
     """
 
     def __init__(
-        self, folder: str | Path, run: str | Path, networks: Iterable[str], probes: Sequence[Probe], start_step: int = 0
+        self,
+        log: str | Path | SummaryWriter,
+        run: str | Path,
+        networks: Iterable[str],
+        probes: Sequence[Probe],
+        start_step: int = 0,
     ) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -44,8 +57,11 @@ class Panels:
 
         load_extensions()
         self.run, self.networks, self.probes = Path(run), list(networks), list(probes)
-        self._writer = EventFileWriter(str(folder))
-        if start_step:
+        self._shares = not isinstance(log, str | Path)
+        self._writer: EventFileWriter = (
+            EventFileWriter(str(log)) if isinstance(log, str | Path) else log._get_file_writer().event_writer
+        )
+        if start_step and not self._shares:
             session = SessionLog(status=SessionLog.START)
             self._writer.add_event(Event(wall_time=time.time(), step=start_step + 1, session_log=session))
         self._add(0, custom_scalars(layout(self.networks, self.probes)))
@@ -60,12 +76,13 @@ class Panels:
         self._last, self._new = start_step, 0
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One event with the series that the charts show and all scalars, unless the last one is too near."""
+        """One event with the series that the charts show and all scalars that nobody else writes, unless the last one
+        is too near."""
         self._last, self._new = step, self._new + 1
         if step < self._next:
             return
         self._next = step + max(1, step // MOST_POINTS)
-        self.add(step, values)
+        self.add(step, {n: v for n, v in values.items() if self._charted.fullmatch(n)} if self._shares else values)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """As `write`, however near the last one is: for what is measured rarely."""
@@ -100,21 +117,21 @@ class Panels:
         charts = charts_of(self.probes, "spectra")
         if not charts:
             return
-        frames = load(self.run)
+        frames = without_bursts(load(self.run))
         for network in set(frames["spectra"].network) & set(self.networks):
             file = io.BytesIO()
             figure = network_rows(frames, [network], charts)
             figure.savefig(file, format="png", dpi=80)
             width, height = (int(side * 80) for side in figure.get_size_inches())
             image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=file.getvalue())
-            self._add(step, Summary(value=[Summary.Value(tag=f"spectra/{network}", image=image)]))
+            self._add(step, Summary(value=[Summary.Value(tag=f"{PICTURES}/{network}", image=image)]))
         self._new = 0
 
     def close(self, draw: bool = True) -> None:
         """Draw the last picture, where enough came after the one before, and write what is held back."""
         if draw and self._new >= LEAST_NEW:
             self.draw(self._last)
-        self._writer.close()
+        self._writer.flush() if self._shares else self._writer.close()
 
     def _add(self, step: int, summary: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -123,14 +140,14 @@ class Panels:
 
 
 def layout(networks: Iterable[str], probes: Sequence[Probe]) -> dict[str, dict[str, list]]:
-    """The custom charts: one a quantity and network, with every layer as a line, and those of the training."""
-    charts: dict[str, dict[str, list]] = {
+    """The custom charts: those of the training, then one a quantity and network, with every layer as a line."""
+    training = SCALAR_CHARTS | {c.title: f"{re.escape(c.quantity)}/.*" for c in charts_of(probes, "scalars")}
+    charts = {"training": {title: ["Multiline", [f"^{pattern}$"]] for title, pattern in training.items()}}
+    charts |= {
         f"{network}: spectra": {
             f"{network} {chart.title}": ["Multiline", [f"^{re.escape(chart.quantity)}/{re.escape(network)}([./].*)?$"]]
             for chart in charts_of(probes, "spectra", "gradients", "embeddings")
         }
         for network in networks
     }
-    training = SCALAR_CHARTS | {c.title: f"{re.escape(c.quantity)}/.*" for c in charts_of(probes, "scalars")}
-    charts["training"] = {title: ["Multiline", [f"^{pattern}$"]] for title, pattern in training.items()}
     return charts

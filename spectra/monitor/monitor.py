@@ -7,7 +7,7 @@ defines what is measured, `spectra.monitor.schedule` when.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +25,8 @@ from spectra.record.events import append_event, read_event_lines, supersede_even
 from spectra.record.segments import RecordWriter, truncate_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor, nn
+    from torch.utils.tensorboard import SummaryWriter
 
     from spectra.detect.finding import Finding
     from spectra.detect.registry import Detector
@@ -73,7 +72,7 @@ class Monitor:
         certify_every: with "tracked", certify at measured steps that this number divides, and a matrix's first.
         detectors: names from `spectra.DETECTORS`, or `Detector` objects. None: all.
         burst: how many steps after an `alarm` are all measured.
-        tensorboard: a folder for the panels of `spectra.draw.panels`, of its own. None: no panels.
+        tensorboard: for panels: a folder of its own, or a torch SummaryWriter, which writes its scalars itself.
         saved_steps: returns the steps at which the run can be resumed; singular vectors that only others need are
             removed. None: all steps passed to `on_checkpoint`.
         on_alarm: called with every `alarm` event, a dict.
@@ -100,7 +99,7 @@ class Monitor:
         certify_every: int = 100,
         detectors: Sequence[str | Detector] | None = None,
         burst: int = 50,
-        tensorboard: str | Path | None = None,
+        tensorboard: str | Path | SummaryWriter | None = None,
         saved_steps: Callable[[], Iterable[int]] | None = None,
         on_alarm: Callable[[Mapping[str, Any]], Any] | None = None,
         sinks: Iterable[Sink] = (),

@@ -36,7 +36,8 @@ def load(run: str | Path) -> dict[str, pd.DataFrame]:
         - "scalars": step, name, value: all else;
         - "events": event, step, time, superseded, details (a dict), from events.jsonl.
 
-        NaN stands where nothing was recorded, and where NaN was; Inf is Inf. Names are categories.
+        NaN stands where nothing was recorded, and where NaN was; Inf is Inf. Names are categories, with the network in
+        front: "G.linear". `spectra.rows_named(frame, "G.linear")` takes the rows of one.
 
     Raises:
         FileNotFoundError: the directory holds neither a record nor events.

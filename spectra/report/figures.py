@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spectra.draw.bursts import without_bursts
 from spectra.draw.charts import literal
-from spectra.draw.figures import draw_layers, mark_events
+from spectra.draw.figures import draw_layers
 from spectra.draw.look import BLUE, grid_of, legend_above, logarithmic, mark_broken, new_figure, plain
+from spectra.draw.marks import mark_events
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,10 +84,9 @@ def _crosses(axes: Axes, x: Sequence[int] | np.ndarray) -> None:
 
 
 def _names_of(rows: pd.DataFrame, subject: str) -> list[str]:
-    """The layers of one network by depth, without its name; of long names the end."""
+    """The layers or parameters of one network by depth, named as in the frames; of long names the end."""
     names = rows[[subject, "depth"]].drop_duplicates().sort_values("depth")[subject].astype(str)
-    short = [name.split(".", 1)[-1] for name in names]
-    return [name if len(name) <= 26 else "..." + name[-23:] for name in short]
+    return [name if len(name) <= 28 else "..." + name[-25:] for name in names]
 
 
 def draw_courses(frames: Frames) -> Figure | None:
@@ -94,6 +95,7 @@ def draw_courses(frames: Frames) -> Figure | None:
 
     from spectra.draw.charts import Chart
 
+    frames = without_bursts(frames)
     spectra = frames["spectra"]
     networks = list(dict.fromkeys(spectra.network.astype(str)))
     if not networks or not np.isfinite(spectra.sigma0.to_numpy()).any():
@@ -117,6 +119,7 @@ def draw_gradient_norms(frames: Frames) -> Figure | None:
 
     if frames["gradients"].empty or frames["gradients"].gradient_norm.isna().all():
         return None
+    frames = without_bursts(frames)
     norms = gradient_variance_in_time(frames["gradients"])
     networks = list(dict.fromkeys(norms.network.astype(str)))
     figure, panels = grid_of(len(networks), height=2.2, per_row=min(2, len(networks)))

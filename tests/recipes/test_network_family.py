@@ -51,7 +51,7 @@ def test_from_training_to_a_branch(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (
         train_main(["--out", str(run), "--steps=4", "--samples.every=2", "--samples.standing_passes=2", *options]) == 0
     )
-    assert len(list((run / "samples").glob("*.png"))) == 2
+    assert len(list((run / "samples").glob("*.png"))) == 3  # of steps 0, 2 and 4
 
     # Resumed bit for bit.
     assert train_main(["--out", str(cut), "--steps=2", "--samples.every=0", *options]) == 0

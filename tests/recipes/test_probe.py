@@ -43,7 +43,7 @@ def test_a_probe_of_ones_own_is_recorded_and_drawn(run: Path, capsys: pytest.Cap
     assert frame.frobenius.isna().all()  # not among those that were chosen
     assert spectra.load(run)["gradients"].empty
 
-    events = EventAccumulator(str(run / "tensorboard" / "spectra"), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+    events = EventAccumulator(str(run / "tensorboard" / run.name), size_guidance={"scalars": 0, "tensors": 0}).Reload()
     (plan,) = events.Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(plan.tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}

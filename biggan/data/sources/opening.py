@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -112,7 +113,9 @@ def _open(source: str, path: str | None, resolution: int, columns: Mapping[str, 
     if kind == "folder" and place.is_file():
         raise UserError(f"{place} is a file, expected a folder with one sub-folder per class, or a .parquet file.")
     if kind == "packed" and not is_packed(place):
-        raise UserError(f"{place} holds no prepared data. Make it with biggan-data prepare SOURCE --out {place}.")
+        raise UserError(
+            f"{place} holds no prepared data. Make it with biggan-data prepare SOURCE --out {shlex.quote(str(place))}."
+        )
     if kind != "parquet" and source == "folder" and detect(place) == "parquet":
         raise UserError(f"{place} has parquet files, but data.source is folder. Give --data.source parquet, or auto.")
     if columns and kind != "packed":

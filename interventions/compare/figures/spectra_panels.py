@@ -101,10 +101,10 @@ def _draw(comparison: Comparison, rows: Sequence[Row], panels: Sequence[Panel]) 
 
 
 def _finish(line: Sequence[Axes], panel: Panel) -> None:
-    from spectra.draw.figures import log_scale
+    from spectra.draw.look import logarithmic
 
     if panel.log:
-        log_scale(line[0])
+        logarithmic(line[0])
     line[0].set_ylabel(panel.name, **TEXT)
     with_names = next((axes for axes in line if any(axes.get_legend_handles_labels())), None)
     if panel.has_legend and with_names is not None:

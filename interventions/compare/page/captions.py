@@ -39,3 +39,12 @@ CAPTIONS = {
     "Largest sigma_0 in G": "The largest first singular value of any layer, before Spectral Normalization.",
     "Largest sigma_0 in D": "The largest first singular value of any layer, before Spectral Normalization.",
 }
+
+_SPECTRA, _STATISTICS = "singular values of every layer", "Frobenius norms, losses and gradients"
+PLAIN_TITLES = {
+    "Figure 20": _SPECTRA,
+    "Figure 27": _STATISTICS,
+    "Figure 20, from scratch": _SPECTRA,
+    "Figure 27, from scratch": _STATISTICS,
+}
+"""What stands beside the titles that are numbers of the paper."""

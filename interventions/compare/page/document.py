@@ -10,7 +10,7 @@ from interventions.compare.collect import Comparison
 from interventions.compare.figures.base_runs import draw_base_courses
 from interventions.compare.figures.registry import COMPARISON_FIGURES
 from interventions.compare.origin import Origin, duration, origin_of
-from interventions.compare.page.captions import CAPTIONS
+from interventions.compare.page.captions import CAPTIONS, PLAIN_TITLES
 from interventions.compare.page.claims_section import claims_section
 from interventions.compare.page.film import film_strip_of
 from interventions.compare.page.style import STYLE
@@ -94,7 +94,11 @@ def _pictures(comparison: Comparison) -> dict[str, str]:
 
 
 def _figures(pictures: dict[str, str], titles: Sequence[str]) -> str:
-    return "\n".join(page.html_figure(title, pictures[title], _caption(title)) for title in titles if title in pictures)
+    return "\n".join(
+        page.html_figure(title, pictures[title], _caption(title), PLAIN_TITLES.get(title, ""))
+        for title in titles
+        if title in pictures
+    )
 
 
 def _caption(title: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,7 @@ BAD = [
         ["--model.attention_G", "16"],
         "model.attention_G is '16', expected a list of whole numbers such as [32,64], or null",
     ),
+    (["--device", "mps"], "PyTorch has no float64 on Apple's GPUs (mps)"),
     (["--model.ch_G", "x"], "model.ch_G is 'x', expected a whole number, or null"),
 ]
 
@@ -229,21 +231,32 @@ def test_non_finite_numbers_are_recorded_and_reported(tmp_path: Path) -> None:
 
 
 def test_the_summary_names_commands_that_work(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """Also for a law that cannot be truncated and without a monitor."""
+    """Also for a law that cannot be truncated, without a monitor, and with a space in the path."""
+    from interventions.cli.main import main as intervene_main
     from spectra.cli.commands import main as spectra_main
 
-    run = tmp_path / "run"
+    def commands() -> dict[str, list[str]]:
+        """The lines below "next:" as a shell reads them: program -> arguments."""
+        lines = map(shlex.split, capsys.readouterr().out.split("next:\n")[1].splitlines())
+        return {program: arguments for program, *arguments in lines}
+
+    run = tmp_path / "my run"
     assert train_main(["--out", str(run), "--steps=1", "--latents.distribution=signs", "--monitor=none", *TINY]) == 0
-    sample, evaluation, events = capsys.readouterr().out.split("next:\n")[1].splitlines()
-    assert evaluation.split() == ["biggan-eval", "--ckpt", str(checkpoint_paths(run)[-1])]
-    assert sample.split()[0] == "biggan-sample"
+    found = commands()
+    assert list(found) == ["biggan-sample", "biggan-eval", "spectra"]
+    assert found["biggan-eval"] == ["--ckpt", str(checkpoint_paths(run)[-1])]
     options = ["--out", str(tmp_path / "grid.png"), "--standing-passes=1", "--per-class=1"]
-    assert sample_main([*sample.split()[1:], *options]) == 0
-    assert events.split()[0] == "spectra"
-    assert spectra_main(events.split()[1:]) == 0
-    assert train_main(["--out", str(tmp_path / "watched"), "--steps=2", "--spectra.every=1", *TINY]) == 0
-    plot = capsys.readouterr().out.split("next:\n")[1].splitlines()[-1]
-    assert spectra_main([*plot.split()[1:], "--figure", "3"]) == 0
+    assert sample_main([*found["biggan-sample"], *options]) == 0
+    assert spectra_main(found["spectra"]) == 0
+    run = tmp_path / "a watched run"
+    watched = ["--steps=4", "--spectra.every=1", "--checkpoint.every=2", "--tensorboard.every=1"]
+    assert train_main(["--out", str(run), *TINY, *watched]) == 0
+    found = commands()
+    assert found["tensorboard"] == ["--logdir", str(run / "tensorboard")]
+    assert spectra_main([*found["spectra"], "--figure", "3"]) == 0
+    assert found["biggan-intervene"] == ["--ckpt", str(run), "--at", "2", "--control", "--steps", "2"]
+    assert intervene_main(found["biggan-intervene"]) == 0
+    assert "bit for bit" in capsys.readouterr().out
 
 
 def test_public_names_are_there() -> None:

@@ -59,6 +59,10 @@ OF_FIELDS = {
         "regularizers.sigma_G.strength": 0.1, "regularizers.sigma_G.target": 1.0,
         "regularizers.sigma_G.layers": ["linear"],
     },
+    ("sigma", "{strength: 0.1, target: 1, layers: [G.linear]}"): {  # as the record calls it
+        "regularizers.sigma_G.strength": 0.1, "regularizers.sigma_G.target": 1.0,
+        "regularizers.sigma_G.layers": ["linear"],
+    },
     ("clamp", "1"): {"model.clamp_G.value": 1.0},
     ("clamp", "{network: D, ratio: 1.2, mode: project}"): {"model.clamp_D.ratio": 1.2, "model.clamp_D.mode": "project"},
     ("spectral-norm", "G=off"): {"model.spectral_norm_G": False},
@@ -267,8 +271,9 @@ def test_an_average_that_is_still_a_copy_is_no_change(parent: Parent) -> None:
         check_branch(branch_of(parent, copying, ("average-as-G", "keep")))
 
 
-def test_reinitializing_a_layer_touches_that_layer_alone(parent: Parent) -> None:
-    state, _, said = changed_state(parent, "reinit", "G=blocks.0.conv1")
+@pytest.mark.parametrize("name", ["blocks.0.conv1", "G.blocks.0.conv1"])
+def test_reinitializing_a_layer_touches_that_layer_alone(parent: Parent, name: str) -> None:
+    state, _, said = changed_state(parent, "reinit", f"G={name}")
     moved = {n for n, t in state.tensors().items() if not torch.equal(t, parent.checkpoint.tensors[n])}
     mine = [n for n in state.tensors() if n.startswith(("G.blocks.0.conv1.", "optim_G.blocks.0.conv1."))]
     assert moved == set(mine)
@@ -284,6 +289,7 @@ def test_an_unknown_layer_gets_the_nearest_and_nothing_is_written(parent: Parent
         ("reinit", "D=blocks.0.conv3"),
         ("sigma", "{strength: 0.1, target: 1, layers: [linaer]}"),
         ("clamp", "{value: 1, layers: [linaer]}"),
+        ("clamp", "{value: 1, layers: [D.linear]}"),  # of the other network
     ):
         with pytest.raises(UserError, match=r"did you mean '(blocks\.0\.conv\d|linear)'"):
             open_branch(branch_of(parent, change, out=tmp_path / "out"))

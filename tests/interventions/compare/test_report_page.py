@@ -185,6 +185,8 @@ def test_a_plan_without_scores_has_a_page(tmp_path: Path, monkeypatch: pytest.Mo
     page = check(page_of(found))
     assert "no scores recorded" in page.text
     assert page.headings == ["Spectra and losses", "Courses of all entries", "Tables"]
+    assert "Figure 20: singular values of every layer" in page.text
+    assert "Figure 27: Frobenius norms, losses and gradients" in page.text
     assert [title for title, figure in drawn.items() if figure is None] == [
         "Effects", "Survival", "Survival, from scratch", "Base runs", "Figure 20, from scratch",
         "Figure 27, from scratch", "FID", "Spread within a class",

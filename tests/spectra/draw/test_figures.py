@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 import spectra
+import spectra.draw.figures
 from spectra.cli.commands import main
-from spectra.draw.figures import depth_colours, sharpest_jump
+from spectra.draw.charts import Chart
+from spectra.draw.figures import depth_colours, draw_layers, network_rows, sharpest_jump
 from spectra.record.segments import RecordWriter
 from spectra.report.words import event_words
 
@@ -43,21 +50,33 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def labelled_ticks(axes: Axes) -> list[str]:
+    """The labels at the y axis that are in sight."""
+    low, high = sorted(axes.get_ylim())
+    return [
+        label.get_text()
+        for place, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+        if low <= place <= high and label.get_text()
+    ]
+
+
 def test_every_figure_is_drawn_with_every_layer(run: Path) -> None:
     frames = spectra.load(run)
     panels = {"3": 2, "20": 6, "27": 4, "29": 2, "charts": 10}
     for name, draw in spectra.FIGURES.items():
         figure = draw(frames)
-        shown = [axes for axes in figure.axes if axes.get_title()]
+        FigureCanvasAgg(figure).draw()
+        shown = [axes for axes in figure.axes if axes.get_title() or axes.get_title(loc="left")]
         assert len(shown) == panels[name]
         for axes in shown:
             if "sigma" in axes.get_title() or "W" in axes.get_title():
                 labels = [line.get_label() for line in axes.lines if not line.get_label().startswith("_")]
-                assert labels == [f"blocks.{i}" for i in range(4)]
+                assert labels in [[f"{network}.blocks.{i}" for i in range(4)] for network in "GD"]  # as in the frames
                 assert axes.get_yscale() == "log"
+            assert len(labelled_ticks(axes)) >= 3
             marks = [text.get_text().strip() for text in axes.texts]
             low, high = axes.get_xlim()
-            assert marks == [m for m, step in (("alarm", 310), ("changed", 200)) if low <= step <= high]
+            assert marks == [m for m, step in (("changed", 200), ("alarm", 310)) if low <= step <= high]
         legends = [legend for axes in figure.axes if (legend := axes.get_legend())]
         assert legends
     (g, *_), (not_finite, *_) = [axes.lines for axes in spectra.FIGURES["3"](frames).axes if axes.get_title()][:2], [0]
@@ -113,8 +132,6 @@ def test_the_commands(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) 
 
 
 def test_a_branch_is_marked_where_it_left_its_parent(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import spectra.draw.figures
-
     drawn = {}
     monkeypatch.setitem(
         spectra.draw.figures.FIGURES,
@@ -127,3 +144,62 @@ def test_a_branch_is_marked_where_it_left_its_parent(run: Path, monkeypatch: pyt
     marks = [(text.get_position()[0], text.get_text().strip()) for text in drawn["figure"].axes[0].texts]
     assert (120, "changed") in marks
     assert (310, "alarm") in marks
+
+
+def test_titles_say_which_run_it_is(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = {}
+
+    def keep(frames):  # noqa: ANN001, ANN202
+        return drawn.setdefault("figure", spectra.draw.figures.figure_20(frames))
+
+    monkeypatch.setitem(spectra.draw.figures.FIGURES, "20", keep)
+    mine = run.rename(run.with_name("my $run$"))
+    spectra.draw_figures(mine, ["20"])
+    title = drawn["figure"].get_suptitle()
+    assert title == r"my \$run\$: largest three singular values of every layer (the paper's Figure 20)"
+
+
+def test_lines_can_be_told_apart_by_more_than_a_shade(run: Path) -> None:
+    frames = spectra.load(run)
+    many = pd.concat(
+        [
+            frames["spectra"][frames["spectra"].network == "G"].assign(layer=f"G.{i}.{j}", depth=4 * i + j)
+            for i in range(4)
+            for j in range(3)
+        ]
+    )
+    many = many[~many.duplicated(["step", "layer"])]
+    axes = Figure().subplots()
+    draw_layers(axes, many, Chart("sigma_0", "sigma0"))
+    lines = [line for line in axes.lines if line.get_marker() != "x"]
+    assert len(lines) == 12
+    patterns = [line._dash_pattern for line in lines]
+    assert all(one != other for one, other in itertools.pairwise(patterns))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_figure_27_has_no_hole(count: int, run: Path) -> None:
+    frames = spectra.load(run)
+    named = [frames["spectra"][frames["spectra"].network == "D"].assign(network=f"N{i}") for i in range(count)]
+    figure = spectra.FIGURES["27"]({**frames, "spectra": pd.concat(named)})
+    spans = [axes.get_subplotspec() for axes in figure.axes]
+    cells = sum(len(one.rowspan) * len(one.colspan) for one in spans if one is not None)
+    assert cells == 4 * math.ceil((count + 2) / 2)
+    assert all(axes.lines or axes.get_legend() for axes in figure.axes)
+
+
+def test_an_unknown_network_or_quantity_is_an_error_with_the_nearest(run: Path) -> None:
+    frames = spectra.load(run)
+    with pytest.raises(ValueError, match=r"no network called 'g' was recorded.*Recorded: G, D"):
+        network_rows(frames, ["g"], ["sigma0"])
+    with pytest.raises(ValueError, match="no quantity called 'sigma_0' was recorded; did you mean 'sigma0'"):
+        network_rows(frames, ["G"], ["sigma_0"])
+
+
+def test_a_panel_of_what_was_not_recorded_says_so(run: Path) -> None:
+    frames = spectra.load(run)
+    frames["spectra"] = frames["spectra"].assign(
+        frobenius=frames["spectra"].frobenius.where(frames["spectra"].network == "D")
+    )
+    first, *_ = spectra.FIGURES["27"](frames).axes
+    assert [text.get_text() for text in first.texts][:1] == ["not recorded"]

@@ -43,7 +43,7 @@ def test_every_chart_has_every_layer_as_a_line(tmp_path: Path) -> None:
     plan = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     charts = {chart.title: [t for t in tags if any(re.match(p, t) for p in chart.multiline.tag)] for category in
               plan.category for chart in category.chart}  # fmt: skip
-    assert len(charts) == 2 * 5 + 4  # without gradients, their variance has no chart
+    assert len(charts) == 2 * 5 + 5  # without gradients, their variance has no chart
     shown = charts_of([SingularValues, Frobenius], "spectra")
     assert len(shown) == 5
     for title, series in ((chart.title, chart.quantity) for chart in shown):
@@ -65,8 +65,8 @@ def test_pictures_are_drawn_at_the_end_and_rarely_before(tmp_path: Path, monkeyp
     monkeypatch.setattr(spectra.draw.panels, "LEAST_NEW", 3)
     watch(tmp_path, 0, 5, every=1, probes=["frobenius"])  # one row of each picture, which take a second each
     found = read(tmp_path)
-    assert [image.step for image in found.Images("spectra/G")] == [2, 5]
-    image = found.Images("spectra/D")[-1]
+    assert [image.step for image in found.Images("2-pictures/spectra/G")] == [2, 5]
+    image = found.Images("2-pictures/spectra/D")[-1]
     assert Image.open(io.BytesIO(image.encoded_image_string)).size == (image.width, image.height)
 
 
@@ -99,3 +99,29 @@ def test_scalars_of_any_name_are_shown_and_losses_have_a_chart(tmp_path: Path) -
     plan = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     (pattern,) = [c.multiline.tag[0] for one in plan.category for c in one.chart if c.title == "losses"]
     assert [tag for tag in tags if re.match(pattern, tag)] == ["train_loss"]
+
+
+def test_a_writer_is_shared_its_owner_writes_the_scalars(tmp_path: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(tmp_path / "tb"))
+    monitor = spectra.Monitor({"net": nn.Linear(3, 2)}, tmp_path, every=2, probes=PLAIN, tensorboard=writer)
+    for step in range(1, 5):
+        monitor.after_step(step, {"loss": 1.0 * step})
+        writer.add_scalar("loss", 1.0 * step, step)
+    monitor.log(4, {"val/accuracy": 0.5})
+    monitor.close()
+    writer.add_scalar("after", 1.0, 5)
+    writer.close()
+    assert len(list((tmp_path / "tb").iterdir())) == 1
+    found = EventAccumulator(str(tmp_path / "tb"), size_guidance=EVERYTHING).Reload()
+    steps = {tag: [event.step for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    assert steps["sigma0/net"] == steps["ratio/net"] == [2, 4]
+    assert (steps["loss"], steps["val/accuracy"], steps["after"]) == ([1, 2, 3, 4], [4], [5])
+    assert "monitor/seconds" not in steps
+    assert found.Tensors("custom_scalars__config__")
+
+
+def test_the_first_picture_comes_soon() -> None:
+    """A default run measures every 20 steps, some ten steps a second."""
+    assert spectra.draw.panels.FIRST_PICTURE == 200
