@@ -2,7 +2,7 @@
 
 They are made of these runs, in an empty directory:
 
-    biggan-train --out runs/digits --samples.early '[0,100]'
+    biggan-train && spectra plot runs/digits
     biggan-train digits-collapse --seed 5
     for change in '--seed 1' '--r1 1' '--lr D=/2'; do
       biggan-intervene --ckpt runs/digits-collapse --before-collapse 500 $change --steps 2400
@@ -106,6 +106,8 @@ def front(runs: Path, out: Path) -> None:
         axes.tick_params(labelsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out / "front.png", dpi=110)
+    with Image.open(out / "front.png") as picture:
+        save(picture, out / "front.png")
 
 
 def mark(axes: Axes, onset: int, alarm: int) -> None:
@@ -118,16 +120,31 @@ def mark(axes: Axes, onset: int, alarm: int) -> None:
 
 
 def samples(runs: Path, out: Path) -> None:
-    """Grids of the default run, side by side."""
+    """The generator's half of the default run's grids, side by side, and its average at the end."""
     folder = runs / "digits" / "samples"
-    grids = [Image.open(folder / f"step-{step:08d}.png").convert("RGB") for step in (0, 100, 300, 2000)]
-    wide = sum(grid.width for grid in grids) + 12 * (len(grids) - 1)
-    together = Image.new("RGB", (wide, max(grid.height for grid in grids)), "white")
+    halves = [half(folder / f"step-{step:08d}.png", right=False) for step in (0, 100, 300, 2000)]
+    halves.append(half(folder / "step-00002000.png", right=True))
+    together = Image.new("RGB", (sum(one.width for one in halves), halves[0].height), "white")
     left = 0
-    for grid in grids:
-        together.paste(grid, (left, 0))
-        left += grid.width + 12
-    together.resize((together.width // 2, together.height // 2), Image.Resampling.LANCZOS).save(out / "samples.png")
+    for one in halves:
+        together.paste(one, (left, 0))
+        left += one.width
+    small = together.resize((together.width * 2 // 3, together.height * 2 // 3), Image.Resampling.LANCZOS)
+    save(small, out / "samples.png")
+    with Image.open(runs / "digits" / "figures" / "figure-20.png") as picture:
+        save(picture, out / "spectra.png")
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """With few colours, which is a third of the size."""
+    picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def half(path: Path, *, right: bool) -> Image.Image:
+    """Of a grid's two panels the left or the right one."""
+    grid = Image.open(path).convert("RGB")
+    middle = grid.width * 427 // 836
+    return grid.crop((middle, 0, grid.width, grid.height) if right else (0, 0, middle, grid.height))
 
 
 if __name__ == "__main__":
