@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from snippets import NEEDS, PAGES, Command, Snippet, commands, inline_commands, snippets
+from snippets import NEEDS, OWN, PAGES, Command, Snippet, commands, inline_commands, snippets
 
 ALL = [snippet for page in PAGES for snippet in snippets(page)]
 COMMANDS = [command for snippet in ALL for command in commands(snippet)]
@@ -79,6 +79,12 @@ def test_options_exist(page: Path) -> None:
         if (words := command.own) and (unknown := unknown_options([word for word in words if word != "--"]))
     }
     assert not wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_fenced(page: Path) -> None:
+    """An indented one would not be found."""
+    assert not re.findall(rf"^    (?:\$ )?(?:{'|'.join(OWN)}) \S.*$", page.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_what_is_exempted_says_why() -> None:

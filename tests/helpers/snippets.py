@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NEEDS = ("a GPU", "a cluster", "a network", "a browser", "a long time", "data")
 """Why a command may not be run in a test."""
 OWN = ("biggan-train", "biggan-sample", "biggan-eval", "biggan-data", "biggan-import", "biggan-intervene", "spectra")
