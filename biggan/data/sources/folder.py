@@ -164,7 +164,7 @@ def _say_tables(path: Path) -> None:
         return
     if tables:
         more = f" and {len(tables) - 3} more" if len(tables) > 3 else ""
-        note_of_data(f"{path}: {', '.join(tables[:3])}{more} are not read: classes are the names of folders")
+        note_of_data(f"{path}: not read: {', '.join(tables[:3])}{more} (classes are the names of folders)")
 
 
 def _folders_by_class(path: Path) -> dict[str, list[str]]:

@@ -73,7 +73,7 @@ GOOD: dict[str, tuple[Callable[[Path], object], str]] = {
     "sizes": (strange_sizes, ""),
     "links": (links_and_pipes, "pipe.png is left out: it is a pipe"),
     "videos": (videos_beside, "left out 1 files that are no images by their names (1 .mp4)"),
-    "table": (a_table_beside, "train.csv are not read: classes are the names of folders"),
+    "table": (a_table_beside, "not read: train.csv (classes are the names of folders)"),
 }
 
 
