@@ -30,6 +30,7 @@ SHORTER = {
     "biggan-train --resume runs/digits --steps 8000": "--steps 2010",
     "biggan-train digits --out runs/mine": "--steps 20",
     "biggan-train --data.path photos": "--steps 5",
+    "biggan-train --data.path PATH": "--steps 2 --eval.every 0",
     "biggan-train --steps 4000": "--steps 5",
     "biggan-train": "--steps 20 --out runs/again",
     "biggan-intervene --ckpt RUN --before-collapse": "--steps 5",
@@ -49,11 +50,16 @@ GIVEN = {
             PIL.Image.fromarray(numpy.random.default_rng(i).integers(0, 256, (40, 50, 3), numpy.uint8)).save(path)
         """,
     "data.md": """
-        import numpy, PIL.Image, pathlib
+        import io, numpy, PIL.Image, pathlib, pyarrow, pyarrow.parquet
+        photos, species = [], []
         for i in range(20):
             path = pathlib.Path(f"PATH/{'cats' if i % 2 else 'dogs'}/{i}.jpg")
             path.parent.mkdir(parents=True, exist_ok=True)
-            PIL.Image.fromarray(numpy.zeros((40, 50, 3), numpy.uint8)).save(path)
+            PIL.Image.fromarray(numpy.full((40, 50, 3), i, numpy.uint8)).save(path)
+            photos.append(path.read_bytes())
+            species.append(path.parent.name)
+        pathlib.Path("photos").mkdir()
+        pyarrow.parquet.write_table(pyarrow.table({"photo": photos, "species": species}), "photos/train.parquet")
         """,
     "acting.md": "open('tell.py', 'w').write('import sys; sys.stdin.read()')",
     "scanning.md": """
@@ -140,7 +146,7 @@ def test_a_page_runs(page: Path, world: Path, tmp_path: Path) -> None:
     shutil.copytree(world, folder)
     python(textwrap.dedent(GIVEN.get(page.name, "")), folder)
     for snippet in snippets(page):
-        if snippet.language == "python":
+        if snippet.language == "python" and not snippet.needs:
             imagined = textwrap.dedent(IMAGINED.get(page.name, ""))
             python(f"{imagined}\n{snippet.text}", place_of_its_own(folder) if imagined else folder)
         for command in commands(snippet):

@@ -63,6 +63,8 @@ class Inspection:
         resolution = self.resolution()
         train = f"--model.resolution {resolution}"
         skip = ""
+        if "val" not in self.counts and max(self.counts["train"], default=0) < 2:
+            train += " --data.no_validation true"
         if self.broken:
             train, skip = f"{train} --data.on_broken skip" if self.is_trained_on else train, " --skip-broken"
         columns = ",".join(f"{name}={column}" for name, column in self.columns.items())

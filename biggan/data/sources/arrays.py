@@ -115,7 +115,10 @@ def _open_arrays(path: Path, resolution: int) -> tuple[Images, Images | None, tu
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
     except ARCHIVE_FAULTS as error:
-        raise UserError(f"{path} cannot be read as numpy's arrays ({error}). Save them with numpy.savez.") from error
+        raise UserError(
+            f"{path} cannot be read as numpy's arrays ({error}). Save images of one size as one array of "
+            f"uint8 with numpy.savez."
+        ) from error
     train, labels = _split_of(arrays, TRAIN_IMAGES, TRAIN_LABELS, str(path))
     if train is None:
         raise UserError(

@@ -14,7 +14,14 @@ from biggan.data.ids import keys_of
 from biggan.data.labels import Labels
 from biggan.data.notes import note_of_data
 from biggan.data.sources.encoded import Split
-from biggan.data.sources.junk import IMAGE_ENDINGS, is_image_name, is_junk_folder, say_left_out
+from biggan.data.sources.junk import (
+    IMAGE_ENDINGS,
+    TABLES,
+    by_ending,
+    is_image_name,
+    is_junk_folder,
+    say_left_out,
+)
 from biggan.data.sources.walk import walk
 from biggan.errors import UserError
 
@@ -109,23 +116,28 @@ def _read_split(path: Path, classes: tuple[str, ...] | None) -> tuple[Split, tup
         return _one_class(path, classes)
     if loose:
         note_of_data(f"{path}: left out {len(loose)} images beside the classes' folders")
+    _say_tables(path)
     if not found:
+        files = [child.name for child in path.iterdir() if child.is_file() and not child.name.startswith(".")]
+        holds = f", but {by_ending(files)}" if files else ""
         raise UserError(
-            f"{path} has no sub-folders, but an image folder needs one sub-folder per class: expected "
-            f"{path}/CLASS/IMAGE or {path}/train/CLASS/IMAGE. Give the folder above the classes, or make them."
+            f"{path} holds no images and has no sub-folders{holds}. An image folder needs one sub-folder per class: "
+            f"expected {path}/CLASS/IMAGE or {path}/train/CLASS/IMAGE. Give the folder above the classes, or make them."
         )
+    if len(found) == 1 and classes is None:
+        note_of_data(f"{path} has one folder alone: all images are of one class ({next(iter(found))})")
     known = tuple(folders[0] for folders in found.values()) if classes is None else classes
     if unknown := sorted(set(found) - {_composed(name) for name in known}):
         raise UserError(
             f"{path} has classes that the training images lack: {', '.join(unknown[:5])}. Expected the same "
-            f"sub-folders in both."
+            f"sub-folders in both: move these away, or give training images of them."
         )
     names: list[str] = []
     stats: list[tuple[int, int]] = []
     counts = []
     others: list[str] = []
     for name in known:
-        before = len(names)
+        before, left_out = len(names), len(others)
         folders = found.get(_composed(name), [])
         for file, facts in (one for folder in folders for one in _files(path / folder, path)):
             if not is_image_name(file):
@@ -135,12 +147,24 @@ def _read_split(path: Path, classes: tuple[str, ...] | None) -> tuple[Split, tup
             stats.append(facts)
         counts.append(len(names) - before)
         if classes is None and counts[-1] == 0:
-            raise UserError(f"the class folder {path / name} has no images. Put its images there, or remove it.")
+            holds = f", but {by_ending(others[left_out:])}" if others[left_out:] else ""
+            raise UserError(f"the class folder {path / name} has no images{holds}. Put its images there, or remove it.")
     say_left_out(others, str(path))
     labels = np.repeat(np.arange(len(known)), counts)
     if not names:
         raise UserError(f"{path} has no images of any class. Put images there, or remove the folder.")
     return Split(Files(path, names, np.array(stats, dtype=np.int64)), Labels(labels)), known
+
+
+def _say_tables(path: Path) -> None:
+    """Note files beside the images that may hold labels."""
+    try:
+        tables = sorted(child.name for child in path.iterdir() if child.suffix.lower() in TABLES and child.is_file())
+    except OSError:
+        return
+    if tables:
+        more = f" and {len(tables) - 3} more" if len(tables) > 3 else ""
+        note_of_data(f"{path}: not read: {', '.join(tables[:3])}{more} (classes are the names of folders)")
 
 
 def _folders_by_class(path: Path) -> dict[str, list[str]]:
@@ -165,7 +189,11 @@ def _one_class(path: Path, classes: tuple[str, ...] | None) -> tuple[Split, tupl
     """The images directly in a folder, as one class."""
     known = classes or (ONLY_CLASS,)
     if len(known) > 1:
-        raise UserError(f"{path} has images without classes, and the training images have {len(known)} classes.")
+        raise UserError(
+            f"{path} has images without classes, and the training images have {len(known)} classes. Put them into "
+            f"folders of these classes, or move {path.name} away: a part is then held out for validation."
+        )
+    _say_tables(path)
     entries = [entry for entry in os.scandir(path) if entry.is_file() and not entry.name.startswith(".")]
     entries = sorted((entry for entry in entries if is_image_name(entry.name)), key=lambda entry: entry.name)
     stats = np.array([_stat(entry) for entry in entries], dtype=np.int64)

@@ -111,7 +111,11 @@ def _open(source: str, path: str | None, resolution: int, columns: Mapping[str, 
         )
     kind = detect(place) if source == "auto" or is_packed(place) else source
     if kind == "folder" and place.is_file():
-        raise UserError(f"{place} is a file, expected a folder with one sub-folder per class, or a .parquet file.")
+        raise UserError(
+            f"{place} is a file, expected a folder with one sub-folder per class, a .parquet file, or .npz, .npy, .h5, "
+            f".tar and StyleGAN's .zip for biggan-data prepare. A dataset of a Python library is packed by "
+            f"biggan.data.from_dataset."
+        )
     if kind == "packed" and not is_packed(place):
         raise UserError(
             f"{place} holds no prepared data. Make it with biggan-data prepare SOURCE --out {shlex.quote(str(place))}."

@@ -55,6 +55,18 @@ _UNREAD = {
 }
 
 
+_UNREAD_FOLDERS = {
+    r".*-idx3-ubyte(\.gz)?": "MNIST's idx files: read them with torchvision.datasets.MNIST, and pack that with "
+    "biggan.data.from_dataset",
+    r"data_batch_\d\.bin": "CIFAR's binary batches: take the python version, or pack torchvision.datasets.CIFAR10 with "
+    "biggan.data.from_dataset",
+    r"data-\d{5}-of-\d{5}\.arrow": "what Hugging Face's save_to_disk writes: pack datasets.load_from_disk(...) with "
+    "biggan.data.from_dataset, or save it with to_parquet",
+    r"run\.json": "a run directory, no data set: give the images that it was trained on",
+}
+"""A name in a folder -> what the folder is, and what to do."""
+
+
 def preparable_kind(path: Path) -> str | None:
     """Which of `PREPARABLE` lies at a path, by names and by how files begin; None: none of them.
 
@@ -88,6 +100,9 @@ def _kind_of_folder(path: Path) -> str | None:
         return "cifar"
     if names and any(name.endswith(".tar") for name in names) and not any((path / name).is_dir() for name in names):
         return "webdataset"
+    for known, what in _UNREAD_FOLDERS.items():
+        if any(re.fullmatch(known, name) for name in names):
+            raise UserError(f"{path} is {what}.")
     if any(name.endswith(".mdb") for name in names):
         raise UserError(f"{path} is {_UNREAD['.mdb']}.")
     endings = {"." + name.lower().rpartition(".")[2] for name in names}

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from biggan.data.notes import note_of_data
 from biggan.data.sources.junk import is_junk_folder
 from biggan.errors import UserError
 
@@ -38,8 +39,18 @@ def _walk(path: str, visited: set[tuple[int, int]]) -> Iterator[os.DirEntry[str]
     for entry in listed:
         if entry.name in folders:
             yield from _walk(entry.path, visited)
-        else:
+        elif _can_be_read(entry):
             yield entry
+        else:
+            note_of_data(f"{entry.path} is left out: it is a pipe, a socket or a device, and no file")
+
+
+def _can_be_read(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file, or a link to none, of which reading will say so. Reading a pipe would never end."""
+    try:
+        return entry.is_file() or not entry.stat()
+    except OSError:
+        return True
 
 
 def _number(path: str | Path) -> tuple[int, int]:

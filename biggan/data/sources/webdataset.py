@@ -92,7 +92,10 @@ def _read(shards: list[Path]) -> Split:
     if 0 < missing < len(labels):
         raise UserError(f"{where}: {missing} of {len(labels)} images have no .cls beside them. Write the shards again.")
     if missing:
-        note_of_data(f"{where} has no .cls files: its {missing} images are one class ({ONLY_CLASS})")
+        note_of_data(
+            f"{where} has no .cls files: its {missing} images are one class ({ONLY_CLASS}). If "
+            f"its folders are the classes, unpack it and give the folder"
+        )
     numbers = np.array([label or 0 for label in labels], dtype=np.int64)
     return Split(TarredFiles(shards, names, np.array(places, dtype=np.int64)), Labels(numbers))
 
