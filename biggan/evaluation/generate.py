@@ -74,4 +74,4 @@ def generate(
             z, y = draw.block(index, network.z_dim, network.classes)
             wanted = min(BLOCK, count - index * BLOCK)
             images = network(z.to(device), y.to(device))[:wanted]
-            yield index * BLOCK, images.clamp(-1, 1).add(1).mul(127.5).round().div(127.5).sub(1), y[:wanted]
+            yield index * BLOCK, images.clamp(-1, 1).add_(1).mul_(127.5).round_().div_(127.5).sub_(1), y[:wanted]

@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 def normalized_weights(layers: Sequence[SpectrallyNormalized], *, iterate: bool) -> list[Tensor]:
     """W / sigma for each layer, differentiable (once) in W; `iterate` does one power iteration each first."""
     weights = [layer.mapped_weight(iterate=iterate) for layer in layers]
+    differentiable = torch.is_grad_enabled()
     with torch.no_grad():
         matrices = [in_memory_order(weight) for weight in weights]
         v = _unit(layers, [torch.mv(m.t(), layer.u) for m, layer in zip(matrices, layers, strict=True)])
         images = [torch.mv(m, right) for m, right in zip(matrices, v, strict=True)]
+        u = [layer.u for layer in layers]
         if iterate:
-            torch._foreach_copy_([layer.u for layer in layers], _unit(layers, images))
-        u = [layer.u.clone() for layer in layers]  # kept by autograd; the next iteration writes into the buffers
+            torch._foreach_copy_(u, moved := _unit(layers, images))
+            u = moved
+        elif differentiable:  # autograd keeps them, and the next iteration writes into the buffers
+            u = [vector.clone() for vector in u]
         sigmas = [torch.dot(left, image) for left, image in zip(u, images, strict=True)]
     return list(_Divide.apply(u, v, sigmas, *weights))
 
@@ -45,7 +49,11 @@ def estimates_of_sigma(layers: Sequence[SpectrallyNormalized]) -> list[Tensor]:
 def _unit(layers: Sequence[SpectrallyNormalized], vectors: list[Tensor]) -> list[Tensor]:
     """Each vector over its norm, or over its layer's epsilon where that is larger."""
     norms = torch._foreach_norm(vectors)
-    torch._foreach_clamp_min_(norms, [layer.eps_sn for layer in layers])
+    floors = {layer.eps_sn for layer in layers}
+    if len(floors) == 1:
+        norms = torch.stack(norms).clamp_min_(floors.pop()).unbind()
+    else:
+        torch._foreach_clamp_min_(norms, [layer.eps_sn for layer in layers])
     return list(torch._foreach_div(vectors, norms))
 
 
@@ -72,7 +80,7 @@ class _Divide(torch.autograd.Function):
             layout = torch.channels_last if is_channels_last(out) else torch.contiguous_format
             matrix = in_memory_order(g.contiguous(memory_format=layout))
             share = torch.dot(matrix.view(-1), in_memory_order(out).view(-1))
-            raw_gradient = torch.addr(matrix, u, v * -share).div_(sigma)
+            raw_gradient = torch.addr(matrix, u, v * share, alpha=-1).div_(sigma)
             if layout == torch.channels_last:
                 raw_gradient = raw_gradient.unflatten(1, (*out.shape[2:], out.shape[1])).permute(0, 3, 1, 2)
             found.append(raw_gradient.view_as(out))

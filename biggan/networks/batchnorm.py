@@ -153,6 +153,8 @@ class AffineBatchNorm(BatchNorm):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Normalize, scale and shift (N, C, H, W), whatever the condition."""
+        if not self.training and x.dtype not in REDUCED:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return scale_and_shift(super().forward(x), self.weight, self.bias)
 
 
@@ -169,8 +171,11 @@ class ConditionalBatchNorm(BatchNorm):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:  # type: ignore[override]
         """Normalize (N, C, H, W) and modulate it by the condition (N, ...)."""
-        gain = 1 + self.gain(condition)
-        return torch.addcmul(self.bias(condition)[:, :, None, None], super().forward(x), gain[:, :, None, None])
+        gain, bias = 1 + self.gain(condition), self.bias(condition)
+        if not self.training and x.dtype not in REDUCED:  # both are constants a channel: one pass over the map
+            gain = gain * torch.rsqrt(self.running_var + self.eps)
+            return torch.addcmul((bias - gain * self.running_mean)[:, :, None, None], x, gain[:, :, None, None])
+        return torch.addcmul(bias[:, :, None, None], super().forward(x), gain[:, :, None, None])
 
 
 class NoNorm(nn.Module):

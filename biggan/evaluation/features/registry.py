@@ -15,6 +15,7 @@ from biggan.data.images import Images, Source, to_float
 from biggan.errors import UserError
 from biggan.evaluation.features.classifier import trained_classifier
 from biggan.evaluation.features.inception import load_inception
+from biggan.networks.walk import buffers_of, parameters_of
 from biggan.run.checkpoint import digest
 from spectra.nearest import nearest
 
@@ -59,12 +60,14 @@ class FeatureNetwork:
 
         Images that hold NaN themselves have NaN as features.
         """
-        self.module.to(images.device)
+        held = [*parameters_of(self.module), *buffers_of(self.module)]
+        if any(tensor.device != images.device for tensor in held):  # `to` goes through every tensor, which takes longer
+            self.module.to(images.device)
         found = self.module(images)
         features, logits = found if isinstance(found, tuple) else (found, None)
         features = features.flatten(1).double().cpu()
         logits = None if logits is None else logits.double().cpu()
-        good = torch.isfinite(images).flatten(1).all(dim=1).cpu()
+        good = torch.isfinite(images.sum(dim=(1, 2, 3))).cpu()  # images in [-1, 1], or NaN
         finite = torch.isfinite(features).all(dim=1)
         if logits is not None:
             finite &= torch.isfinite(logits).all(dim=1)
