@@ -48,4 +48,4 @@ _HOMES = {
     "biggan.observers.dead_discriminator": ["DeadDiscriminator", "dead_discriminator"],
 }
 
-__getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)
+__getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES, {"data": "biggan.data"})

@@ -50,6 +50,8 @@ def _prepare(arguments: argparse.Namespace) -> int:
         print(f"note: {text}", file=sys.stderr)
     if (manifest := finished(job)) is not None:
         print(f"{out} is already prepared: {contents(manifest)}.")
+        if manifest["skipped"]:
+            print(f"{len(manifest['skipped'])} broken images were skipped then. To try them again: another --out.")
         return EXIT_DONE
     began = time.monotonic()
     progress = PrepareProgress()

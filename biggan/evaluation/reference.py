@@ -156,8 +156,8 @@ def check_classes(images: Images, names: tuple[str, ...], split: str) -> None:
     if few := [f"{names[c]} ({counts[c]})" for c in np.flatnonzero(counts < 2)]:
         raise UserError(
             f"the {split} split has fewer than two images of {len(few)} of its {len(names)} classes: "
-            f"{', '.join(few[:5])}{' ...' if len(few) > 5 else ''}. Scores by class need two: use the other split as "
-            f"reference, data.top_classes, or --eval.every 0 to train without scores."
+            f"{', '.join(few[:5])}{' ...' if len(few) > 5 else ''}. Scores by class need two. To train without "
+            f"scores: --eval.every 0. Else use the other split as reference, or data.top_classes."
         )
 
 

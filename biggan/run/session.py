@@ -22,6 +22,7 @@ from biggan.distributed.launch import launch_id, restarts
 from biggan.distributed.ranks import BatchShard, is_main, local_world_size
 from biggan.errors import UserError
 from biggan.evaluation.features.cache import cache_folder
+from biggan.evaluation.reference import check_classes
 from biggan.objective.gradient_penalties import strengths
 from biggan.permissions import check_features
 from biggan.run.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoint, save_checkpoint
@@ -62,6 +63,9 @@ def open_new(
                 cache_folder()  # evaluations may need it
         source = _open_data(config, any_classes="model.classes" in left_to_data)
         config = with_classes(config, len(source.classes))
+        if 0 < config.eval.every <= config.steps and config.data.train_per_class is None:
+            images = source.train if config.eval.reference == "train" else source.val
+            check_classes(images, source.classes, config.eval.reference)  # before there is a run directory
         state = TrainingState(config, config.device, initialize=is_main())
     check_alike(source.identity(), "other data")
     with all_ranks_or_none():

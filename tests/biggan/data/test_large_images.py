@@ -72,5 +72,9 @@ def test_inspect_and_prepare_name_it_and_take_the_limit(
     prepare = ["prepare", str(photos), "--resolution", "8", "--out", str(tmp_path / "out"), "--workers", "1"]
     assert data_main(prepare) == 2
     assert "biggan-data: --max-pixels" in " ".join(capsys.readouterr().err.split())
+    assert data_main([*prepare[:-3], str(tmp_path / "fewer"), "--skip-broken"]) == 0
+    capsys.readouterr()
+    assert data_main([*prepare[:-3], str(tmp_path / "fewer"), "--max-pixels", "1200"]) == 0
+    assert "1 broken images were skipped then. To try them again: another --out." in capsys.readouterr().out
     assert data_main([*prepare, "--max-pixels", "1200"]) == 0
     assert any(np.array_equal(one, square(LARGE, 8)) for one in np.load(tmp_path / "out/images.npy"))

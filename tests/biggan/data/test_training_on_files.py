@@ -96,7 +96,7 @@ def test_bad_data_is_one_paragraph_and_no_run_directory(tmp_path: Path, capsys: 
     run = tmp_path / "run"
     for arguments, message in [
         (["cifar10"], "data.path is not set. Give --data.path PATH"),
-        (["--data.path", folder], "data.source is digits"),
+        (["--data.source", "digits", "--data.path", folder], "data.source is digits"),
         ([*SMALL, "--data.source", "auto", "--data.path", folder, "--model.classes", 3], "Give --model.classes 2"),
         ([*SMALL, "--data.source", "auto", "--data.path", folder, "--train.accumulate", 3], "divides 8"),
     ]:
@@ -145,3 +145,16 @@ def test_rows_are_labelled_by_the_classes_names(tmp_path: Path, monkeypatch: pyt
     (run / "run.json").write_text(json.dumps({n: v for n, v in facts.items() if n != "class_names"}))
     assert train("--resume", run, "--steps", 2) == 0  # begun before names were written down
     assert json.loads((run / "run.json").read_text())["class_names"] == names
+
+
+def test_classes_too_small_for_scores_are_named_before_there_is_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, run = write_folder(tmp_path / "photos", {"ant": 20, "cat": 1}), tmp_path / "run"
+    line = [*SMALL, "--data.path", folder, "--out", run, "--steps", 2]
+    assert train(*line, "--eval.every", 2) == 2
+    assert "cat (1). Scores by class need two. To train without scores: --eval.every 0" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert not run.exists()
+    assert train(*line, "--eval.every", 0) == 0
