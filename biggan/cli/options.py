@@ -96,9 +96,20 @@ class CommandLine:
             from biggan.data.sources.opening import source_for
 
             values["data.source"] = source_for(values["data.path"], values["data.source"])
+        if base is None and self.flags["preset"] is None and values["data.path"] is not None:
+            lay_over(values, self._of_own_data(values["data.path"]))
         config = from_dict(unflatten(values))
         check_names(config)
         return config
+
+    def _of_own_data(self, path: str) -> dict[str, Any]:
+        """What nobody gave for data of the user's, where no preset is named: the default's are made for its digits."""
+        from biggan.run.directory import default_path
+
+        given = set().union(*self.levels)
+        name = Path(path).resolve().name.partition(".")[0]
+        own = {"device": "auto", "out": str(default_path(name or "data"))}
+        return {field: value for field, value in own.items() if field not in given}
 
 
 def parse(argv: list[str]) -> CommandLine:

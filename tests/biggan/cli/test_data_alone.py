@@ -90,3 +90,17 @@ def test_one_line_begins_and_continues_a_run(photos: Path, tmp_path: Path, capsy
     other = write_folder(tmp_path / "other", {"x": 4, "y": 4})
     assert train_main([line[0].replace("photos", "other"), *line[1:], "--steps=4"]) == 2
     assert f"the data ({other}) has 2 classes, and model.classes is 3" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_default_s_device_and_directory_are_for_its_digits(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = parse([f"--data.path={photos}"]).config()
+    assert (own.device, own.out) == ("auto", "runs/photos")
+    Path("runs/photos").mkdir(parents=True)
+    assert parse(["--data.path=photos/"]).config().out == "runs/photos-2"
+    given = parse([f"--data.path={photos}", "--device=cpu", "--out=mine"]).config()
+    assert (given.device, given.out) == ("cpu", "mine")
+    named = parse(["digits", f"--data.path={photos}"]).config()
+    assert (named.device, named.out) == ("cpu", None)
