@@ -17,10 +17,10 @@ SYMBOLS = {
     "undecided": "?",
     "premise not met": "○",
     "not run": "-",
-    "not to be had here": "⊘",
+    "not testable here": "⊘",
 }
 """Beside each verdict, so that nobody needs its colour."""
-SILENT = ("not run", "not to be had here")
+SILENT = ("not run", "not testable here")
 """Verdicts that need no run."""
 
 

@@ -143,7 +143,7 @@ def submitit(folder: Path, cluster: str | None, parameters: dict[str, Any], perm
         from submitit import AutoExecutor
     except ImportError as error:
         raise UserError(
-            "submitit is not installed. Install the extra: pip install 'biggan-stability[slurm]'."
+            "submitit is not installed. Install it: pip install submitit."
         ) from error
     (folder / "logs").mkdir(exist_ok=True)
     executor = AutoExecutor(folder=tempfile.mkdtemp(prefix="submitit-", dir=folder / "logs"), cluster=cluster)

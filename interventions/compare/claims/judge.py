@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
-NO_PREMISE, NOT_RUN, IMPOSSIBLE = "premise not met", "not run", "not to be had here"
+NO_PREMISE, NOT_RUN, IMPOSSIBLE = "premise not met", "not run", "not testable here"
 MOST_NEEDED = 100
 
 
@@ -34,7 +34,7 @@ class Verdict:
         p, p_holm: exact and two-sided, alone and after Holm's correction over the family; NaN: decided by the interval.
         least_p: the smallest p_holm that this design could give.
         bases_needed: base runs, in all, that would probably decide it; None: decided, or not known.
-        verdict: "supported", "contradicted", "undecided", "premise not met", "not run" or "not to be had here".
+        verdict: "supported", "contradicted", "undecided", "premise not met", "not run" or "not testable here".
         reason: what happened, and what it needs.
     """
 

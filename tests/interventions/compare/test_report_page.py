@@ -42,7 +42,7 @@ VERDICTS = [
     VERDICT,
     replace(VERDICT, claim="13", verdict="contradicted", reason="the other way", unit="ratio", effect=2.5, low=NAN),
     replace(VERDICT, claim="16", n=0, verdict="not run", reason="no run", effect=NAN, p=NAN, p_holm=NAN, least_p=NAN),
-    replace(VERDICT, claim="21", n=0, verdict="not to be had here", reason="too many images", premise_met=None),
+    replace(VERDICT, claim="21", n=0, verdict="not testable here", reason="too many images", premise_met=None),
 ]
 HOSTILE = "<script>alert('&\"x')</script>"
 
@@ -107,7 +107,7 @@ def test_the_sections_are_in_order_and_every_claim_is_there_once(compared: Compa
         "Courses of all entries", "Tables",
     ]  # fmt: skip
     assert [one for one in page.ids if one.startswith("claim-")] == ["claim-10a", "claim-13", "claim-16", "claim-21"]
-    assert "4 claims: 1 supported, 1 contradicted, 1 not run, 1 not to be had here." in page.text
+    assert "4 claims: 1 supported, 1 contradicted, 1 not run, 1 not testable here." in page.text
     assert "over 2 base runs" in page.text
     assert "In all: 8 runs" in page.text
     assert page.tags.index("table") < page.tags.index("img")  # the claims come before any figure
