@@ -34,6 +34,7 @@ from biggan.observers.evaluation import to_json
 from biggan.run.checkpoint import Checkpoint, CheckpointError, checkpoint_paths, newest_checkpoint, read_checkpoint
 from biggan.run.directory import run_of
 from biggan.run.files import check_out
+from biggan.run.heap import keep_freed_memory
 from biggan.run.session import resolve_device
 from spectra.record.files import make_folder, write_text
 
@@ -67,6 +68,8 @@ class EvaluationJob:
         if arguments.data_path is not None:
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=arguments.data_path))
         device = resolve_device(arguments.device)
+        if device == "cpu":
+            keep_freed_memory()
         if share.ranks > block_count(arguments.samples):
             raise UserError(
                 f"{share.ranks} processes share {arguments.samples} samples in blocks of {BLOCK}, so at least one "
