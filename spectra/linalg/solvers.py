@@ -1,7 +1,7 @@
 """The methods behind `top_singular_values`: each takes matrices of one shape, type and device.
 
 `auto` decides by shape, type and device, and by what an earlier result says: never by a time that was measured, since
-bits would follow. The constants are those of one core of a server; see docs/speed.md.
+bits would follow. The constants are those of one core of a server; see `docs/estimators.md`.
 """
 
 from __future__ import annotations
