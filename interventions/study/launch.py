@@ -142,9 +142,7 @@ def submitit(folder: Path, cluster: str | None, parameters: dict[str, Any], perm
     try:
         from submitit import AutoExecutor
     except ImportError as error:
-        raise UserError(
-            "submitit is not installed. Install it: pip install submitit."
-        ) from error
+        raise UserError("submitit is not installed. Install it: pip install submitit.") from error
     (folder / "logs").mkdir(exist_ok=True)
     executor = AutoExecutor(folder=tempfile.mkdtemp(prefix="submitit-", dir=folder / "logs"), cluster=cluster)
     executor.update_parameters(**{"timeout_min": 24 * 60, "cpus_per_task": 1, "name": "biggan-intervene", **parameters})

@@ -80,9 +80,7 @@ def open_hdf5(path: Path) -> h5py.File:
     try:
         import h5py
     except ImportError as error:
-        raise UserError(
-            f"{path} is an HDF5 file, which takes the package h5py: pip install h5py."
-        ) from error
+        raise UserError(f"{path} is an HDF5 file, which takes the package h5py: pip install h5py.") from error
     try:
         return h5py.File(path, "r")
     except OSError as error:
