@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 import biggan.config
 from biggan.choices import CHOICES, check_names
 from biggan.cli.app import add_version, pairs_of
-from biggan.config import RENAMED, Config, fields, flatten, from_dict, to_dict, unflatten
+from biggan.config import LEFT_TO_DATA, RENAMED, Config, fields, flatten, from_dict, to_dict, unflatten
 from biggan.config.fields import WHY_NOT
 from biggan.config.presets import (
     DEFAULT_PRESET,
@@ -79,7 +79,7 @@ class CommandLine:
         """The fields that the data at `data.path` decides, because the line gives the path and not them."""
         given = set().union(*self.levels)
         has_path = any(level.get("data.path") is not None for level in self.levels)
-        return {"data.source", "model.classes"} - given if has_path else set()
+        return LEFT_TO_DATA - given if has_path else set()
 
     def config(self, base: Config | None = None) -> Config:
         """The configuration, over the defaults and the preset; or over `base`, that of the run that is resumed.

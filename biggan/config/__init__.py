@@ -20,9 +20,20 @@ from biggan.config.training import (
     TensorBoardConfig,
     TrainConfig,
 )
-from biggan.config.tree import RENAMED, Config, differences, fields, flatten, from_dict, to_dict, unflatten
+from biggan.config.tree import (
+    LEFT_TO_DATA,
+    RENAMED,
+    Config,
+    differences,
+    fields,
+    flatten,
+    from_dict,
+    to_dict,
+    unflatten,
+)
 
 __all__ = [
+    "LEFT_TO_DATA",
     "RENAMED",
     "AdamConfig",
     "CheckpointConfig",

@@ -103,6 +103,9 @@ class Config(Section):
             )
 
 
+LEFT_TO_DATA = frozenset({"data.source", "model.classes"})
+"""What the data decides where only its path is given."""
+
 RENAMED = {
     "model.filter_G": "model.kernel_size_G",
     "model.filter_D": "model.kernel_size_D",

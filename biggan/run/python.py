@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from biggan.choices import check_names
-from biggan.config import Config, fields, flatten, from_dict, to_dict, unflatten
+from biggan.config import LEFT_TO_DATA, RENAMED, Config, fields, flatten, from_dict, to_dict, unflatten
 from biggan.config.presets import DEFAULT_PRESET, RENAMED_PRESETS, lay_over, preset_values
-from biggan.config.tree import RENAMED
+from biggan.data.sources.opening import source_for
 from biggan.distributed.launch import processes
 from biggan.distributed.ranks import is_main
 from biggan.errors import check_known
@@ -62,7 +62,8 @@ def train(
     Args:
         config: a preset's name, or a configuration, such as `biggan.from_dict` makes.
         overrides: fields that differ, by dotted name ("optim.G.lr") or nested ({"optim": {"G": {"lr": 5e-4}}}).
-            "out" is the run directory; without it the run is in runs/PRESET, or runs/PRESET-2 and so on. Code that
+            "out" is the run directory; without it the run is in runs/PRESET, or runs/PRESET-2 and so on. Beside a
+            preset, "data.path" alone takes the kind of data and the number of classes from the data. Code that
             "eval.features" names is imported only if it is named here.
         observers: further observers. They read, and are called in this order before checkpoints are saved; an error
             in one ends the training.
@@ -82,7 +83,13 @@ def train(
     whole = _configured(config, given)
     name = RENAMED_PRESETS.get(config, config) if isinstance(config, str) else _UNNAMED
     with processes(), permitted([given.get("eval.features")]):
-        return _run(open_new(whole, name), observers, quiet=quiet)
+        left = _left_to_data(config, given)
+        return _run(open_new(whole, name, left_to_data=left), observers, quiet=quiet)
+
+
+def _left_to_data(config: str | Config, given: Mapping[str, Any]) -> set[str]:
+    """What the data at `data.path` decides, where the path is given beside a preset."""
+    return LEFT_TO_DATA - set(given) if isinstance(config, str) and given.get("data.path") is not None else set()
 
 
 def _configured(config: str | Config, given: Mapping[str, Any]) -> Config:
@@ -94,6 +101,8 @@ def _configured(config: str | Config, given: Mapping[str, Any]) -> Config:
     for name in current:
         check_known(name, known, "field of the configuration:")
     lay_over(values, current)
+    if "data.source" in _left_to_data(config, given):
+        values["data.source"] = source_for(values["data.path"], values["data.source"])
     whole: Config = from_dict(unflatten(values))
     check_names(whole)
     return whole

@@ -176,3 +176,12 @@ def test_an_interrupted_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     out = from_dataset(Interrupted(), tmp_path / "p", resolution=8, quiet=True)
     assert read[24:] == list(range(10, 24))  # two chunks of five were done
     assert np.array_equal(np.load(out / "images.npy"), EXPECTED)
+
+
+def test_biggan_train_takes_the_packed_data_as_it_is(tmp_path: Path) -> None:
+    items = [(np.full((20, 20, 3), number, np.uint8), number % 3) for number in range(60)]
+    packed = from_dataset(items, tmp_path / "my data", resolution=16, quiet=True)
+    small = {"model.ch": 4, "train.batch": 8, "eval.every": 0, "samples.every": 0, "tensorboard.every": 0}
+    overrides = {"data.path": str(packed), "steps": 1, "out": str(tmp_path / "run"), **small}
+    run = biggan.train("digits", overrides, quiet=True)
+    assert (run.config.data.source, run.config.model.classes) == ("auto", 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,9 @@ def from_dataset(
         say(f"{out} is already prepared: {contents(manifest)}.")
         return Path(out)
     manifest = prepare(job, processes=0, skip_broken=False, reporter=_Silent() if quiet else PrepareProgress())
-    say(f"{out}: {contents(manifest)}.\nnext:\n  biggan-train --data.path {out} --model.resolution {resolution}")
+    say(
+        f"{out}: {contents(manifest)}.\nnext:\n  biggan-train --data.path {shlex.quote(str(out))} --model.resolution {resolution}"
+    )
     return Path(out)
 
 
