@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from tiny import TINY
 
+import biggan
 from biggan.cli.train import train_main
 from biggan.data import from_dataset
 from biggan.data.decode import square

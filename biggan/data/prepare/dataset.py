@@ -103,9 +103,8 @@ def from_dataset(
         say(f"{out} is already prepared: {contents(manifest)}.")
         return Path(out)
     manifest = prepare(job, processes=0, skip_broken=False, reporter=_Silent() if quiet else PrepareProgress())
-    say(
-        f"{out}: {contents(manifest)}.\nnext:\n  biggan-train --data.path {shlex.quote(str(out))} --model.resolution {resolution}"
-    )
+    command = f"biggan-train --data.path {shlex.quote(str(out))} --model.resolution {resolution}"
+    say(f"{out}: {contents(manifest)}.\nnext:\n  {command}")
     return Path(out)
 
 
