@@ -75,11 +75,11 @@ class CommandLine:
         """The feature network that the options name, or none. What a file names is not imported."""
         return self.levels[-1].get("eval.features")
 
-    def left_to_data(self) -> set[str]:
+    def left_to_data(self) -> frozenset[str]:
         """The fields that the data at `data.path` decides, because the line gives the path and not them."""
         given = set().union(*self.levels)
         has_path = any(level.get("data.path") is not None for level in self.levels)
-        return LEFT_TO_DATA - given if has_path else set()
+        return LEFT_TO_DATA - given if has_path else frozenset()
 
     def config(self, base: Config | None = None) -> Config:
         """The configuration, over the defaults and the preset; or over `base`, that of the run that is resumed.

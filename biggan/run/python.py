@@ -87,9 +87,10 @@ def train(
         return _run(open_new(whole, name, left_to_data=left), observers, quiet=quiet)
 
 
-def _left_to_data(config: str | Config, given: Mapping[str, Any]) -> set[str]:
+def _left_to_data(config: str | Config, given: Mapping[str, Any]) -> frozenset[str]:
     """What the data at `data.path` decides, where the path is given beside a preset."""
-    return LEFT_TO_DATA - set(given) if isinstance(config, str) and given.get("data.path") is not None else set()
+    takes = isinstance(config, str) and given.get("data.path") is not None
+    return LEFT_TO_DATA - set(given) if takes else frozenset()
 
 
 def _configured(config: str | Config, given: Mapping[str, Any]) -> Config:
