@@ -118,7 +118,7 @@ def _resume(line: CommandLine, path: Path, notify: Notify | None) -> int:
     return _run(open_resumed(config, path, start, allow_change=allow_change), notify, quiet=quiet)
 
 
-def _as_begun(config: Config, begun: Config, names: set[str]) -> Config:
+def _as_begun(config: Config, begun: Config, names: frozenset[str]) -> Config:
     """`config` with these fields as the run has them, whose data is compared by itself."""
     from biggan.config import flatten, from_dict, to_dict, unflatten
 
