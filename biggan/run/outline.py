@@ -60,7 +60,7 @@ def closing(session: Session, seconds: float) -> list[str]:
     lines = [f"finished at step {step}, after {clock(seconds)}."]
     if scores := last_scores(session):
         lines.append(f"  {'FID':<12}{_fid_in_words(scores)}, {config.eval.features} features")
-    if (onset := collapse_onset(session)) is not None:
+    if (onset := _collapse_onset(session)) is not None:
         lines.append(f"  {'collapse':<12}began at step {onset}")
     places = {
         "samples": run.samples / f"step-{step:08d}.png",
@@ -94,7 +94,7 @@ def next_commands(session: Session) -> list[str]:
     return [*map(shlex.join, commands), *([tensorboard_command(session)] if config.tensorboard.every else [])]
 
 
-def collapse_onset(session: Session) -> int | None:
+def _collapse_onset(session: Session) -> int | None:
     """The step at which the run's collapse began; None if none was detected."""
     from biggan.observers.collapse_of_run import collapse_of
 
@@ -109,7 +109,7 @@ BEFORE_COLLAPSE = 500
 def _commands_after_collapse(session: Session) -> list[list[str]]:
     """To rescue a run that collapsed, and to see the collapse again from a checkpoint before it; none where no
     checkpoint is left from before."""
-    onset = collapse_onset(session)
+    onset = _collapse_onset(session)
     before = [at for at in all_checkpoints(session.run.path) if onset is not None and at < onset]
     if onset is None or not before:
         return []

@@ -7,9 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-ROUTINE = ("checkpoint", "evaluation")
-"""The kinds that come again and again while all goes well; shown with --all."""
-
 
 def add_events_options(parser: argparse.ArgumentParser) -> None:
     """Describe the command and its options."""
@@ -30,7 +27,7 @@ def run_events(options: argparse.Namespace) -> int:
     import warnings
 
     from spectra.record.damage import RecordDamage
-    from spectra.record.events import read_event_lines
+    from spectra.record.events import ROUTINE, read_event_lines
     from spectra.record.segments import check_is_run, record_damage
     from spectra.report.words import event_words
 
