@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from biggan.data.notes import classes_in_words
 from biggan.distributed.ranks import world_size
 from biggan.observers.display import clock
 from biggan.run.checkpoint import all_checkpoints
@@ -30,7 +31,7 @@ def opening(session: Session) -> list[str]:
     side = config.model.resolution
     lines.append(
         f"  data        {config.data.source}: {len(session.source.train):,} images ({len(session.source.val):,} more "
-        f"held out), {side}x{side}, {config.model.classes:,} classes"
+        f"held out), {side}x{side}, {classes_in_words(config.model.classes)}"
     )
     if config.samples.every:
         lines.append(f"  samples     {shlex.quote(str(run.samples))}: {_when(config, session.state.step)}")
@@ -60,6 +61,7 @@ def closing(session: Session, seconds: float) -> list[str]:
     lines = [f"finished at step {step}, after {clock(seconds)}."]
     if scores := last_scores(session):
         lines.append(f"  {'FID':<12}{_fid_in_words(scores)}, {config.eval.features} features")
+        lines += [f"  {'':<12}{text}" for text in session.about_scores]
     if (onset := _collapse_onset(session)) is not None:
         lines.append(f"  {'collapse':<12}began at step {onset}")
     places = {
