@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
-from spectra.nearest import nearest
+from spectra.nearest import missing, nearest
 
 
 class UserError(Exception):
@@ -13,6 +14,12 @@ class UserError(Exception):
 
 class ReportedByOtherRank(UserError):
     """Bad input that another of several processes has told the user of already."""
+
+
+def check_exists(place: str | Path) -> None:
+    """Raise `UserError` where there is no such run or checkpoint, with those that are near."""
+    if said := missing(place):
+        raise UserError(said)
 
 
 def check_known(name: object, known: Iterable[str], what: str) -> None:

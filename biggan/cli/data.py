@@ -94,15 +94,17 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from biggan.data.inspection import inspect_data
+    from biggan.data.notes import classes_in_words
 
     _check_range("max_pixels", arguments.max_pixels, 1, None)
     found = inspect_data(
         Path(arguments.path), every=arguments.all, columns=_columns(arguments), max_pixels=arguments.max_pixels
     )
-    print(f"{found.path}: {found.kind}, {len(found.classes)} classes")
+    print(f"{found.path}: {found.kind}, {classes_in_words(len(found.classes))}")
     for name, counts in found.counts.items():
         least, most = min(counts, default=0), max(counts, default=0)
-        print(f"  {name}: {sum(counts):,} images, {least:,} to {most:,} a class")
+        each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        print(f"  {name}: {sum(counts):,} images, {each} a class")
     shown = list(enumerate(found.classes))[: arguments.classes]
     for number, name in shown:
         print(f"    {number:>4}  {name}  {'  '.join(f'{counts[number]:,}' for counts in found.counts.values())}")

@@ -55,9 +55,12 @@ def _fields(others: list[str], resolution: int | None) -> dict[str, Any]:
 
 def _say(made: Imported, found: ForeignCheckpoint) -> None:
     """What was imported, what is assumed and different, and what can be done with it."""
+    from biggan.data.notes import classes_in_words
+
     model = made.config.model
     widths = f"ch {model.ch}" if model.width_G == model.width_D else f"ch {model.width_G} in G, {model.width_D} in D"
-    print(f"imported {found.kind}: {model.family}, {model.resolution} pixels, {model.classes} classes, {widths}")
+    classes = classes_in_words(model.classes)
+    print(f"imported {found.kind}: {model.family}, {model.resolution} pixels, {classes}, {widths}")
     print(f"step {made.step}: {made.checkpoint}")
     if made.assumed and made.trains:
         print("not in the files, and assumed (give the right value as an option of biggan-import):")

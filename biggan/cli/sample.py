@@ -52,8 +52,6 @@ def _grid(arguments: argparse.Namespace) -> Path:
     """The picture's path."""
     from biggan.evaluation.pictures.grids import save_checkpoint_grid
 
-    if arguments.statistics == "standing":
-        print(f"standing statistics: {arguments.standing_passes} forward passes ...", file=sys.stderr, flush=True)
     return save_checkpoint_grid(
         Path(arguments.ckpt),
         Path(arguments.out) if arguments.out else None,
@@ -65,6 +63,7 @@ def _grid(arguments: argparse.Namespace) -> Path:
         passes=arguments.standing_passes,
         truncation_kind=arguments.truncation_kind,
         stored=arguments.statistics == "stored",
+        report=_say,
     )
 
 
@@ -74,11 +73,11 @@ def _many_images(arguments: argparse.Namespace) -> Path | str:
     from biggan.evaluation.export import export_samples
     from biggan.evaluation.pictures.grids import load_generator
     from biggan.evaluation.shares import share_from_environment
-    from biggan.run.checkpoint import newest_checkpoint, read_checkpoint
+    from biggan.run.checkpoint import checkpoint_at
     from biggan.run.session import resolve_device
 
     given, out, share = Path(arguments.ckpt), Path(arguments.out), share_from_environment()
-    checkpoint = newest_checkpoint(given)[0] if given.is_dir() else read_checkpoint(given)
+    checkpoint = checkpoint_at(given)
     G = load_generator(checkpoint, raw=arguments.raw).to(resolve_device("auto"))
     complete = export_samples(checkpoint, G, _export_spec(arguments, checkpoint), out, share, advance=_Counter().add)
     return out if complete else f"process {share.rank} of {share.ranks} is done; others are still running"
@@ -148,8 +147,12 @@ def _film_strip(arguments: argparse.Namespace) -> Path:
         classes=arguments.classes,
         seed=arguments.seed,
         passes=arguments.standing_passes,
-        report=lambda text: print(text, file=sys.stderr, flush=True),
+        report=_say,
     )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

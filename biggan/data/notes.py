@@ -25,3 +25,8 @@ def notes_of_data() -> Iterator[list[str]]:
         yield notes
     finally:
         _collected.reset(token)
+
+
+def classes_in_words(count: int) -> str:
+    """1 class; 1,000 classes."""
+    return f"{count:,} class{'' if count == 1 else 'es'}"

@@ -10,6 +10,7 @@ import torch
 
 from biggan.config import Config
 from biggan.evaluation.features.cache import key
+from biggan.evaluation.features.quality import weak_features
 from biggan.evaluation.features.registry import Embedded, FeatureNetwork, Report, join, load_features
 from biggan.evaluation.generate import LatentSpec, generate
 from biggan.evaluation.reference import MOST_KEPT, Reference, SplitName, make_reference, open_complete_source
@@ -79,6 +80,8 @@ class Evaluator:
     reference: Reference
     config: Config
     """The run's, for its latents."""
+    warning: str | None = None
+    """That the features say little, where they do."""
 
     @classmethod
     @tf32(False)
@@ -92,10 +95,14 @@ class Evaluator:
         report: Report = print,
         device: str | torch.device = "cpu",
     ) -> Evaluator:
-        """For generators of `config`. Raises `UserError` where features or data are not to be had."""
+        """For generators of `config`; `report` is told where the features say little. Raises `UserError` where
+        features or data are not to be had."""
         source = open_complete_source(config)
         network = load_features(features, source, weights, report)
-        return cls(network, make_reference(network, source, reference, device), config)
+        made = make_reference(network, source, reference, device)
+        if warning := weak_features(network, source, device):
+            report(warning)
+        return cls(network, made, config, warning)
 
     def settings(
         self,

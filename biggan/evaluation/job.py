@@ -15,7 +15,7 @@ import torch.distributed
 
 from biggan.config import Config
 from biggan.data.sources.opening import open_source
-from biggan.errors import UserError
+from biggan.errors import UserError, check_exists
 from biggan.evaluation.bias import bias_warning
 from biggan.evaluation.discriminator import DiscriminatorScores, discriminator_scores, draw_discriminator_scores
 from biggan.evaluation.evaluator import Evaluator, Settings
@@ -31,7 +31,7 @@ from biggan.evaluation.truncation import Curve, draw_curve, truncation_curve
 from biggan.networks import build_discriminator
 from biggan.networks.base import GeneratorNetwork
 from biggan.observers.evaluation import to_json
-from biggan.run.checkpoint import Checkpoint, CheckpointError, checkpoint_paths, newest_checkpoint, read_checkpoint
+from biggan.run.checkpoint import Checkpoint, CheckpointError, checkpoint_at, checkpoint_paths, read_checkpoint
 from biggan.run.directory import run_of
 from biggan.run.files import check_out
 from biggan.run.heap import keep_freed_memory
@@ -301,6 +301,7 @@ def report_beforehand(evaluator: Evaluator, samples: int, unknown: Mapping[str, 
 
 def find_checkpoints(given: Path, *, every: bool) -> tuple[list[Path], Checkpoint]:
     """The checkpoint files that are meant, and the first of them, read: a file, a run's newest, or all of a run's."""
+    check_exists(given)
     if every:
         if not given.is_dir():
             raise UserError(f"--all is for a run directory, and {given} is not one. Give RUN, or omit --all.")
@@ -308,7 +309,7 @@ def find_checkpoints(given: Path, *, every: bool) -> tuple[list[Path], Checkpoin
         if not paths:
             raise CheckpointError(f"{given} has no checkpoints (RUN/checkpoints/step-*.safetensors).")
         return paths, read_checkpoint(paths[0])
-    checkpoint = newest_checkpoint(given)[0] if given.is_dir() else read_checkpoint(given)
+    checkpoint = checkpoint_at(given)
     return [checkpoint.path], checkpoint
 
 

@@ -30,9 +30,12 @@ class Evaluation(Observer):
     its events: the monitor, which records the scores, and the checkpoint store, which keeps the best.
     """
 
-    def __init__(self, report: Callable[[str], None] = print) -> None:
-        """`report` is called with a text when something takes a while (training the classifier features)."""
-        self.report = report
+    def __init__(
+        self, report: Callable[[str], None] = print, remember: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """`report` is called with a text when something takes a while (training the classifier features), and with
+        warnings; `remember` with what to say of the scores once more at the end."""
+        self.report, self.remember = report, remember
 
     def on_start(self, trainer: Trainer) -> None:
         """Prepare features and reference if an evaluation is due in this session, and restore the detector's
@@ -51,6 +54,8 @@ class Evaluation(Observer):
             report=self.report,
             device=trainer.config.device,
         )
+        if self.evaluator.warning:
+            self.remember(self.evaluator.warning)
         check_samples(self.evaluator.reference, self.config.samples)
         if warning := bias_warning(self.evaluator.reference, self.config.samples, "--eval.samples", quick_scores()):
             self.report(warning)

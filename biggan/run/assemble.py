@@ -54,7 +54,9 @@ def _observers(session: Session, further: Sequence[Observer], *, quiet: bool) ->
     monitor = _monitor(session, log)
     observers: list[Observer] = [
         SampleGrids(),  # first: what it draws before the first step need not wait for an evaluation's features
-        Evaluation((lambda text: None) if quiet else print),  # before those who act upon its events
+        Evaluation(
+            (lambda text: None) if quiet else print, session.about_scores.append
+        ),  # before those who act upon its events
         cast(Observer, monitor),  # has an observer's methods, without depending on this package
         DiscriminatorView(monitor.log),
         CheckpointStore(),

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from biggan.config import Config, from_dict
-from biggan.errors import UserError
+from biggan.errors import UserError, check_exists
+from spectra.nearest import missing
 from spectra.record.files import write_tensors
 
 CHECKPOINT_FORMAT = "biggan-1"
@@ -84,10 +85,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     from safetensors import SafetensorError
 
     path = Path(path)
+    if said := missing(path):
+        raise CheckpointError(f"{said} Expected a file RUN/checkpoints/step-*.safetensors.")
     if not path.is_file():
-        raise CheckpointError(
-            f"the checkpoint {path} does not exist: expected a file RUN/checkpoints/step-*.safetensors."
-        )
+        raise CheckpointError(f"{path} is not a file: expected RUN/checkpoints/step-*.safetensors.")
     try:
         with _opened(path) as file:
             metadata = file.metadata() or {}
@@ -183,11 +184,19 @@ def saved_steps(run: Path) -> set[int]:
     return steps if best is None else steps | {best}
 
 
+def checkpoint_at(place: Path) -> Checkpoint:
+    """A checkpoint file, or a run directory's newest. Raises as `read_checkpoint` and `newest_checkpoint` do."""
+    check_exists(place)
+    return newest_checkpoint(place)[0] if place.is_dir() else read_checkpoint(place)
+
+
 def newest_checkpoint(run: Path) -> tuple[Checkpoint, list[str]]:
     """The newest checkpoint of a run that verifies and is finite, and why each newer one was skipped.
 
     Where every whole one holds NaN or Inf, the newest of these. Raises `CheckpointError` where none is whole.
     """
+    if not (run / "config.yaml").exists() and not (run / "checkpoints").exists():
+        raise CheckpointError(f"{run} is not a run directory: it has no checkpoints. Give an earlier run's --out.")
     skipped: list[str] = []
     fallback: Checkpoint | None = None
     for path in reversed(checkpoint_paths(run)):

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from biggan.config import Config, to_dict
-from biggan.errors import UserError
+from biggan.errors import UserError, check_exists
 from biggan.run.files import LOCK, UNBORN, Lock, filled_folder, free_name, holds_nothing, whole_folder
 from biggan.run.provenance import other_facts, run_facts
 from biggan.run.small_files import read_config, read_run_json
@@ -164,6 +164,7 @@ class RunDirectory:
     def read_config(self) -> Config:
         """The run's configuration. Raises `UserError` where this is not a run directory, or the file is damaged."""
         path = self.path / "config.yaml"
+        check_exists(self.path)
         if (self.path / UNBORN).exists():
             raise UserError(
                 f"{self.path} was cut off while its run was made, and holds no training. Begin it again with the "

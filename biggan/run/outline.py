@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from biggan.data.notes import classes_in_words
 from biggan.distributed.ranks import world_size
 from biggan.observers.display import clock
 from biggan.run.checkpoint import all_checkpoints
@@ -30,7 +31,7 @@ def opening(session: Session) -> list[str]:
     side = config.model.resolution
     lines.append(
         f"  data        {config.data.source}: {len(session.source.train):,} images ({len(session.source.val):,} more "
-        f"held out), {side}x{side}, {config.model.classes:,} classes"
+        f"held out), {side}x{side}, {classes_in_words(config.model.classes)}"
     )
     if config.samples.every:
         lines.append(f"  samples     {shlex.quote(str(run.samples))}: {_when(config, session.state.step)}")
@@ -60,6 +61,9 @@ def closing(session: Session, seconds: float) -> list[str]:
     lines = [f"finished at step {step}, after {clock(seconds)}."]
     if scores := last_scores(session):
         lines.append(f"  {'FID':<12}{_fid_in_words(scores)}, {config.eval.features} features")
+        lines += [f"  {'':<12}{text}" for text in session.about_scores]
+    if (onset := _collapse_onset(session)) is not None:
+        lines.append(f"  {'collapse':<12}began at step {onset}")
     places = {
         "samples": run.samples / f"step-{step:08d}.png",
         "checkpoint": checkpoint,
@@ -72,21 +76,54 @@ def closing(session: Session, seconds: float) -> list[str]:
 
 
 def next_commands(session: Session) -> list[str]:
-    """What can be done with a run that has ended, as lines for a shell."""
+    """What can be done with a run that has ended, as lines for a shell; with one that collapsed, first what is about
+    that."""
     config, run, step = session.config, session.run, session.state.step
     checkpoint = str(run.checkpoints / f"step-{step:08d}.safetensors")
     path = str(run.path)
     # Other laws cannot be truncated.
     truncation = ["--truncation", "0.5"] if config.latents.distribution == "normal" else []
-    commands = [["biggan-sample", "--ckpt", checkpoint, *truncation], ["biggan-eval", "--ckpt", checkpoint]]
+    about_collapse = _commands_after_collapse(session)
+    commands = [*about_collapse, ["biggan-sample", "--ckpt", checkpoint, *truncation]]
+    commands.append(["biggan-eval", "--ckpt", checkpoint])
     before = [at for at in all_checkpoints(run.path) if at < step]
-    if before:
+    if before and not about_collapse:
         at = max(before)
         commands.append(
             ["biggan-intervene", "--ckpt", path, "--at", str(at), "--control", "--steps", str(step - at)]
         )  # fmt: skip
     commands.append(["spectra", "plot" if config.monitor == "spectra" else "events", path])
     return [*map(shlex.join, commands), *([tensorboard_command(session)] if config.tensorboard.every else [])]
+
+
+def _collapse_onset(session: Session) -> int | None:
+    """The step at which the run's collapse began; None if none was detected."""
+    from biggan.observers.collapse_of_run import collapse_of
+
+    found = collapse_of(session.run.events_that_hold(through=session.state.step))
+    return None if found is None else found.onset
+
+
+BEFORE_COLLAPSE = 500
+"""Steps before a collapse at which a control is to start, where the run has such a checkpoint."""
+
+
+def _commands_after_collapse(session: Session) -> list[list[str]]:
+    """To rescue a run that collapsed, and to see the collapse again from a checkpoint before it; none where no
+    checkpoint is left from before."""
+    onset = _collapse_onset(session)
+    before = [at for at in all_checkpoints(session.run.path) if onset is not None and at < onset]
+    if onset is None or not before:
+        return []
+    run, features = str(session.run.path), own_features(session.config)
+    distance = BEFORE_COLLAPSE if min(before) <= onset - BEFORE_COLLAPSE else onset - min(before)
+    begin = max(at for at in before if at <= onset - distance)
+    again = ["biggan-intervene", "--ckpt", run, "--before-collapse", str(distance), "--control"]
+    steps = session.state.step - begin
+    return [
+        *([["biggan-intervene", "rescue", run, *features]] if session.config.eval.every else []),
+        [*again, *(["--steps", str(steps)] if steps < 1000 else []), *features],
+    ]
 
 
 def tensorboard_command(session: Session) -> str:

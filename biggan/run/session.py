@@ -44,6 +44,8 @@ class Session:
     source: Source
     notes: list[str] = field(default_factory=list)
     """Notes for the user before training begins."""
+    about_scores: list[str] = field(default_factory=list)
+    """What to say of the scores once more when training has ended."""
 
 
 def open_new(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biggan.config import Config, differences
-from biggan.errors import UserError
+from biggan.errors import UserError, check_exists
 from biggan.run.directory import RunDirectory
 from interventions.branch.parent import Parent
 from interventions.branch.timeline import Applied, Phase, Timed, Timeline, applied_from_json, make_timeline, open_ended
@@ -233,6 +233,7 @@ def read_facts(run: Path) -> dict[str, Any]:
     """A run's run.json. Raises `UserError` where this is not a run directory."""
     if facts := RunDirectory(run).facts():
         return facts
+    check_exists(run)
     raise UserError(f"{run} is not a run directory: it has no run.json.")
 
 

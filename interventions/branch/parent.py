@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from biggan.errors import UserError
+from biggan.errors import UserError, check_exists
 from biggan.run.checkpoint import Checkpoint, all_checkpoints, newest_checkpoint, read_checkpoint
 from biggan.run.directory import RunDirectory, run_of
 from interventions.branch.timeline import Applied, applied_from_json, open_ended
@@ -51,6 +51,7 @@ def find_parent(place: str | Path, *, at: int | None = None, before_collapse: in
     Raises `UserError` where there is none, and where it does not verify.
     """
     place = Path(place)
+    check_exists(place)
     if place.is_dir():
         path = _in_run(place, at, before_collapse)
         checkpoint = newest_checkpoint(place)[0] if path is None else read_checkpoint(path)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biggan.errors import UserError
+from biggan.errors import UserError, check_exists
 from biggan.run.checkpoint import Checkpoint, all_checkpoints
 from biggan.run.directory import run_of
 from biggan.training.observer import Observer
@@ -68,6 +68,7 @@ def replay_step(place: str | Path, step: int) -> ReplayedStep:
     Nothing is written. Raises `UserError` if no checkpoint lies close before the step (the message lists those that
     exist), or if the run has not reached the step.
     """
+    check_exists(place)
     run = Path(place) if Path(place).is_dir() else None
     if run is None:
         found = run_of(Path(place))

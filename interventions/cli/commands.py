@@ -82,7 +82,9 @@ def compare(argv: list[str]) -> int:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, or directories of plans")
     parser.add_argument("--out", metavar="DIR", help="write the tables (CSV) and report.html there")
-    parser.add_argument("--all", action="store_true", dest="everything", help="print every table, whole")
+    parser.add_argument(
+        "--all", action="store_true", dest="everything", help="print every table, whole, with all measures"
+    )
     options = parser.parse_args(argv)
     if options.out:
         check_out(Path(options.out))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from interventions.compare.brief import brief_sections
 from interventions.compare.collect import Comparison
 from interventions.compare.tables import NO_SCORES, TEXTS, sections
 from interventions.compare.verdict_words import CLAIM_COLUMNS, SILENT, cells, summary
@@ -32,7 +33,8 @@ def print_report(
         comparison: what is compared.
         verdicts: of `judge_claims`.
         page: where report.html is.
-        everything: also print all tables, whole; otherwise at most `MOST_ROWS` rows of each.
+        everything: also print all tables, whole; otherwise at most `MOST_ROWS` rows of each, and the measures that
+            matter most.
     """
     console = report_console()
     if not comparison.scored:
@@ -43,7 +45,9 @@ def print_report(
         others = len(verdicts) - len(told)
         console.print(summary(verdicts) + (f" {others} that these runs do not touch are left out." if others else ""))
     if everything or not told:
-        _print_tables(console, comparison, None if everything else MOST_ROWS)
+        _print_tables(console, sections(comparison) if everything else brief_sections(comparison), everything)
+        if not everything:
+            console.print(f"--all prints every measure and row; {_csv_words(page)}", markup=False, highlight=False)
     for line in comparison.notes:
         console.print(f"note: {line}", markup=False)
     if page is not None:
@@ -71,12 +75,18 @@ def claims_table(verdicts: Sequence[Verdict]) -> Table:
     return shown
 
 
-def _print_tables(console: Console, comparison: Comparison, most: int | None) -> None:
-    for title, words, frame in sections(comparison):
+def _csv_words(page: Path | None) -> str:
+    """Where all numbers are as CSV files, or how to get them."""
+    files = "compare.csv (a row for each run), effects.csv and seed_variation.csv"
+    return f"--out DIR writes all as {files}." if page is None else f"all are in {page.parent} as {files}."
+
+
+def _print_tables(console: Console, parts: Iterable[tuple[str, str, pd.DataFrame | None]], everything: bool) -> None:
+    for title, words, frame in parts:
         if frame is not None and len(frame):
-            console.print(_rich_table(title, frame if most is None else frame.head(most)))
-            if most is not None and len(frame) > most:
-                console.print(f"{len(frame) - most} more rows; --all prints them, and --out DIR writes all as files.")
+            console.print(_rich_table(title, frame if everything else frame.head(MOST_ROWS)))
+            if not everything and len(frame) > MOST_ROWS:
+                console.print(f"{len(frame) - MOST_ROWS} more rows; --all prints them.")
         elif frame is not None:
             console.print(f"{title}: no results")
         if words:
@@ -88,7 +98,7 @@ def _rich_table(title: str, frame: pd.DataFrame) -> Table:
 
     shown = Table(title=title, title_justify="left")
     for name in frame:
-        shown.add_column(str(name), justify="left" if name in TEXTS else "right")
+        shown.add_column(str(name), justify="left" if name in TEXTS else "right", overflow="fold")
     for row in frame.itertuples(index=False):
         shown.add_row(*map(str, row))
     return shown

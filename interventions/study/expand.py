@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from biggan.config import Config, differences
-from biggan.errors import UserError, check_known
+from biggan.errors import UserError, check_exists, check_known
 from biggan.run.small_files import read_json
 from interventions.branch.parent import Parent, find_parent
 from interventions.branch.timeline import Timed, make_timeline
@@ -361,6 +361,7 @@ def _what(before: Resolved, now: Resolved) -> str:
 
 def load_resolved(folder: Path) -> Resolved:
     """The plan of a plan's directory. Raises `UserError` where there is none."""
+    check_exists(folder)
     path = Path(folder) / "plan.json"
     if not path.is_file():
         raise UserError(f"{folder} is not a plan's directory: it has no plan.json.")

@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from biggan.errors import UserError
+from biggan.errors import UserError, check_exists
 from biggan.run.directory import RunDirectory
 from interventions.branch.parent import Parent, collapse_onset, find_parent, listed
 from interventions.study.expand import Resolved, resolve
@@ -85,6 +85,7 @@ def plan_rescue(
 
 
 def _onset(run: Path) -> int:
+    check_exists(run)
     if not (run / "config.yaml").is_file():
         raise UserError(f"{run} is not a run directory: it has no config.yaml. Give a run that has collapsed.")
     onset = collapse_onset(run)

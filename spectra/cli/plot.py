@@ -28,7 +28,7 @@ def add_plot_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_plot(options: argparse.Namespace) -> int:
-    """Draw, and print the paths; returns the exit code."""
+    """Draw, and print the paths, each with what it shows; returns the exit code."""
     if len(options.runs) > 1:
         from spectra.draw.overlay import overlay_runs
 
@@ -39,8 +39,9 @@ def run_plot(options: argparse.Namespace) -> int:
             )
         print(overlay_runs(options.runs, options.out))
         return 0
-    from spectra.draw.figures import draw_figures
+    from spectra.draw.figures import draw_with_titles
 
-    for path in draw_figures(options.runs[0], None if options.figure == "all" else [options.figure], options.out):
-        print(path)
+    chosen = None if options.figure == "all" else [options.figure]
+    for path, title in draw_with_titles(options.runs[0], chosen, options.out):
+        print(f"{path}  {title}", flush=True)
     return 0

@@ -56,6 +56,12 @@ class Spikes:
         onset, height = min(s["onset"] for s in layers.values()), max(s["height"] for s in layers.values())
         return Finding("spike", step, onset, {"height": height, "layers": layers})
 
+    def unfinished(self) -> dict[str, dict[str, Any]]:
+        """The jumps that go on at the last step: `onset`, and the `height` so far; without those that may still be an
+        outlier."""
+        found = {name: jump for name, line in self._layers.items() if (jump := line.unfinished()) is not None}
+        return {**found, **{name: spike for name, spike in self._over.items() if name not in found}}
+
     def _is_late(self, step: int) -> bool:
         """Whether the decayed layers have waited long enough for those that have not decayed."""
         return any(step - s["onset"] > self.at.patience * self._layers[n].pace.gap for n, s in self._over.items())
@@ -94,6 +100,18 @@ class _Line:
             return None
         return self._end(step, self.jump["top"], None)
 
+    def unfinished(self) -> dict[str, Any] | None:
+        """The jump that goes on, if it is longer than an outlier."""
+        if self.jump is None or self._high_values() < self.at.least_length:
+            return None
+        return {"onset": self.jump["onset"], "height": math.exp(self.jump["top"] - self.jump["base"])}
+
+    def _high_values(self) -> int:
+        """How many values of the jump lie above what would be its end."""
+        assert self.jump is not None
+        limit = self.jump["top"] - self.at.decayed * (self.jump["top"] - self.jump["base"])
+        return sum(value > limit for _, value in self.jump["path"])
+
     def _is_jump(self, rise: float) -> bool:
         if rise <= self.at.jump or len(self._usual) < self.at.least_history:
             return False
@@ -127,6 +145,7 @@ class _Line:
     def _end(self, step: int, log: float, decay: int | None) -> dict[str, Any] | None:
         """End the spike; None if it was too short to distinguish from an outlier."""
         assert self.jump is not None
+        high = self._high_values()
         spike, self.jump = self.jump, None
         self.pace.restart(step)
         for old in (self._last, self._levels):
@@ -134,7 +153,6 @@ class _Line:
         self._last.append((step, log))
         self._levels.append(log)
         height = spike["top"] - spike["base"]
-        high = sum(value > spike["top"] - self.at.decayed * height for _, value in spike["path"])
         if decay is not None and high < self.at.least_length:
             self._usual.append(height)
             return None

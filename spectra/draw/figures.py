@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spectra.detect.sigma import Spikes
 from spectra.draw.bursts import without_bursts
 from spectra.draw.charts import Chart, charts_of, literal
 from spectra.draw.look import logarithmic
@@ -48,6 +49,13 @@ def draw_figures(run: str | Path, figures: Sequence[str] | None = None, out: str
         ValueError: an unknown figure, or a record without the numbers that one needs.
         FileNotFoundError: `run` is not a run directory.
     """
+    return [path for path, _ in draw_with_titles(run, figures, out)]
+
+
+def draw_with_titles(
+    run: str | Path, figures: Sequence[str] | None = None, out: str | Path | None = None
+) -> Iterator[tuple[Path, str]]:
+    """As `draw_figures`: each file when it is written, and what it shows in a few words, "... (Figure 3)"."""
     from spectra.record.frames import load
 
     load_extensions()
@@ -60,15 +68,15 @@ def draw_figures(run: str | Path, figures: Sequence[str] | None = None, out: str
         raise ValueError(f"{run} has no spectra: it was trained without a monitor, or nothing has been measured yet")
     folder = Path(run) / "figures" if out is None else Path(out)
     make_folder(folder)
-    written, run_name = [], literal(Path(run).resolve().name)
+    run_name = literal(Path(run).resolve().name)
     for name in figures or FIGURES:
         path = folder / f"figure-{name}.png"
         figure = FIGURES[name](frames)
-        figure.suptitle(": ".join(filter(None, [run_name, figure.get_suptitle()])), fontsize=11)
+        title = figure.get_suptitle()
+        figure.suptitle(": ".join(filter(None, [run_name, title])), fontsize=11)
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png", dpi=120)
-        written.append(path)
-    return written
+        yield path, (title or (FIGURES[name].__doc__ or "").split("\n")[0]).replace("the paper's Figure", "Figure")
 
 
 def _with_changes(events: pd.DataFrame, run: Path) -> pd.DataFrame:
@@ -287,13 +295,13 @@ def _draw_scalars(axes: Axes, scalars: pd.DataFrame, prefix: str) -> None:
 
 
 def figure_29(frames: Frames) -> Figure:
-    """Close-up of the sharpest jump of sigma_0 over all layers of the last network."""
+    """Close-up of the sharpest jump of sigma_0 over all layers of the last network, if one stands out."""
     network = networks_of(frames)[-1]
     mine = frames["spectra"][frames["spectra"].network == network]
     step = sharpest_jump(mine)
     steps = np.unique(mine.step)
     if step is None:
-        title = f"{literal(network)} has no two measurements whose jump could be told (the paper's Figure 29)"
+        title = f"no jump stands out in {literal(network)}'s spectra (the paper's Figure 29)"
         return network_rows(frames, [network], ["sigma0", "sigma1"], title)
     place = int(np.searchsorted(steps, step))
     reach = max(10, len(steps) // 25)
@@ -307,18 +315,20 @@ def figure_29(frames: Frames) -> Figure:
 
 
 def sharpest_jump(spectra: pd.DataFrame) -> int | None:
-    """The step at which some layer's sigma0 has grown most since the last measurement, as a ratio.
+    """The step at which the highest jump of a layer's sigma0 rose; None where `spectra.detect.Spikes` finds none.
 
-    None where no two measurements can be compared. The first tenth of the run, where everything grows, is left out.
+    A jump that is still going on where the record ends counts too.
     """
     table = spectra.pivot_table(index="step", columns="layer", values="sigma0", observed=True)
-    if table.empty:  # no sigma0 is a number
+    detector, jumps = Spikes(), []
+    for step, row in zip(table.index, table.to_numpy(), strict=True):
+        if finding := detector.update(int(step), dict(zip(table.columns, map(float, row), strict=True))):
+            jumps += finding.details["layers"].values()
+    jumps += detector.unfinished().values()
+    if not jumps:
         return None
-    with np.errstate(all="ignore"):
-        growth = np.log(table.where(np.isfinite(table) & (table > 0))).diff()
-    late = growth[growth.index > table.index[0] + 0.1 * (table.index[-1] - table.index[0])]
-    best = late.max(axis=1).dropna()
-    return None if best.empty else int(best.idxmax())
+    onset = max(jumps, key=lambda jump: float(jump["height"]))["onset"]
+    return int(table.index[table.index > onset][0])
 
 
 def figure_charts(frames: Frames) -> Figure:
@@ -334,7 +344,7 @@ def figure_charts(frames: Frames) -> Figure:
         charts = [chart for chart in charts_of(PROBES.values(), name) if chart.quantity in recorded]
         if charts:
             rows += [(network, table[table.network == network], charts) for network in networks_of(frames)]
-    return _rows(frames, rows, "the charts of all probes")
+    return _rows(frames, rows, "every quantity that was measured, layer by layer")
 
 
 FIGURES: dict[str, Callable[[Frames], Figure]] = {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectra.extensions import load_extensions
+from spectra.nearest import missing
 from spectra.networks.files.arrays import read_arrays
 from spectra.networks.files.formats import format_of, refuse_folder
 from spectra.networks.files.safetensors_files import merge, read_safetensors, shards_of
@@ -93,9 +94,7 @@ def read_weights(path: str | Path, everything: bool = False) -> WeightFile:
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise WeightFileError(f"{path} is neither a file nor a directory, but a pipe, a device or a socket")
     if not path.exists():
-        raise WeightFileError(
-            f"{path} does not exist: expected a checkpoint (.safetensors, or .pt as torch.save writes)"
-        )
+        raise WeightFileError(f"{missing(path)} Expected a checkpoint (.safetensors, or .pt as torch.save writes).")
     tensors, metadata = _tensors(path)
     networks = _networks_of(metadata.get("format", ""))
     if not any(tensor.name.startswith(networks) for tensor in tensors):

@@ -19,6 +19,8 @@ REQUIRED: dict[str, dict[str, type]] = {"evaluation": {"weights": str, "scores":
 BEGINNINGS = {"started", "resumed"}
 ENDINGS = {"finished", "interrupted", "paused", "stopped"}
 """Events that a session of a run begins with, and that it ends with once its record is closed."""
+ROUTINE = ("checkpoint", "evaluation")
+"""Kinds of events that are listed apart, or only counted: there are many, and they tell of no trouble."""
 LAST_STEP = 2**53
 LAST_TIME = 2.0**37  # some thousand years, which calendars can say
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectra.nearest import missing
 from spectra.record.batches import BatchWriter, Segment, read_segment, segment_schema
 from spectra.record.damage import RecordDamage
 from spectra.record.events import ended_at
@@ -36,7 +37,9 @@ def segments(run: Path) -> list[Path]:
 
 
 def check_is_run(run: Path) -> None:
-    """Raise `FileNotFoundError` where a directory holds neither a record nor events."""
+    """Raise `FileNotFoundError` where a directory does not exist, or holds neither a record nor events."""
+    if said := missing(run):
+        raise FileNotFoundError(said)
     if not segments(run) and not (run / "events.jsonl").is_file():
         raise FileNotFoundError(f"{run} is not a run directory: it has no records/spectra-*.arrow and no events.jsonl")
 

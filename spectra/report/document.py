@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectra.draw.look import data_uri
 from spectra.draw.page import folded, html_facts, html_figure, html_page, html_table
-from spectra.record.events import BEGINNINGS, ENDINGS
+from spectra.record.events import BEGINNINGS, ENDINGS, ROUTINE
 from spectra.report import figures
 from spectra.report.layers import SCORING, Growth, Noteworthy, growths, noteworthy_layers
 from spectra.report.words import event_words
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     Frames = Mapping[str, pd.DataFrame]
 
 RUN_PAGE = "report.html"
-ROUTINE = ("checkpoint", "evaluation")
-"""Kinds of events that are listed apart: there are many, and they tell of no trouble."""
 MOST_EVENTS = 300
 MOST_PICTURE = 1_500_000
 """Bytes of a picture that is taken into the page."""

@@ -22,7 +22,7 @@ import numpy as np
 
 from biggan.data.images import Images
 from biggan.data.labels import note_empty_classes
-from biggan.data.notes import notes_of_data
+from biggan.data.notes import classes_in_words, notes_of_data
 from biggan.data.prepare import journal as journals
 from biggan.data.prepare import workers
 from biggan.data.prepare.journal import Journal, lock
@@ -242,7 +242,7 @@ def contents(manifest: dict[str, Any]) -> str:
     size = f"{manifest['resolution']} x {manifest['resolution']}"
     parts = {name: f"{facts['images']:,}" for name, facts in manifest["splits"].items()}
     images = parts.get(".") or " + ".join(f"{count} ({name})" for name, count in parts.items())
-    return f"{images} images at {size}, {len(manifest['classes'])} classes"
+    return f"{images} images at {size}, {classes_in_words(len(manifest['classes']))}"
 
 
 def _only_to_rename(staging: Path, identity: str) -> bool:

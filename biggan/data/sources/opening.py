@@ -13,7 +13,7 @@ from biggan.config import Config, DataConfig
 from biggan.data.ids import hold_out
 from biggan.data.images import Images, Source
 from biggan.data.labels import first_of_each, most_common, note_empty_classes
-from biggan.data.notes import note_of_data, notes_of_data
+from biggan.data.notes import classes_in_words, note_of_data, notes_of_data
 from biggan.data.sources.digits import load_digits
 from biggan.data.sources.encoded import EncodedImages, Split
 from biggan.data.sources.folder import open_folder
@@ -75,8 +75,9 @@ def open_source(config: Config, *, any_classes: bool = False) -> Source:
         source = replace(arrange(train, val, classes, config.data), notes=tuple(notes))
     if len(source.classes) != config.model.classes and not any_classes:
         raise UserError(
-            f"the data ({config.data.path or config.data.source}) has {len(source.classes)} classes, and model.classes "
-            f"is {config.model.classes}. Give --model.classes {len(source.classes)}, or choose other data."
+            f"the data ({config.data.path or config.data.source}) has {classes_in_words(len(source.classes))}, and "
+            f"model.classes is {config.model.classes}. Give --model.classes {len(source.classes)}, or choose other "
+            "data."
         )
     return source
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from biggan.errors import UserError
+from biggan.errors import UserError, check_exists
 from biggan.evaluation.pictures.grids import class_images, draw_grid, load_generator, save_picture
 from biggan.observers.collapse_of_run import collapse_of
 from biggan.run.checkpoint import all_checkpoints, read_checkpoint
@@ -44,6 +44,7 @@ def draw_film_strip(
         UserError: a run without checkpoints, a step beyond them, one that does not verify, a class that the generator
             does not have.
     """
+    check_exists(run)
     files = checkpoints_of(run)
     if not files:
         raise UserError(f"{run} has no checkpoints. Give a run directory, or train with a smaller checkpoint.every.")

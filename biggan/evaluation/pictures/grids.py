@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from biggan.evaluation.stored_statistics import with_stored_statistics
 from biggan.networks import build_generator
 from biggan.networks.base import GeneratorNetwork
 from biggan.objective.latents import TruncationKind
-from biggan.run.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
+from biggan.run.checkpoint import Checkpoint, checkpoint_at
 from biggan.run.directory import class_names_of
 from spectra.linalg.tf32 import tf32
 from spectra.record.files import new_folder, replacing
@@ -83,14 +83,16 @@ def save_checkpoint_grid(
     raw: bool = False,
     passes: int = 100,
     stored: bool = False,
+    report: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Draw the grid of a checkpoint (a file, or a run directory's newest) and return where it was written.
 
     `stored`: under the BatchNorm statistics that the checkpoint brings with it, not under standing ones of `passes`
-    forwards. `classes` are numbers; rows are labelled with the names that the run gives them.
+    forwards. `classes` are numbers; rows are labelled with the names that the run gives them. `report` is called with a
+    text once everything is checked, before the work.
     Raises `UserError` for a checkpoint that does not verify and for a class that the generator does not have.
     """
-    checkpoint = newest_checkpoint(path)[0] if path.is_dir() else read_checkpoint(path)
+    checkpoint = checkpoint_at(path)
     model = checkpoint.config.model
     rows = list(range(min(10, model.classes))) if classes is None else list(classes)
     if bad := [c for c in rows if not 0 <= c < model.classes]:
@@ -99,6 +101,8 @@ def save_checkpoint_grid(
         if value < 1:
             raise UserError(f"{name} is {value}, expected at least 1.")
     G = load_generator(checkpoint, raw=raw)
+    if not stored:
+        report(f"standing statistics: {passes} forward passes ...")
     images = class_images(
         G,
         rows,

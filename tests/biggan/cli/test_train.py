@@ -129,7 +129,7 @@ BAD = [
     (["--train.accumulate", "5"], "Choose a train.accumulate that divides 32"),
     (["--speed.compile", "true", "--train.recompute", "true"], "Turn one of them off"),
     (["--config", "nowhere.yaml"], "cannot read --config nowhere.yaml"),
-    (["--resume", "nowhere"], "nowhere is not a run directory"),
+    (["--resume", "nowhere"], "nowhere does not exist"),
     (["--data.source", "digit"], "unknown data.source 'digit'; did you mean 'digits'?"),
     (["--data.train_per_class", "500"], "Give at most 13"),
     (["--model.classes", "7"], "Give --model.classes 10"),

@@ -332,7 +332,7 @@ BAD = [
     (["--at=4", "--set=model.ch_G=5"], "another architecture"),
     (["--at=4", "--freeze=D", "--steps=0"], "expected at least 1"),
     (["--at=4", "--set=out=x", "--freeze=D"], "Use --out"),
-    (["--at=4", "--weights=G=nowhere.safetensors"], "the checkpoint nowhere.safetensors does not exist"),
+    (["--at=4", "--weights=G=nowhere.safetensors"], "nowhere.safetensors does not exist"),
     (["--at=4", "--loss=hinges"], "did you mean 'hinge'?"),
     (["--control"], "Branch from an earlier checkpoint"),
 ]

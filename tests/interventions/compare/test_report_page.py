@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from branches import change, make_run
 from pages import Page, check_page
+from rich.console import Console
 
 from biggan.evaluation.pictures.grids import draw_grid, first_panel
 from interventions.cli.main import main
@@ -314,3 +315,33 @@ def test_loose_runs_print_tables_that_fit_unless_all_is_asked(
     everything = capsys.readouterr().out
     assert len(everything.splitlines()) > len(few.splitlines())
     assert "more rows" not in everything
+
+
+def test_the_terminal_shows_few_columns_whole_unless_all_is_asked(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of three base runs on 120 columns: no word is cut off or broken, and what is left out is said."""
+    monkeypatch.setattr("interventions.compare.terminal.report_console", lambda: Console(width=120))
+    study = Path(__file__).parents[3] / "notebooks" / "data" / "small-study"
+    names = ("control", "control-seed-1", "lr-D-half", "freeze-D")
+    paths = [str(study / base / name) for base in ("base-0", "base-1", "base-2") for name in names]
+    assert main(["compare", *paths]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    said = " ".join(" ".join(lines).split())
+    assert max(map(len, lines)) <= 120
+    assert "…" not in said
+    runs = [line for line in lines if line.startswith("│") and "none by 1500" in line]
+    assert len(runs) == 9
+    assert all(line.count("│") == 10 and " at 1000 " in line for line in runs)
+    for line in (line for line in lines if line.startswith("│")):
+        assert all(cell.strip() for cell in line.strip("│").split("│")), "a cell goes on in a second line"
+    assert "D's loss, start" not in said
+    assert "least p (Holm)" not in said
+    assert "--all prints every measure and row; --out DIR writes all as compare.csv" in said
+    assert main(["compare", *paths[:4]]) == 0
+    assert "base run ┃" not in capsys.readouterr().out
+    assert main(["compare", *paths, "--all"]) == 0
+    everything = capsys.readouterr().out
+    assert "…" not in everything
+    assert "least p: the smallest" in everything
+    assert "accu" in everything

@@ -18,7 +18,7 @@ from tiny import TINY
 
 from biggan.cli.train import train_main
 from biggan.observers import evaluation as observer
-from biggan.run.checkpoint import checkpoint_paths, read_checkpoint
+from biggan.run.checkpoint import all_checkpoints, checkpoint_paths, read_checkpoint
 from biggan.run.directory import RunDirectory
 from interventions.cli.main import main
 from interventions.study.rescue import plan_rescue
@@ -109,6 +109,28 @@ class InThisProcess:
 def start_with(start: InThisProcess, monkeypatch: pytest.MonkeyPatch) -> InThisProcess:
     monkeypatch.setattr("interventions.study.launch.make_start", lambda *rest: start)
     return start
+
+
+def test_the_end_of_a_collapsed_run_offers_a_rescue_and_a_control_that_work(
+    collapsed: Path, scripted: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """They come first, quoted; both are what the user can give, here with --dry-run."""
+    scripted.now = "base"
+    run = tmp_path / "a run"
+    options = [one for one in OPTIONS if one != "--quiet"]
+    assert train_main(["--out", str(run), "--steps=42", *options]) == 0
+    ending = capsys.readouterr().out.split("finished at")[1]
+    assert f"  collapse    began at step {ONSET}\n" in ending
+    rescue, control, *rest = ending.split("next:\n")[1].splitlines()
+    features = OWN.replace("=", " ")
+    assert rescue == f"  biggan-intervene rescue '{run}' {features}"
+    first = min(all_checkpoints(run))
+    assert control == (
+        f"  biggan-intervene --ckpt '{run}' --before-collapse {ONSET - first} --control --steps {42 - first} {features}"
+    )
+    assert not any("biggan-intervene" in line for line in rest)
+    for line in (rescue, control):
+        assert main([*shlex.split(line)[1:], "--dry-run"]) == 0
 
 
 def test_a_rescue_starts_before_the_onset_and_lasts_half_of_the_healthy_time_longer(

@@ -109,11 +109,44 @@ def test_the_sharpest_jump_is_found(run: Path) -> None:
     frame = spectra.load(run)["spectra"]
     assert sharpest_jump(frame[frame.network == "D"]) == 300
     assert sharpest_jump(frame[frame.step == 10]) is None
+    assert sharpest_jump(frame[(frame.network == "D") & (frame.step <= 300)]) is None, "it may be an outlier"
+    assert sharpest_jump(frame[(frame.network == "D") & (frame.step <= 310)]) == 300
+    assert sharpest_jump(frame[frame.network == "G"]) is None, "sigma_0 grows smoothly"
+
+
+def test_the_jump_is_one_that_the_detector_finds(tmp_path: Path) -> None:
+    """The highest of three, one of which goes on where the record ends; a steeper start of the run is none."""
+    steps = np.arange(1, 101)
+    rng = np.random.default_rng(0)
+    small = 0.5 * np.exp(-(steps - 40) / 5) * (steps >= 40)
+    high = 0.9 * np.exp(-(steps - 60) / 5) * (steps >= 60)
+    logs = {"a": small + high, "b": 2 * np.minimum(steps / 5, 1.0), "c": 0.4 * (steps >= 97)}
+    rows = [
+        {"step": 10 * step, "layer": name, "sigma0": math.exp(value + 0.01 * rng.standard_normal())}
+        for name, values in logs.items()
+        for step, value in zip(steps, values, strict=True)
+    ]
+    frame = pd.DataFrame(rows)
+    assert sharpest_jump(frame) == 600
+    assert sharpest_jump(frame[(frame.layer != "a") | (frame.step < 590)]) == 400
+    assert sharpest_jump(frame[frame.layer != "a"]) == 970
+    assert sharpest_jump(frame[frame.layer == "b"]) is None
+
+
+def test_figure_29_of_a_smooth_run_draws_no_jump(run: Path) -> None:
+    frames = spectra.load(run)
+    jump = spectra.FIGURES["29"](frames)
+    assert jump.get_suptitle() == "the sharpest jump of D's spectra, at step 300 (the paper's Figure 29)"
+    rows = frames["spectra"]
+    smooth = spectra.FIGURES["29"]({**frames, "spectra": rows[rows.step < 300]})
+    assert smooth.get_suptitle() == "no jump stands out in D's spectra (the paper's Figure 29)"
+    assert not [line for axes in smooth.axes for line in axes.lines if line.get_linewidth() == 3]
 
 
 def test_the_commands(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["plot", str(run), "--figure", "3", "--out", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out == f"{tmp_path}/out/figure-3.png\n"
+    said = capsys.readouterr().out
+    assert said == f"{tmp_path}/out/figure-3.png  first singular values of every layer (Figure 3)\n"
     assert (tmp_path / "out" / "figure-3.png").read_bytes().startswith(b"\x89PNG")
     assert main(["events", str(run)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -123,12 +156,43 @@ def test_the_commands(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) 
     assert "(superseded)" in capsys.readouterr().out
     for wrong in (["plot", str(tmp_path / "no")], ["events", str(tmp_path / "no")]):
         assert main(wrong) == 2
-        assert "run directory" in capsys.readouterr().err
+        assert "no does not exist" in capsys.readouterr().err
+    assert main(["plot", str(run), "--out", str(tmp_path / "all")]) == 0
+    titles = [line.split("  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert len(titles) == len(spectra.FIGURES)
+    assert titles[3] == "the sharpest jump of D's spectra, at step 300 (Figure 29)"
+    assert all(titles)
     writer = RecordWriter(tmp_path / "scalars", 0)
     writer.append(1, {"loss": 1.0})
     writer.close()
     assert main(["plot", str(tmp_path / "scalars")]) == 2
     assert "has no spectra" in capsys.readouterr().err
+
+
+def test_checkpoints_and_evaluations_are_only_counted(run: Path, capsys: pytest.CaptureFixture) -> None:
+    routine = [
+        {"event": "checkpoint", "step": 100, "path": "checkpoints/step-00000100.safetensors"},
+        {"event": "evaluation", "step": 100, "weights": "raw", "scores": {"fid": 3.0}},
+        {"event": "evaluation", "step": 100, "weights": "ema", "scores": {"fid": 2.0}},
+        {"event": "evaluation", "step": 390, "weights": "ema", "scores": {"fid": 2.0}, "superseded": True},
+    ]
+    path = run / "events.jsonl"
+    whole = path.read_text().splitlines()[:-1]
+    path.write_text("".join(f"{line}\n" for line in [*whole, *map(json.dumps, routine)]))
+    assert main(["events", str(run)]) == 0
+    said = capsys.readouterr()
+    assert "checkpoint" not in said.out
+    assert "evaluation" not in said.out
+    assert "alarm" in said.out
+    assert "1 checkpoint and 2 evaluations not shown: --all shows them" in said.err
+    assert main(["events", str(run), "--all"]) == 0
+    said = capsys.readouterr()
+    assert said.out.count("evaluation") == 3
+    assert "fid=3" in said.out
+    assert "not shown" not in said.err
+    path.write_text(whole[0])
+    assert main(["events", str(run)]) == 0
+    assert "not shown" not in capsys.readouterr().err
 
 
 def test_a_branch_is_marked_where_it_left_its_parent(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ def test_the_sections_are_in_order_and_the_page_needs_nothing_else(
     assert main(["report", str(run), "--out", str(tmp_path / "new" / "page.html")]) == 0
     assert (tmp_path / "new" / "page.html").read_text() == (run / "report.html").read_text()
     assert main(["report", str(tmp_path / "nowhere")]) == 2
-    assert "not a run directory" in capsys.readouterr().err
+    assert "nowhere does not exist" in capsys.readouterr().err
 
 
 def test_a_record_with_nan_inf_and_odd_names_has_a_page(tmp_path: Path) -> None:
