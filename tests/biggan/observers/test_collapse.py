@@ -195,9 +195,9 @@ def test_recorded_runs() -> None:
     assert found == {
         "example-plan/base-0/freeze-D": (160, 190),
         "example-plan/base-1/freeze-D": (140, 170),
-        "small-study/base-0/freeze-D": (1000, 1200),
-        "small-study/base-1/freeze-D": (1000, 1200),
-        "small-study/base-2/freeze-D": (1000, 1200),
+        "small-study/seed-0/freeze-D": (1000, 1200),
+        "small-study/seed-1/freeze-D": (1000, 1200),
+        "small-study/seed-2/freeze-D": (1000, 1200),
     }
 
 
