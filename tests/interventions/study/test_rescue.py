@@ -160,7 +160,8 @@ def test_after_a_kill_the_same_command_goes_on_ranks_and_its_command_works(
     assert main(line) == 130
     assert first.begun == ["run/control-seed-1", "run/G-rate-halved"]
     said = capsys.readouterr().out
-    assert "give the same command again" in said
+    again = f"biggan-intervene {shlex.join(line)}"
+    assert f"interrupted; every branch saved its last step. To go on:\n  {again}\n" in said
     assert "(2 branches are not judged)" in said
     second = start_with(InThisProcess(scripted), monkeypatch)
     assert main(line) == 0
