@@ -324,7 +324,9 @@ def test_bad_options(run: Path, options: list[str], message: str, capsys: pytest
 
 
 def test_all_of_a_file_and_of_nothing(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert "for a run directory" in refused(capsys, "--ckpt", str(run / "checkpoints" / "none"), "--all")
+    assert "none does not exist" in refused(capsys, "--ckpt", str(run / "checkpoints" / "none"), "--all")
+    (tmp_path / "file").touch()
+    assert "for a run directory" in refused(capsys, "--ckpt", str(tmp_path / "file"), "--all")
     assert "no checkpoints" in refused(capsys, "--ckpt", str(tmp_path), "--all")
 
 
