@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.run.checkpoint import all_checkpoints, peek
 from biggan.run.directory import RunDirectory
+from biggan.run.files import shown_path
 from spectra.record.events import ENDINGS
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def why_stopped(run: RunDirectory) -> str:
     After an alarm it names the newest checkpoint from before the onset. After a collapse, also the command that
     branches from there under several recipes.
     """
+    run = RunDirectory(shown_path(run.path))
     event = run.events_that_hold("stopped")[-1]
     step = event["step"]
     if event.get("reason") != "alarm":

@@ -6,7 +6,7 @@ import glob
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -220,3 +220,11 @@ def check_out(folder: Path, option: str = "--out") -> None:
         check_writable(folder)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error}. Free space, or choose another {option}.") from error
+
+
+def shown_path(path: str | Path) -> Path:
+    """A path as it is printed: relative to the current directory where it lies in it, else as it is."""
+    path = Path(path)
+    with suppress(ValueError, OSError):
+        return path.relative_to(Path.cwd()) if path.is_absolute() else path
+    return path

@@ -9,7 +9,9 @@ from biggan.data.notes import classes_in_words
 from biggan.distributed.ranks import world_size
 from biggan.observers.display import clock
 from biggan.run.checkpoint import all_checkpoints
+from biggan.run.directory import RunDirectory
 from biggan.run.ending import own_features, why_stopped
+from biggan.run.files import shown_path
 from spectra.cli.output import unbreakable_output
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ Scores = dict[str, tuple[int, float]]
 
 def opening(session: Session) -> list[str]:
     """The lines before training: what is trained, on what, and where to look meanwhile."""
-    config, run = session.config, session.run
+    config, run = session.config, _shown(session)
     threads = "1 thread" if config.threads == 1 else f"{config.threads} threads"
     ranks = "" if world_size() == 1 else f"{world_size()} processes, each "
     lines = [f"training in {run.path} on {ranks}{config.device}, {threads}, up to step {config.steps}"]
@@ -43,7 +45,7 @@ def opening(session: Session) -> list[str]:
 def say_the_end(session: Session, status: str, seconds: float, *, quiet: bool = False) -> None:
     """Print how training ended, by what `Trainer.train` returned, and how to go on. Output that nobody reads is
     dropped. With `quiet` only where it did not finish."""
-    run = session.run
+    run = _shown(session)
     with unbreakable_output(everything=True):
         if status == "interrupted":
             again = shlex.join(["biggan-train", "--resume", str(run.path), *own_features(session.config)])
@@ -56,7 +58,7 @@ def say_the_end(session: Session, status: str, seconds: float, *, quiet: bool = 
 
 def closing(session: Session, seconds: float) -> list[str]:
     """The lines after training: scores, files, and commands to copy. `seconds`: how long this session trained."""
-    config, run, step = session.config, session.run, session.state.step
+    config, run, step = session.config, _shown(session), session.state.step
     checkpoint = run.checkpoints / f"step-{step:08d}.safetensors"
     lines = [f"finished at step {step}, after {clock(seconds)}."]
     if scores := last_scores(session):
@@ -78,7 +80,7 @@ def closing(session: Session, seconds: float) -> list[str]:
 def next_commands(session: Session) -> list[str]:
     """What can be done with a run that has ended, as lines for a shell; with one that collapsed, first what is about
     that."""
-    config, run, step = session.config, session.run, session.state.step
+    config, run, step = session.config, _shown(session), session.state.step
     checkpoint = str(run.checkpoints / f"step-{step:08d}.safetensors")
     path = str(run.path)
     # Other laws cannot be truncated.
@@ -115,7 +117,7 @@ def _commands_after_collapse(session: Session) -> list[list[str]]:
     before = [at for at in all_checkpoints(session.run.path) if onset is not None and at < onset]
     if onset is None or not before:
         return []
-    run, features = str(session.run.path), own_features(session.config)
+    run, features = str(_shown(session).path), own_features(session.config)
     distance = BEFORE_COLLAPSE if min(before) <= onset - BEFORE_COLLAPSE else onset - min(before)
     begin = max(at for at in before if at <= onset - distance)
     again = ["biggan-intervene", "--ckpt", run, "--before-collapse", str(distance), "--control"]
@@ -126,9 +128,14 @@ def _commands_after_collapse(session: Session) -> list[list[str]]:
     ]
 
 
+def _shown(session: Session) -> RunDirectory:
+    """The run, at its path as it is printed."""
+    return RunDirectory(shown_path(session.run.path))
+
+
 def tensorboard_command(session: Session) -> str:
     """The line that shows the run in TensorBoard."""
-    return shlex.join(["tensorboard", "--logdir", str(session.run.tensorboard)])
+    return shlex.join(["tensorboard", "--logdir", str(_shown(session).tensorboard)])
 
 
 def last_scores(session: Session) -> Scores:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_OF
 from biggan.errors import UserError
 from biggan.run.directory import RunDirectory
+from biggan.run.files import shown_path
 from interventions.cli.options import DEFAULT_STEPS, PROGRAM
 
 if TYPE_CHECKING:
@@ -54,16 +55,16 @@ def _run(branch: Branch, options: argparse.Namespace) -> int:
     from interventions.branch.branch import run_branch
 
     if not options.quiet:
-        print(f"{branch.label()}: from step {branch.parent.step} of {branch.parent.checkpoint.path}")
+        print(f"{branch.label()}: from step {branch.parent.step} of {shown_path(branch.parent.checkpoint.path)}")
     status = run_branch(branch, quiet=options.quiet)
     if status == "interrupted":
-        print(f"interrupted; to go on:\n  {_to_go_on(branch.out, options)}")
+        print(f"interrupted; to go on:\n  {_to_go_on(shown_path(branch.out), options)}")
     if status == "stopped":
         print(why_stopped(RunDirectory(branch.out)))
     if status == "finished" and options.control:
         return _compare_control(branch)
     if status == "finished" and not options.quiet:
-        print(f"finished at step {branch.end}.\n  run         {branch.out}")
+        print(f"finished at step {branch.end}.\n  run         {shown_path(branch.out)}")
     return EXIT_OF[status]
 
 
@@ -130,8 +131,10 @@ def describe_branch(branch: Branch) -> str:
     from biggan.config import differences
 
     parent, lines = branch.parent, []
-    lines.append(f"parent      {parent.checkpoint.path}, step {parent.step}, digest {parent.checkpoint.digest[:16]}")
-    lines.append(f"branch      {branch.out}: steps {parent.step} to {branch.end}")
+    lines.append(
+        f"parent      {shown_path(parent.checkpoint.path)}, step {parent.step}, digest {parent.checkpoint.digest[:16]}"
+    )
+    lines.append(f"branch      {shown_path(branch.out)}: steps {parent.step} to {branch.end}")
     before = parent.checkpoint.config
     for phase in branch.timeline.phases:
         lines.append(f"steps {phase.start} to {phase.stop}:")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser
 from biggan.errors import UserError
-from biggan.run.files import check_out
+from biggan.run.files import check_out, shown_path
 from interventions.cli.options import DEFAULT_STEPS, PROGRAM, load_change_files
 from spectra.record.files import new_folder, write_text
 
@@ -23,9 +23,11 @@ Given = list[tuple[Any, int, int | None]]
 """Changes given on the command line, with their --from and --until."""
 
 
-def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, Any], permit: Permit) -> int:
+def run_plan(
+    options: argparse.Namespace, changes: Given, settings: dict[str, Any], permit: Permit, argv: list[str]
+) -> int:
     """Run a plan, or one changed branch under several seeds, or continue either; then compare. `permit` is handed to
-    its workers."""
+    its workers; `argv` is the command line, which continues the plan after an interrupt."""
     from interventions.study.expand import save_resolved
     from interventions.study.launch import launch, make_start, threads_of
 
@@ -37,9 +39,8 @@ def run_plan(options: argparse.Namespace, changes: Given, settings: dict[str, An
     resolved = save_resolved(resolved, folder)
     start = make_start(options.slurm, folder, threads_of(resolved), permit)
     outcome = launch(resolved, folder, start, options.jobs, quiet=options.quiet)
-    out = f"--out {shlex.quote(str(folder))}"
     if outcome.interrupted:
-        print(f"interrupted; every run saved its last step. To go on, give the same command again ({out}).")
+        print(f"interrupted; every run saved its last step. To go on:\n  {shlex.join([PROGRAM, *argv])}")
         return EXIT_INTERRUPTED
     return _finish(folder, outcome, quiet=options.quiet)
 
@@ -125,8 +126,8 @@ def replay(argv: list[str]) -> int:
 
 def describe_plan(resolved: Resolved, folder: Path) -> str:
     """The planned runs, one per line."""
-    lines = [f"{resolved.title}: {len(resolved.jobs)} runs in {folder}"]
-    lines += [f"base {base.name}: {base.checkpoint}, step {base.step}" for base in resolved.bases]
+    lines = [f"{resolved.title}: {len(resolved.jobs)} runs in {shown_path(folder)}"]
+    lines += [f"base {base.name}: {shown_path(base.checkpoint)}, step {base.step}" for base in resolved.bases]
     for job in resolved.jobs:
         begin = 0 if job.kind == "scratch" else resolved.base_of(job).step
         words = "; ".join(timed.describe(begin) for timed in job.timed()) or "unchanged"

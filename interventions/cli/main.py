@@ -54,11 +54,11 @@ def _intervene(argv: list[str]) -> int:
     from biggan.permissions import permitted
 
     with permitted([features], trust_cache=options.trust_cache):
-        return _branch_or_plan(groups, options, features)
+        return _branch_or_plan(groups, options, features, argv)
 
 
-def _branch_or_plan(groups: list[list[str]], options: argparse.Namespace, features: str | None) -> int:
-    """One branch or many, new or resumed, within what the command line permits."""
+def _branch_or_plan(groups: list[list[str]], options: argparse.Namespace, features: str | None, argv: list[str]) -> int:
+    """One branch or many, new or resumed, within what the command line, `argv`, permits."""
     if options.resume:
         others = ("--ckpt", "--at", "--before-collapse", "--out", "--control", "--dry-run", "--plan", "--seeds")
         refuse_options(options, others, "cannot go with --resume, which takes all settings from the branch")
@@ -76,7 +76,7 @@ def _branch_or_plan(groups: list[list[str]], options: argparse.Namespace, featur
 
         refuse_options(options, ("--allow-change",), "cannot be used with --plan or --seeds, which begin new branches")
         permit = Permit.of(files, features, trust_cache=options.trust_cache)
-        return run_plan(options, changes, settings, permit)
+        return run_plan(options, changes, settings, permit, argv)
     refuse_options(options, ("--slurm", "--scratch-steps", "--jobs"), "cannot be used without --plan or --seeds")
     from interventions.cli.branch import run_one
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from biggan.cli.app import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Parser
 from biggan.errors import UserError
+from biggan.run.files import shown_path
 from interventions.cli.options import PROGRAM, add_features, add_permissions, load_change_files
 from interventions.study.permit import Permit
 
@@ -69,10 +70,10 @@ def rescue(argv: list[str]) -> int:
         print(describe_plan(found.resolved, folder))
         return EXIT_DONE
     with permitted([options.features], trust_cache=options.trust_cache):
-        return _run(found, folder, permit, options)
+        return _run(found, folder, permit, options, [PROGRAM, "rescue", *argv])
 
 
-def _run(found: Rescue, folder: Path, permit: Permit, options: argparse.Namespace) -> int:
+def _run(found: Rescue, folder: Path, permit: Permit, options: argparse.Namespace, command_line: list[str]) -> int:
     from interventions.compare.ranking import rank_rescue
     from interventions.study.expand import save_resolved
     from interventions.study.launch import launch, make_start, threads_of
@@ -84,26 +85,26 @@ def _run(found: Rescue, folder: Path, permit: Permit, options: argparse.Namespac
         jobs = len(found.resolved.jobs)
         print(
             f"{found.run} collapsed at step {found.onset}: {jobs} branches from step {found.begin} to {found.end}, "
-            f"in {folder}",
+            f"in {shown_path(folder)}",
             flush=True,
         )
     start = make_start(options.slurm, folder, threads_of(found.resolved), permit)
     outcome = launch(found.resolved, folder, start, options.jobs, quiet=quiet)
-    out = f"--out {shlex.quote(str(folder))}"
     if outcome.interrupted:
         if not quiet:
             _show(rank_rescue(found, folder), None)
-        print(f"interrupted; every branch saved its last step. To go on, give the same command again ({out}).")
+        print(f"interrupted; every branch saved its last step. To go on:\n  {shlex.join(command_line)}")
         return EXIT_INTERRUPTED
     ranking = rank_rescue(found, folder)
     winner = ranking.winner
-    command = None if winner is None or winner.key is None else command_to_go_on(found, folder, winner.key, permit)
+    place = folder if options.json else shown_path(folder)
+    command = None if winner is None or winner.key is None else command_to_go_on(found, place, winner.key, permit)
     if options.json:
         facts = {"run": str(found.run), "out": str(folder), "failed": outcome.failed}
         print(json.dumps({**facts, **ranking.as_json(), "command": command}))
     else:
         _show(ranking, command)
-        print(f"all measures: {PROGRAM} compare {folder}")
+        print(f"all measures: {PROGRAM} compare {shlex.quote(str(shown_path(folder)))}")
         for key, words in outcome.failed.items():
             print(f"failed: {key}: {words}")
     return EXIT_DONE if winner is not None and not outcome.failed else EXIT_FAILED

@@ -40,3 +40,30 @@ def test_the_end_says_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert line.split(maxsplit=1)[1] == (
         f"{raw:.1f} generator, {average:.1f} its average (EMA); at step 2, classifier features"
     )
+
+
+def test_paths_in_the_current_directory_are_printed_as_relative_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a run and of its branch; what run.json and config.yaml hold stays, and other paths stay whole."""
+    from biggan.run.directory import RunDirectory
+    from biggan.run.files import shown_path
+    from interventions.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    options = ["--steps=4", "--checkpoint.every=2", "--tensorboard.every=1"]
+    assert train_main(["--out", str(tmp_path / "a run"), *TINY, *options]) == 0
+    branch = ["--ckpt", str(tmp_path / "a run"), "--at", "2", "--lr=G=x2", "--steps=2"]
+    assert main([*branch, "--dry-run"]) == 0
+    assert main(branch) == 0
+    said = capsys.readouterr().out
+    assert str(tmp_path) not in said
+    assert "training in a run on" in said
+    assert "biggan-eval --ckpt 'a run/checkpoints/step-00000004.safetensors'" in said
+    assert "from step 2 of a run/checkpoints/step-00000002.safetensors" in said
+    (made,) = [path for path in tmp_path.iterdir() if path.name.startswith("a run-")]
+    assert f"  run         {made.name}\n" in said
+    assert RunDirectory(made).read_config().out == str(made)
+    assert RunDirectory(made).facts()["parent"]["path"].startswith(str(tmp_path))
+    assert shown_path("/elsewhere/run") == Path("/elsewhere/run")
+    assert shown_path("../run") == Path("../run")

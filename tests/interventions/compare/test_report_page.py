@@ -324,7 +324,7 @@ def test_the_terminal_shows_few_columns_whole_unless_all_is_asked(
     monkeypatch.setattr("interventions.compare.terminal.report_console", lambda: Console(width=120))
     study = Path(__file__).parents[3] / "notebooks" / "data" / "small-study"
     names = ("control", "control-seed-1", "lr-D-half", "freeze-D")
-    paths = [str(study / base / name) for base in ("base-0", "base-1", "base-2") for name in names]
+    paths = [str(study / base / name) for base in ("seed-0", "seed-1", "seed-2") for name in names]
     assert main(["compare", *paths]) == 0
     lines = capsys.readouterr().out.splitlines()
     said = " ".join(" ".join(lines).split())

@@ -160,7 +160,8 @@ def test_after_a_kill_the_same_command_goes_on_ranks_and_its_command_works(
     assert main(line) == 130
     assert first.begun == ["run/control-seed-1", "run/G-rate-halved"]
     said = capsys.readouterr().out
-    assert "give the same command again" in said
+    again = f"biggan-intervene {shlex.join(line)}"
+    assert f"interrupted; every branch saved its last step. To go on:\n  {again}\n" in said
     assert "(2 branches are not judged)" in said
     second = start_with(InThisProcess(scripted), monkeypatch)
     assert main(line) == 0
@@ -261,3 +262,15 @@ sys.exit(f"loaded: {heavy}" if heavy else 0)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--recipes" in done.stdout
+
+
+def test_an_interrupted_plan_prints_its_command(
+    collapsed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from interventions.study.launch import Outcome
+
+    monkeypatch.setattr("interventions.study.launch.launch", lambda *rest, **how: Outcome(interrupted=True))
+    line = ["--ckpt", str(collapsed), "--at", "18", "--lr=G=x2", "--seeds=1", "--steps=4", OWN]
+    line += ["--out", str(tmp_path / "a plan"), "--jobs", "1"]
+    assert main(line) == 130
+    assert capsys.readouterr().out.endswith(f"To go on:\n  biggan-intervene {shlex.join(line)}\n")

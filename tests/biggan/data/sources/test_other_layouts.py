@@ -353,7 +353,7 @@ def test_inspect_says_what_is_there_and_the_command(tmp_path: Path, capsys: pyte
     (tmp_path / "set/dog/Thumbs.db").write_bytes(b"x")
     assert data_main(["inspect", str(tmp_path / "set")]) == 0
     said = capsys.readouterr().out
-    for word in ("a folder of images by class, 2 classes", "train: 6 images, 3 to 3 a class", "0  cat  3", "broken: 1"):
+    for word in ("a folder of images by class, 2 classes", "train: 6 images, 3 a class", "0  cat  3", "broken: 1"):
         assert word in said
     assert "sizes: 40 x 40 (3), 20 x 20 (2)" in said
     assert "modes: PNG RGB (5)" in said

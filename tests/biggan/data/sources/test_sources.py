@@ -252,7 +252,7 @@ def test_what_is_wrong_with_a_path_is_said(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=message):
             open_source(configuration(None if path is None else tmp_path / path, 1, source=source))
-    with pytest.raises(UserError, match=r"has 1 classes, and model.classes is 5. Give --model.classes 1"):
+    with pytest.raises(UserError, match=r"has 1 class, and model.classes is 5. Give --model.classes 1"):
         open_source(configuration(tmp_path / "rows", 5))
 
 

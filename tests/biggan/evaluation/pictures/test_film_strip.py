@@ -58,4 +58,4 @@ def test_from_the_command_line(finished: Path, tmp_path: Path, capsys) -> None: 
     assert sample_main(["--film-strip", str(tmp_path / "no")]) == 2
     assert sample_main(["--film-strip", str(finished), "--raw"]) == 2
     assert sample_main([]) == 2
-    assert "has no checkpoints" in capsys.readouterr().err.replace("\n", " ")
+    assert "does not exist" in capsys.readouterr().err.replace("\n", " ")
