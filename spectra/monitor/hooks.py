@@ -45,7 +45,7 @@ class UpdateHooks:
         self._tensor_hooks: dict[int, tuple[nn.Parameter, Any]] = {}
         self._fired: dict[int, nn.Parameter] = {}
         self._waits = False
-        self._complete: dict[str, tuple[Tensor, int]] = {}  # a gradient's copy, and where the gradient lies
+        self._complete: dict[str, tuple[Tensor, Callable[[Tensor], bool]]] = {}  # a gradient's copy; is it still this?
         before, after = _weakly(self, "before_step"), _weakly(self, "after_step")
         if optimizers is None:
             self._handles = [
@@ -96,7 +96,7 @@ class UpdateHooks:
         there = {name: p for name, p in self._monitor.watched.parameters.items() if id(p) in fired}
         gradients = {name: p.grad for name, p in there.items() if p.grad is not None}
         made = copies(gradients)
-        self._complete |= {name: (made[name], _address(gradient)) for name, gradient in gradients.items()}
+        self._complete |= {name: (made[name], _is_still(gradient)) for name, gradient in gradients.items()}
 
     def before_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """An optimizer is about to change its parameters; with a closure, gradients come within its step."""
@@ -143,8 +143,8 @@ class UpdateHooks:
             with_gradient = {name: p.grad for name, p in parameters.items() if p.grad is not None}
             found: dict[str, Tensor] = {}
             for name, gradient in with_gradient.items():
-                copy, address = self._complete.pop(name, (None, 0))
-                if copy is not None and address == _address(gradient):
+                copy, is_still = self._complete.pop(name, (None, None))
+                if copy is not None and is_still is not None and is_still(gradient):
                     found[name] = copy
             _divide(list(found.values()), scale)
             now = copies({name: gradient for name, gradient in with_gradient.items() if name not in found})
@@ -168,6 +168,13 @@ def _weakly(hooks: UpdateHooks, method: str) -> Callable[..., None]:
             getattr(alive, method)(*arguments)
 
     return call
+
+
+def _is_still(gradient: Tensor) -> Callable[[Tensor], bool]:
+    """Whether another look finds the same tensor in the same place. A freed one's place may be given to the next, and
+    `.data` may be set."""
+    alive, address = weakref.ref(gradient), _address(gradient)
+    return lambda now: alive() is now and address == _address(now)
 
 
 def _address(tensor: Tensor) -> int:

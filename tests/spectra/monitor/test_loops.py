@@ -249,6 +249,27 @@ def test_gradients_that_were_set_by_hand_are_those_at_the_update(tmp_path: Path)
     train_twice(train, tmp_path / "run")
 
 
+def test_a_gradient_in_the_place_of_an_earlier_one_is_another(tmp_path: Path) -> None:
+    """Freed memory is given to the next tensor; here it is taken on purpose."""
+
+    def train(run: Path | None) -> tuple[dict, Norms]:
+        net = network(5, 7, 2)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        seen: Norms = []
+        with watching(net, run, every=1) as monitor:
+            for step in range(1, 4):
+                net(batch(step)).sum().backward()
+                for p in net.parameters():
+                    memory = p.grad
+                    p.grad = memory.view_as(memory).mul_(3)
+                seen.append(gradient_norms(net))
+                optimizer.step()
+                monitor.step()
+        return state_of([net]), seen
+
+    train_twice(train, tmp_path / "run")
+
+
 def test_convolutions_embeddings_and_sparse_gradients_keep_their_bits(tmp_path: Path) -> None:
     def train(run: Path | None) -> tuple[dict, Norms]:
         torch.manual_seed(0)

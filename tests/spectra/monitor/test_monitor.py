@@ -240,7 +240,7 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         spectra.Monitor({"net": net}, tmp_path / "c")
     with pytest.raises(ValueError, match=r"record of another run: its layers differ.*net.* is"):
         spectra.Monitor({"net": other}, tmp_path / "c", start_step=2)
-    with pytest.raises(FileNotFoundError, match="not a run directory"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         spectra.load(tmp_path / "nothing")
 
 
