@@ -192,7 +192,12 @@ def _parser() -> argparse.ArgumentParser:
 def _add_reading(parser: argparse.ArgumentParser) -> None:
     """How a source is read."""
     add = parser.add_argument
-    add("--columns", metavar="image=NAME,label=NAME", help="the columns of parquet files that have other names")
+    add(
+        "--columns",
+        "--data.columns",
+        metavar="image=NAME,label=NAME",
+        help="the columns of parquet files that have other names",
+    )
     add(
         "--max-pixels",
         type=int,

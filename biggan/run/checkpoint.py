@@ -96,7 +96,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not a complete safetensors file ({error}): it was cut short or altered, or is another kind of "
-            f"file. Use another checkpoint."
+            f"file. Use another checkpoint. (Of a file by torch.save spectra scan shows the weights, and biggan-import "
+            f"makes a run of one that it knows.)"
         ) from error
     if metadata.get("format") != CHECKPOINT_FORMAT:
         raise CheckpointError(

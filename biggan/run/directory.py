@@ -48,7 +48,10 @@ class RunDirectory:
 
     def check_new(self) -> None:
         """Raise `UserError` where the path is taken, or cannot be."""
-        if self.is_begun():
+        begun = self.is_begun()
+        if begun and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file, expected a new run directory. Choose another --out.")
+        if begun:
             raise UserError(
                 f"{self.path} exists and is not empty. Choose another --out, or continue the run in it with --resume "
                 f"{shlex.quote(str(self.path))}."

@@ -29,6 +29,7 @@ from biggan.run.checkpoint import Checkpoint, checkpoint_paths, newest_checkpoin
 from biggan.run.directory import RunDirectory, default_path, make_event
 from biggan.run.folding import load_state
 from biggan.run.heap import keep_freed_memory
+from biggan.run.small_files import edits_not_read
 from biggan.training.state import TrainingState
 from spectra.monitor.vectors import copy_directions
 from spectra.record.segments import truncate_record
@@ -265,6 +266,7 @@ def _reopen(
     """Discard what lies after `start`, and record that the run continues. Returns notes for the user."""
     run.lock()
     elsewhere = run.changed_facts(config)
+    unread = [] if start.checkpoint is None else edits_not_read(run.path / "config.yaml", start.config)
     truncate_record(run.path, start.step)
     run.supersede_events(start.step)
     run.write_config(config)
@@ -272,7 +274,7 @@ def _reopen(
     run.write_data_identity(data, source.classes)
     event = {"skipped": start.skipped, "changes": changed, "other_versions": elsewhere, "data": data}
     run.append_event(make_event("resumed", start.step, **event))
-    notes = [f"skipped: {reason}" for reason in start.skipped]
+    notes = [f"skipped: {reason}" for reason in start.skipped] + unread
     notes += [
         f"{name} was {old} when the run began and is {new}: bits may differ" for name, (old, new) in elsewhere.items()
     ]

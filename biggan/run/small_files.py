@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from biggan.config import Config, from_dict
+from biggan.config import Config, differences, from_dict
 from biggan.config.yaml_text import read_yaml_text
 from biggan.errors import UserError
 
@@ -107,3 +107,13 @@ _FACTS = {
     "started": lambda value: isinstance(value, str),
 }
 """The facts of run.json that something is decided by, and what makes them sound."""
+
+
+def edits_not_read(path: Path, config: Config) -> list[str]:
+    """What a user may have meant by editing a run's config.yaml, which goes on with `config`, its checkpoint's."""
+    try:
+        found = differences(config, read_config(path), numbers_only=True)
+    except (OSError, UserError) as error:
+        return [f"config.yaml is replaced by the checkpoint's configuration: {error}"]
+    listed = "; ".join(f"{name}: {new}" for name, (_, new) in found.items())
+    return [f"edits of config.yaml are not read ({listed}); give them as options"] if listed else []

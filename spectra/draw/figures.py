@@ -65,7 +65,10 @@ def draw_with_titles(
     frames = load(run)
     frames["events"] = _with_changes(frames["events"], Path(run))
     if frames["spectra"].empty:
-        raise ValueError(f"{run} has no spectra: it was trained without a monitor, or nothing has been measured yet")
+        raise ValueError(
+            f"{run} has no spectra: it was trained without a monitor, or ended before the first measurement (by "
+            f"default step 20)"
+        )
     folder = Path(run) / "figures" if out is None else Path(out)
     make_folder(folder)
     run_name = literal(Path(run).resolve().name)

@@ -317,3 +317,24 @@ def test_a_misspelt_option_is_told_the_right_one(
         getattr(importlib.import_module(module), name)(line.split())
     assert ended.value.code == 2
     assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_edits_of_a_run_s_configuration_are_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A run goes on with its checkpoint's."""
+    run = tmp_path / "run"
+    assert train_main([*TINY, "--steps=1", "--eval.every=0", "--quiet", "--out", str(run)]) == 0
+    file = run / "config.yaml"
+    file.write_text(file.read_text().replace("batch: 8", "batch: 16"))
+    assert train_main(["--resume", str(run), "--steps=2"]) == 0
+    assert "edits of config.yaml are not read (train.batch: 16); give them as options" in capsys.readouterr().out
+    file.write_text("model: [unclosed")
+    assert train_main(["--resume", str(run), "--steps=3"]) == 0
+    assert "config.yaml is replaced by the checkpoint's configuration: " in capsys.readouterr().out
+    assert train_main(["--resume", str(run), "--steps=4"]) == 0
+    assert "config.yaml" not in capsys.readouterr().out
+
+
+def test_a_file_in_the_place_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    assert train_main([*TINY, "--steps=1", "--out", str(tmp_path / "file")]) == 2
+    assert "is a file, expected a new run directory" in " ".join(capsys.readouterr().err.split())
