@@ -100,6 +100,8 @@ def save_checkpoint_grid(
     for name, value in (("--per-class", per_class), ("--standing-passes", passes)):
         if value < 1:
             raise UserError(f"{name} is {value}, expected at least 1.")
+    if out is not None:
+        picture_format(out)
     G = load_generator(checkpoint, raw=raw)
     if not stored:
         report(f"standing statistics: {passes} forward passes ...")
@@ -129,14 +131,21 @@ def save_checkpoint_grid(
     return save_picture(picture, target)
 
 
-def save_picture(picture: Image, target: Path) -> Path:
-    """Write a picture, its folder too, and return where. Raises `UserError` where that cannot be done."""
+def picture_format(target: Path) -> str:
+    """Pillow's name for what a file's ending stands for. Raises `UserError` where it is no kind of picture."""
     from PIL.Image import registered_extensions
 
+    form = registered_extensions().get(target.suffix.lower())
+    if form is None:
+        ending = target.suffix or "a name without an ending"
+        raise UserError(f"cannot write {target}: {ending} is no kind of picture. Give --out the path of a .png file.")
+    return form
+
+
+def save_picture(picture: Image, target: Path) -> Path:
+    """Write a picture, its folder too, and return where. Raises `UserError` where that cannot be done."""
+    form = picture_format(target)
     try:
-        form = registered_extensions().get(target.suffix.lower())
-        if form is None:
-            raise ValueError(f"{target.suffix or 'a name without an ending'} is no kind of picture")
         with new_folder(target.parent), replacing(target) as temporary:
             picture.save(temporary, format=form)
     except (OSError, ValueError) as error:

@@ -59,3 +59,10 @@ def test_from_the_command_line(finished: Path, tmp_path: Path, capsys) -> None: 
     assert sample_main(["--film-strip", str(finished), "--raw"]) == 2
     assert sample_main([]) == 2
     assert "does not exist" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_name_that_is_no_picture_s_is_refused_before_the_work(finished: Path, tmp_path: Path, capsys) -> None:  # noqa: ANN001
+    assert sample_main(["--ckpt", str(finished), "--out", str(tmp_path / "x.txt")]) == 2
+    said = capsys.readouterr()
+    assert ".txt is no kind of picture. Give --out the path of a .png file." in " ".join(said.err.split())
+    assert "standing statistics" not in said.out + said.err
