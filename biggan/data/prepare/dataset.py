@@ -95,17 +95,22 @@ def from_dataset(
     source = f"{type(dataset).__module__}.{type(dataset).__qualname__} of {len(dataset)} items"
     options = {"top_classes": None, "val_fraction": val_fraction}
     job = PreparationJob(source, Path(os.path.abspath(out)), resolution, splits, names, options, tuple(notes))
+    _pack(job, out, quiet=quiet)
+    return Path(out)
+
+
+def _pack(job: PreparationJob, out: str | os.PathLike, *, quiet: bool) -> None:
+    """Do the job unless it is done, and say so of `out`, as the caller named it."""
     say = (lambda text: None) if quiet else print
-    for text in notes:
+    for text in job.notes:
         say(f"note: {text}")
     manifest = finished(job)
     if manifest is not None:
         say(f"{out} is already prepared: {contents(manifest)}.")
-        return Path(out)
+        return
     manifest = prepare(job, processes=0, skip_broken=False, reporter=_Silent() if quiet else PrepareProgress())
-    command = f"biggan-train --data.path {shlex.quote(str(out))} --model.resolution {resolution}"
+    command = f"biggan-train --data.path {shlex.quote(str(out))} --model.resolution {job.resolution}"
     say(f"{out}: {contents(manifest)}.\nnext:\n  {command}")
-    return Path(out)
 
 
 class _DatasetImages(Images):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,27 @@ def test_a_closure_that_an_optimizer_calls(tmp_path: Path) -> None:
     train_twice(train, tmp_path / "run")
 
 
-def test_gradients_that_were_set_by_hand_are_those_at_the_update(tmp_path: Path) -> None:
+def set_anew(net: nn.Module, step: int) -> None:
+    """After a backward pass of the loop's own, gradients of another loss."""
+    net(batch(step)).sum().backward()
+    net.zero_grad()
+    found = torch.autograd.grad(net(batch(-step)).square().mean(), list(net.parameters()))
+    for p, gradient in zip(net.parameters(), found, strict=True):
+        p.grad = gradient
+
+
+def set_in_the_place_of_the_earlier(net: nn.Module, step: int) -> None:
+    """Freed memory is given to the next tensor; here it is taken on purpose."""
+    net(batch(step)).sum().backward()
+    for p in net.parameters():
+        assert p.grad is not None
+        p.grad = p.grad.view_as(p.grad).mul_(3)
+
+
+@pytest.mark.parametrize("set_gradients", [set_anew, set_in_the_place_of_the_earlier])
+def test_gradients_that_were_set_by_hand_are_those_at_the_update(
+    set_gradients: Callable[[nn.Module, int], None], tmp_path: Path
+) -> None:
     """What an earlier backward left behind is not mistaken for them."""
 
     def train(run: Path | None) -> tuple[dict, Norms]:
@@ -236,32 +257,7 @@ def test_gradients_that_were_set_by_hand_are_those_at_the_update(tmp_path: Path)
         seen: Norms = []
         with watching(net, run, every=1) as monitor:
             for step in range(1, 4):
-                net(batch(step)).sum().backward()  # of a measurement of the loop's own
-                optimizer.zero_grad()
-                found = torch.autograd.grad(net(batch(-step)).square().mean(), list(net.parameters()))
-                for p, gradient in zip(net.parameters(), found, strict=True):
-                    p.grad = gradient
-                seen.append(gradient_norms(net))
-                optimizer.step()
-                monitor.step()
-        return state_of([net]), seen
-
-    train_twice(train, tmp_path / "run")
-
-
-def test_a_gradient_in_the_place_of_an_earlier_one_is_another(tmp_path: Path) -> None:
-    """Freed memory is given to the next tensor; here it is taken on purpose."""
-
-    def train(run: Path | None) -> tuple[dict, Norms]:
-        net = network(5, 7, 2)
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-        seen: Norms = []
-        with watching(net, run, every=1) as monitor:
-            for step in range(1, 4):
-                net(batch(step)).sum().backward()
-                for p in net.parameters():
-                    memory = p.grad
-                    p.grad = memory.view_as(memory).mul_(3)
+                set_gradients(net, step)
                 seen.append(gradient_norms(net))
                 optimizer.step()
                 monitor.step()
